@@ -1,0 +1,160 @@
+"""Configuration: frozen pydantic models, every default declared once, JSON in and out.
+
+An ImageSpec says what images look like, a FamilyConfig (one per family, beside its nets) how they are modelled, a
+TrainConfig how the model is trained; a Preset names a tested combination; a RunConfig is all of it, as stored in a
+run's `config.json`. `override` applies `--set key=value` to the right model with the field's own validation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kartina.errors import ConfigError, NotFoundError
+
+FORMAT = 1  # of run folders and model packages: raised when an older program could not read a newer folder
+
+
+def home() -> Path:
+    """The folder that holds everything the user makes: $KARTINA_HOME, else ~/.kartina."""
+    return Path(os.environ.get("KARTINA_HOME") or Path.home() / ".kartina").expanduser().absolute()
+
+
+class Frozen(BaseModel):
+    """Immutable, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageSpec(Frozen):
+    """What every image of a data set or model looks like."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: int = Field(ge=1, le=4)
+    classes: tuple[str, ...] = ()  # in label order; empty means unconditional
+    flip_safe: bool = False  # a mirrored image keeps its class
+    paired: bool = False  # every image has a source image (A -> B)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    def label(self, name: str) -> int:
+        """Index of the class called `name` (or of the index written as text); NotFoundError lists the classes."""
+        if name in self.classes:
+            return self.classes.index(name)
+        folded = [c.casefold() for c in self.classes]
+        if folded.count(name.casefold()) == 1:
+            return folded.index(name.casefold())
+        if name.isdigit() and int(name) < len(self.classes):
+            return int(name)
+        raise NotFoundError.named("class", name, self.classes)
+
+
+class FamilyConfig(Frozen):
+    """Base of every family's `Config`: its widths, depths, loss weights, and its optimiser's settings."""
+
+
+class TrainConfig(Frozen):
+    """How any family is trained. Counts are in images, so they do not change with the batch size."""
+
+    batch: int = Field(64, ge=1, le=65536)  # images per update
+    lr: float = Field(2e-4, gt=0)  # Adam's peak learning rate (a family may set one per optimiser)
+    warmup: int = Field(0, ge=0)  # images over which the learning rate rises from 0
+    decay: Literal["none", "linear", "cosine"] = "none"  # from its peak to `decay_to` at the end of the budget
+    decay_from: float = Field(0.0, ge=0, lt=1)  # share of the budget after which the decay starts
+    decay_to: float = Field(0.0, ge=0, le=1)  # the last learning rate, as a share of the peak
+    ema: int = Field(10_000, ge=0)  # half-life of the weights' moving average, in images; 0 = none
+    ema_ramp: float = Field(0.05, ge=0)  # the half-life is at most this share of the images seen
+    clip: float = Field(0.0, ge=0)  # largest gradient norm; 0 = not clipped
+    labels: Literal["data", "balanced", "tempered"] = "data"  # how labels are drawn, real and generated
+    temper: float = Field(0.5, ge=0, le=1)  # tempered: class probability ~ count ** temper
+    flip: Literal["auto", "on", "off"] = "auto"  # horizontal flips; auto: where the data says it is safe
+    precision: Literal["bf16", "fp32"] = "bf16"  # autocast during training
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int = Field(0, ge=0)  # CPU threads; 0 = as many as there are cores
+    grids: int = Field(12, ge=0)  # sample grids drawn over the run
+    checkpoint_every: float = Field(60.0, ge=0)  # seconds between checkpoints; 0 = only at the end
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A tested combination: what `kartina train NAME` uses. Keys are checked against the two configs by a test."""
+
+    size: int  # images are size x size
+    about: str  # one line for `kartina presets`
+    config: Mapping[str, Any] = field(default_factory=dict)  # over the family's Config
+    train: Mapping[str, Any] = field(default_factory=dict)  # over TrainConfig
+
+
+class RunConfig(Frozen):
+    """All that decides a run's weights; `config.json` in its folder."""
+
+    format: int = FORMAT
+    kartina: str  # version that started the run
+    preset: str
+    family: str
+    config: dict[str, Any]  # the family's Config, complete
+    train: TrainConfig
+    spec: ImageSpec
+    data: str  # the data set's name
+    data_hash: str
+    images: int = Field(ge=1)  # images to be seen: given, or measured from the budget once
+    budget: float | None = None  # seconds asked for, when the images came from a time budget
+    device: str = "cpu"
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read(model: type[M], values: Mapping[str, Any], what: str) -> M:
+    """Validate `values` as `model`; ConfigError names each wrong key, what was found and what was expected."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"Found {what} that cannot be used: {explain(error)}", details=lines(error)) from None
+
+
+def lines(error: ValidationError) -> list[str]:
+    """One line per wrong value: key, value found, what is expected."""
+    out = []
+    for e in error.errors():
+        key = ".".join(map(str, e["loc"])) or "value"
+        found = "" if e["type"] in ("extra_forbidden", "missing") else f" (found {e['input']!r})"
+        out.append(f"{key}: {e['msg'].lower() if e['type'] != 'extra_forbidden' else 'no such key'}{found}")
+    return out
+
+
+def explain(error: ValidationError) -> str:
+    return "; ".join(lines(error))
+
+
+def override(pairs: Sequence[str], *targets: tuple[str, type[BaseModel], dict[str, Any]]) -> None:
+    """Apply `key=value` texts to the first target (title, model, values) that has the key, in place.
+
+    Values are read as JSON where that works and as text otherwise. Raises ConfigError for a text without "=" and for
+    a key that no target has (listing the keys there are).
+    """
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"Found --set {pair!r}; expected key=value, such as batch=32.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        for _, model, values in targets:
+            if key in model.model_fields:
+                values[key] = value
+                break
+        else:
+            known = [f for _, model, _ in targets for f in model.model_fields]
+            raise ConfigError(str(NotFoundError.named("key", key, known, "Pass --set key=value with one of those.")))

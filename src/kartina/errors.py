@@ -1,0 +1,103 @@
+"""Every error Kartina raises on purpose.
+
+    KartinaError                 code        what it means for the caller
+    ├─ InputError                            what you gave cannot be used; nothing was changed
+    │  ├─ DataError              data        images, labels, archives, data sets
+    │  ├─ ConfigError            config      a preset's key or value, a control, a flag
+    │  └─ NotFoundError          not_found   no data set, run, model, preset or class of that name
+    ├─ ConflictError             conflict    the name is taken, or another process holds the run
+    ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
+    ├─ StorageError              storage     the disk is full or read-only
+    ├─ DivergedError             diverged    training met NaN or Inf and stopped
+    ├─ UnavailableError          unavailable the engine is down or its queue is full: try again
+    └─ CanceledError             canceled    the caller asked for it to stop
+
+A message says what was found, what was expected, and what to do. The CLI prints it and exits with 2; the API maps
+the code to a status (`kartina.api.problems`), the only place that knows HTTP.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class KartinaError(Exception):
+    """Base of every error that is meant for a person to read."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, details: Iterable[str] = ()):
+        super().__init__(message)
+        self.details = tuple(details)  # one line each: the list of bad files, the failing keys
+
+
+class InputError(KartinaError):
+    code = "input"
+
+
+class DataError(InputError):
+    code = "data"
+
+
+class ConfigError(InputError):
+    code = "config"
+
+
+class NotFoundError(InputError):
+    code = "not_found"
+
+    @classmethod
+    def named(cls, kind: str, name: str, known: Iterable[str], todo: str = "") -> NotFoundError:
+        """No `kind` is called `name`: list what there is, and the nearest spelling."""
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        have = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "none yet"
+        return cls(f"Found no {kind} called {name!r}; there are: {have}.{hint}{' ' + todo if todo else ''}")
+
+
+class ConflictError(KartinaError):
+    code = "conflict"
+
+
+class IntegrityError(KartinaError):
+    code = "integrity"
+
+
+class StorageError(KartinaError):
+    code = "storage"
+
+
+class DivergedError(KartinaError):
+    code = "diverged"
+
+
+class UnavailableError(KartinaError):
+    code = "unavailable"
+
+
+class CanceledError(KartinaError):
+    code = "canceled"
+
+
+_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+         errno.EROFS: "the file system is read-only", errno.EACCES: "permission is denied",
+         errno.EFBIG: "the file is over the size limit"}  # fmt: skip
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk met while doing `what` into a StorageError; let the rest pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        raise StorageError(
+            f"Could not {what}: {_DISK[error.errno]}{where}. Free some space or point KARTINA_HOME at a writable "
+            f"folder, then run it again; nothing partial was kept."
+        ) from error

@@ -1,0 +1,338 @@
+"""Family: the contract of every generator, from an MLP GAN to diffusion.
+
+A family is an nn.Module that holds its networks as named children, tells the training loop its phases and losses,
+and samples step by step. Children named in `parts` are what sampling needs: they are averaged (EMA) and packaged; the
+others (a discriminator) only train. A family must write `phases`, `loss`, `start`, `step` and `finish`; the rest has a
+default here.
+
+Training     phases -> for each due phase: loss(phase, batch, at) -> the loop's optimiser step -> after(...)
+Sampling     start(rows) -> State; step(state) until state.done; finish(state) -> Output
+
+A State is tensors whose leading dimension is the row. All that a row needs to go on is in its own slice, so rows at
+different steps, with different labels, seeds and step counts, share a batch, join late and leave early.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
+from kartina.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of update. Phases with the same `opt` share one optimiser; every repeat draws a fresh batch."""
+
+    name: str
+    params: Sequence[nn.Parameter]
+    opt: str = "main"
+    every: int = 1  # lazy: due at steps 0, every, 2*every, ...; lr and betas are corrected by k/(k+1)
+    repeat: int = 1
+    batch: float = 1.0  # share of the batch size
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Settings of one optimiser (Kingma & Ba 2015); `lr` scales TrainConfig.lr."""
+
+    lr: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Real images as training sees them."""
+
+    images: Tensor  # float32 N,C,H,W in [-1, 1]
+    labels: Tensor  # int64 N (zeros when there are no classes)
+    ids: Tensor  # int64 N: position in the train split
+    sources: Tensor | None = None  # float32 N,C',H,W in [-1, 1], for pairs
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class At:
+    """When an update happens, and its randomness: the generator is a function of (seed, step, phase, repeat)."""
+
+    step: int
+    images: int  # seen before this step
+    total: int  # to be seen in the run
+    rng: torch.Generator  # on the training device
+    class_weights: Tensor  # K: the distribution that labels of generated images are drawn from
+
+    @property
+    def fraction(self) -> float:
+        return self.images / self.total
+
+    def randn(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.rng, device=self.rng.device)
+
+    def rand(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.rng, device=self.rng.device)
+
+    def labels(self, n: int) -> Tensor:
+        """n labels for generated images (int64)."""
+        return torch.multinomial(self.class_weights, n, replacement=True, generator=self.rng)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What to minimise, and scalars to log (detached; averaged over the logging interval)."""
+
+    total: Tensor
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Controls(Frozen):
+    """Base of a task's controls. Each becomes JSON Schema: the API's validation and the UI's form."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a task takes beside labels, and what can be set."""
+
+    inputs: tuple[str, ...] = ()  # of "image", "mask"
+    controls: type[BaseModel] = Controls
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image to be made."""
+
+    weights: Tensor  # float32 K: label weights, one-hot for a class, mixed for an interpolation (K=1 without classes)
+    seed: int
+    controls: Any  # the task's Controls
+    task: str = "generate"
+    image: Tensor | None = None  # float32 C,H,W in [-1, 1]
+    mask: Tensor | None = None  # float32 1,H,W in [0, 1]; 1 = to be made anew
+
+
+class State:
+    """Tensors by name, rows first. `step` counts what is done, `steps` what there is to do (both int64 N)."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        sizes = {k: len(v) for k, v in tensors.items()}
+        if len(set(sizes.values())) != 1 or not {"step", "steps"} <= sizes.keys():
+            raise ValueError(f"State needs `step`, `steps` and equal rows; found {sizes}")
+        self.tensors = dict(tensors)
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.tensors[key]
+
+    def __len__(self) -> int:
+        return len(self.tensors["step"])
+
+    @property
+    def done(self) -> Tensor:
+        """bool N."""
+        return self["step"] >= self["steps"]
+
+    def take(self, rows: Tensor) -> State:
+        """The rows picked by an index or a boolean mask, as a new State."""
+        return State({k: v[rows] for k, v in self.tensors.items()})
+
+    def put(self, rows: Tensor, part: State) -> State:
+        """A new State with `rows` replaced by `part`, in order."""
+        out = {}
+        for k, v in self.tensors.items():
+            new = v.clone()
+            new[rows] = part[k]
+            out[k] = new
+        return State(out)
+
+    def replace(self, **tensors: Tensor) -> State:
+        return State({**self.tensors, **tensors})
+
+    @staticmethod
+    def cat(states: Sequence[State]) -> State:
+        return State({k: torch.cat([s[k] for s in states]) for k in states[0].tensors})
+
+
+@dataclass(frozen=True)
+class Output:
+    images: Tensor  # uint8 N,C,H,W, on the CPU
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def noise(seed: int, stream: str, step: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal float32 noise as a function of (seed, stream, step, shape) alone, drawn on the CPU."""
+    key = hashlib.blake2b(f"{seed}/{stream}/{step}".encode(), digest_size=8).digest()
+    rng = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+    return torch.randn(tuple(shape), generator=rng)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float N,C,H,W in [-1, 1] -> uint8 on the CPU: round and clamp. The product's only way out of floats."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]: the inverse of `to_uint8`."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+class Family(nn.Module):
+    """Base of every generator family. Subclass, give it a Config, `@register` it: see `docs/guides/new-family.md`."""
+
+    Config: ClassVar[type[FamilyConfig]]
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    name: ClassVar[str] = ""  # set by @register
+    parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
+    channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
+    config: Any
+    spec: ImageSpec
+
+    def __init__(self, config: Any, spec: ImageSpec):
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.classes = max(1, len(spec.classes))  # K; 1 when there are none
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def phases(self) -> list[Phase]:
+        """The updates of one step, in order."""
+        raise NotImplementedError
+
+    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        """The paper's loss for `phase`, on the training device, in autocast."""
+        raise NotImplementedError
+
+    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
+        """Settings of the optimiser called `opt`."""
+        return Adam()
+
+    def setup(self, data: Any, rng: torch.Generator) -> None:
+        """Once before training, on the train split's ImageSet: e.g. a reference batch, kept as a buffer."""
+
+    def after(self, phase: str, stats: Mapping[str, float], at: At) -> None:
+        """After an update of `phase`. State kept between updates belongs in buffers, so that it resumes."""
+
+    def settle(self, data: Any, rng: torch.Generator) -> None:
+        """On the EMA copy, before evaluation and packaging: standing statistics, mean latents."""
+
+    # -- sampling ------------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> dict[str, Capability]:
+        """Task -> what it takes."""
+        return {"generate": Capability()}
+
+    def group(self, row: Row) -> Any:
+        """Rows with equal keys may share a batch."""
+        return row.task
+
+    def start(self, rows: Sequence[Row]) -> State:
+        raise NotImplementedError
+
+    def step(self, state: State) -> State:
+        """One network evaluation for every unfinished row; finished rows come back unchanged."""
+        raise NotImplementedError
+
+    def finish(self, state: State) -> Output:
+        raise NotImplementedError
+
+    def preview(self, state: State) -> Tensor | None:
+        """uint8 N,C,H,W: what unfinished rows look like so far; None when there is nothing to see."""
+        return None
+
+    # -- help for families ---------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def weights(self, rows: Sequence[Row]) -> Tensor:
+        """Label weights of the rows, float32 N,K, on the model's device."""
+        return torch.stack([row.weights for row in rows]).to(self.device)
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """int64 N -> float32 N,K."""
+        return nn.functional.one_hot(labels, self.classes).float()
+
+    def latents(self, rows: Sequence[Row], dim: int, stream: str = "z") -> Tensor:
+        """Normal latents N,dim, each from its row's own seed."""
+        return torch.stack([noise(row.seed, stream, 0, (dim,)) for row in rows]).to(self.device)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def sampler(self) -> Family:
+        """Drop what only trains, in place, and go to eval mode; returns self."""
+        for child in list(self._modules):
+            if child not in self.parts:
+                del self._modules[child]
+        for name in list(self._buffers):
+            del self._buffers[name]
+        for name in list(self._parameters):
+            del self._parameters[name]
+        return self.eval().requires_grad_(False)
+
+
+def build(family: type[Family], config: Mapping[str, Any], spec: ImageSpec, seed: int = 0) -> Family:
+    """Make a family's networks with weights that are a function of `seed`. Raises ConfigError for unusable settings."""
+    from kartina.config import read
+
+    settings = read(family.Config, config, f"settings of {family.name}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return family(settings, spec)
+
+
+def rows_for(
+    family: Family,
+    labels: Sequence[int],
+    n: int,
+    seed: int,
+    controls: Any = None,
+    task: str = "generate",
+) -> list[Row]:
+    """n rows: image i has seed + i and labels[i mod len(labels)]."""
+    if n < 1:
+        raise ConfigError(f"Found n={n}; expected at least 1 image.")
+    eye = torch.eye(family.classes)
+    settings = controls if controls is not None else family.capabilities()[task].controls()
+    return [Row(eye[labels[i % len(labels)]], seed + i, settings, task) for i in range(n)]
+
+
+@torch.inference_mode()
+def generate(
+    family: Family, rows: Sequence[Row], batch: int = 64, progress: Callable[[int], None] | None = None
+) -> Output:
+    """Make every row's image, `batch` rows at a time, in the rows' order. `progress` gets the number made so far."""
+    outputs: list[Output] = [None] * len(rows)  # type: ignore[list-item]
+    made = 0
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((family.group(row)), []).append(i)
+    for index in groups.values():
+        for chunk in (index[i : i + batch] for i in range(0, len(index), batch)):
+            state = family.start([rows[i] for i in chunk])
+            while not bool(state.done.all()):
+                state = family.step(state)
+            out = family.finish(state)
+            for j, i in enumerate(chunk):
+                outputs[i] = Output(out.images[j : j + 1], {k: v[j : j + 1] for k, v in out.extras.items()})
+            made += len(chunk)
+            if progress is not None:
+                progress(made)
+    return merge(outputs)
+
+
+def merge(outputs: Iterable[Output]) -> Output:
+    """Concatenate outputs row by row."""
+    found = list(outputs)
+    keys = found[0].extras.keys()
+    return Output(
+        torch.cat([o.images for o in found]), {k: torch.cat([o.extras[k] for o in found]) for k in keys}
+    )

@@ -1,0 +1,33 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"  # real data, when a checkout has it beside it
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An isolated, empty KARTINA_HOME."""
+    where = tmp_path / "home"
+    monkeypatch.setenv("KARTINA_HOME", str(where))
+    return where
+
+
+@pytest.fixture(autouse=True)
+def _no_real_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test ever touches the developer's own home."""
+    monkeypatch.setenv("KARTINA_HOME", str(tmp_path_factory.mktemp("home")))
+    yield
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data; the test is skipped where a checkout has none."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real data: no ../shared beside this checkout")
+    return SHARED
