@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
@@ -217,7 +217,7 @@ class Family(nn.Module):
     def setup(self, data: Any, rng: torch.Generator) -> None:
         """Once before training, on the train split's ImageSet: e.g. a reference batch, kept as a buffer."""
 
-    def after(self, phase: str, stats: Mapping[str, float], at: At) -> None:
+    def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
         """After an update of `phase`. State kept between updates belongs in buffers, so that it resumes."""
 
     def settle(self, data: Any, rng: torch.Generator) -> None:
@@ -279,6 +279,41 @@ class Family(nn.Module):
         return self.eval().requires_grad_(False)
 
 
+class LatentControls(Controls):
+    spread: float = Field(1.0, ge=0.0, le=2.0, description="Scale of the latent: less is more typical, more is varied")
+
+
+class LatentFamily(Family):
+    """Base of families that make an image in one evaluation from a normal latent and the label weights.
+
+    Write `decode` and say how many latent dimensions there are (`config.z`).
+    """
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """z N,Z and label weights N,K -> float32 images N,C,H,W in [-1, 1]."""
+        raise NotImplementedError
+
+    def condition(self, y: Tensor) -> Tensor:
+        """Label weights as the nets take them: all classes alike when `config.conditional` is off."""
+        return y if self.config.conditional else torch.full_like(y, 1 / self.classes)
+
+    def capabilities(self) -> dict[str, Capability]:
+        return {"generate": Capability(controls=LatentControls)}
+
+    def start(self, rows: Sequence[Row]) -> State:
+        spread = torch.tensor([[row.controls.spread] for row in rows], device=self.device)
+        ready = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
+        x = torch.zeros(len(rows), *self.spec.shape, device=self.device)
+        z = self.latents(rows, self.config.z) * spread
+        return State({"z": z, "y": self.condition(self.weights(rows)), "x": x, "step": ready, "steps": ready + 1})
+
+    def step(self, state: State) -> State:
+        return state.replace(x=self.decode(state["z"], state["y"]), step=state["steps"])
+
+    def finish(self, state: State) -> Output:
+        return Output(to_uint8(state["x"]))
+
+
 def build(family: type[Family], config: Mapping[str, Any], spec: ImageSpec, seed: int = 0) -> Family:
     """Make a family's networks with weights that are a function of `seed`. Raises ConfigError for unusable settings."""
     from kartina.config import read
@@ -333,6 +368,4 @@ def merge(outputs: Iterable[Output]) -> Output:
     """Concatenate outputs row by row."""
     found = list(outputs)
     keys = found[0].extras.keys()
-    return Output(
-        torch.cat([o.images for o in found]), {k: torch.cat([o.extras[k] for o in found]) for k in keys}
-    )
+    return Output(torch.cat([o.images for o in found]), {k: torch.cat([o.extras[k] for o in found]) for k in keys})

@@ -1,0 +1,1 @@
+"""Differentiable transforms of images that training applies to real and generated alike."""

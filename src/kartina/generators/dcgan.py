@@ -1,0 +1,217 @@
+"""DCGAN (Radford 2015), unconditional and class-conditional, with a recipe that does not collapse.
+
+The nets are the paper's: no pooling and no hidden fully connected layer; strided convolutions in D, fractionally
+strided in G; BatchNorm and ReLU in G with tanh out, LeakyReLU 0.2 in D; weights from N(0, 0.02); beta1 0.5. The depth
+follows from the image size: z becomes a 4x4 map and doubles until it is the image.
+
+Condition: G's BatchNorm takes gain and bias from the label; D scores by projection, D(x, y) = w.h + <e_y, h> (Miyato
+2018). `conditional=false` is the paper's unconditional model.
+
+Recipe (`loss`, `gamma`, `minibatch_std`, `translate`, `norm`): the paper's loss and BatchNorm in D drop modes of a
+class within minutes. What keeps them is, in the order of what it brought (docs/LOG.md): pairing each generated image
+with a real one of its class (relativistic pairing, Jolicoeur-Martineau 2019; Huang 2024), zero-centred gradient
+penalties on both sides, done lazily, no BatchNorm in D, a standard deviation over the minibatch, and shifts by a few
+pixels before D (DiffAugment).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kartina.augment.diffaugment import translate
+from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
+from kartina.errors import ConfigError
+from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
+from kartina.nets.layers import MinibatchStd
+from kartina.nets.norm import ConditionalBatchNorm, standing_statistics
+from kartina.registry import register
+
+
+class DCGANConfig(FamilyConfig):
+    z: int = Field(100, ge=1, le=4096)  # latent dimensions
+    width: int = Field(64, ge=4, le=1024)  # channels at the full resolution's neighbour; doubles as the map halves
+    width_max: int = Field(512, ge=4, le=4096)
+    conditional: bool = True
+    loss: Literal["softplus", "hinge", "relativistic"] = "relativistic"
+    norm: Literal["none", "batch", "spectral"] = "none"  # in D
+    minibatch_std: bool = True
+    gamma: float = Field(1.0, ge=0)  # weight of the gradient penalty; 0 = none
+    penalty_every: int = Field(8, ge=1)  # steps between penalties
+    translate: float = Field(0.09, ge=0, lt=1)  # shifts before D, as a share of the side
+    d_steps: int = Field(1, ge=1, le=16)  # D updates per G update
+
+
+class Generator(nn.Module):
+    """z N,Z and label weights N,K -> images N,C,H,W in [-1, 1]."""
+
+    def __init__(self, config: DCGANConfig, size: int, channels: int, labels: int):
+        super().__init__()
+        depth = int(math.log2(size)) - 2
+        widths = [min(config.width_max, config.width * 2**i) for i in reversed(range(depth))]
+        self.project = nn.ConvTranspose2d(config.z, widths[0], 4, bias=False)
+        self.norms = nn.ModuleList(ConditionalBatchNorm(w, labels) for w in widths)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=b == channels)
+            for a, b in zip(widths, [*widths[1:], channels], strict=True)
+        )
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        x = self.project(z[:, :, None, None])
+        for norm, up in zip(self.norms, self.ups, strict=True):
+            x = up(F.relu(norm(x, y)))
+        return x.tanh()
+
+
+class Discriminator(nn.Module):
+    """Images N,C,H,W in [-1, 1] and label weights N,K -> logits N."""
+
+    def __init__(self, config: DCGANConfig, size: int, channels: int, labels: int):
+        super().__init__()
+        depth = int(math.log2(size)) - 2
+        widths = [min(config.width_max, config.width * 2**i) for i in range(depth)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip([channels, *widths], widths, strict=False)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(w) if config.norm == "batch" and i else nn.Identity() for i, w in enumerate(widths)
+        )
+        self.std = MinibatchStd() if config.minibatch_std else nn.Identity()
+        last = widths[-1]
+        self.join = nn.Conv2d(last + config.minibatch_std, last, 3, padding=1)
+        self.head = nn.Linear(last * 16, 1)
+        self.label = nn.Linear(labels, last * 16, bias=False) if config.conditional else None
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.leaky_relu(norm(conv(x)), 0.2)
+        h = F.leaky_relu(self.join(self.std(x)), 0.2).flatten(1)
+        logit: Tensor = self.head(h).float().squeeze(1)
+        if self.label is not None:
+            logit = logit + (self.label(y).float() * h.float()).sum(dim=1) / math.sqrt(h.shape[1])
+        return logit
+
+
+@register("dcgan")
+class DCGAN(LatentFamily):
+    Config = DCGANConfig
+    presets: ClassVar = {
+        "dcgan-32-cpu": Preset(
+            32,
+            "conditional DCGAN for minutes of CPU: relativistic pairing, lazy penalties, shifts",
+            dict(width=64, width_max=256),
+            dict(batch=64, lr=4e-4, ema=10_000, warmup=2000, decay="linear", decay_from=0.5, decay_to=0.1),
+        ),
+        "dcgan-64-cpu": Preset(
+            64,
+            "conditional DCGAN at 64 px for minutes of CPU",
+            dict(width=48, width_max=256, gamma=2.0),
+            dict(batch=64, lr=4e-4, ema=10_000, warmup=2000, decay="linear", decay_from=0.5, decay_to=0.1),
+        ),
+    }
+
+    def __init__(self, config: DCGANConfig, spec: ImageSpec):
+        super().__init__(config, spec)
+        size = spec.height
+        if spec.width != size or size & (size - 1) or not 8 <= size <= 256:
+            raise ConfigError(
+                f"Found images of {spec.height}x{spec.width}; DCGAN needs square images with a side of 8, 16, 32, 64, "
+                f"128 or 256. Import the data at such a --size."
+            )
+        self.generator = Generator(config, size, spec.channels, self.classes)
+        self.discriminator = Discriminator(config, size, spec.channels, self.classes)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and m not in _gains(self):
+                nn.init.normal_(m.weight, std=0.02)
+        if config.norm == "spectral":  # Miyato 2018
+            for m in list(self.discriminator.modules()):
+                if isinstance(m, nn.Conv2d | nn.Linear):
+                    nn.utils.parametrizations.spectral_norm(m)
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def phases(self) -> list[Phase]:
+        d, g = list(self.discriminator.parameters()), list(self.generator.parameters())
+        lazy = [Phase("penalty", d, opt="D", every=self.config.penalty_every)] if self.config.gamma else []
+        return [Phase("D", d, opt="D", repeat=self.config.d_steps), *lazy, Phase("G", g, opt="G")]
+
+    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
+        return Adam(betas=(0.5, 0.99))
+
+    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        if phase == "penalty":
+            return self.penalty(batch, at)
+        y = self.condition(self.one_hot(batch.labels))
+        if phase == "D":
+            with torch.no_grad():
+                fake = self.generator(at.randn(len(batch), self.config.z), y)
+            real_logit, fake_logit = self.score(batch.images, y, at), self.score(fake, y, at)
+            stats = {"real": real_logit, "fake": fake_logit, "sign_real": real_logit.sign()}
+            total = self.d_loss(real_logit, fake_logit)
+        else:
+            fake = self.generator(at.randn(len(batch), self.config.z), y)
+            fake_logit = self.score(fake, y, at)
+            real_logit = self.score(batch.images, y, at) if self.config.loss == "relativistic" else fake_logit
+            stats = {}
+            total = self.g_loss(real_logit, fake_logit)
+        return Loss(total, {f"loss_{phase}": total.detach(), **{k: v.detach().mean() for k, v in stats.items()}})
+
+    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.config.loss == "hinge":
+            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        if self.config.loss == "softplus":  # Goodfellow 2014, on logits
+            return F.softplus(-real).mean() + F.softplus(fake).mean()
+        return F.softplus(fake - real).mean()
+
+    def g_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.config.loss == "hinge":
+            return -fake.mean()
+        if self.config.loss == "softplus":  # non-saturating
+            return F.softplus(-fake).mean()
+        return F.softplus(real - fake).mean()
+
+    def penalty(self, batch: Batch, at: At) -> Loss:
+        """R1, and R2 where the loss is relativistic: gamma/2 E|grad D|^2 (Mescheder 2018), x the interval, in fp32."""
+        y = self.condition(self.one_hot(batch.labels))
+        both = self.config.loss == "relativistic"
+        with torch.autocast(batch.images.device.type, enabled=False):
+            images = batch.images
+            if both:
+                with torch.no_grad():
+                    images = torch.cat([images, self.generator(at.randn(len(batch), self.config.z), y).float()])
+            images = images.detach().requires_grad_(True)
+            # Real and generated go in separately: the minibatch statistic must not see both.
+            logits = torch.cat([self.score(part, y, at) for part in images.split(len(batch))])
+            (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            square = grad.square().sum(dim=[1, 2, 3]).mean() * (2 if both else 1)
+        total = self.config.gamma / 2 * square * self.config.penalty_every
+        return Loss(total, {"penalty": square.detach()})
+
+    def score(self, images: Tensor, y: Tensor, at: At) -> Tensor:
+        logits: Tensor = self.discriminator(translate(images, self.config.translate, at.rng), y)
+        return logits
+
+    def settle(self, data: Any, rng: torch.Generator) -> None:
+        share = torch.from_numpy(data.counts()).float() if self.classes > 1 else torch.ones(1)
+
+        def forward() -> None:
+            y = self.one_hot(torch.multinomial(share, 64, replacement=True, generator=rng)).to(self.device)
+            self.generator(torch.randn(64, self.config.z, generator=rng).to(self.device), self.condition(y))
+
+        standing_statistics(self.generator, forward)
+
+    # -- sampling ------------------------------------------------------------------------------------------------
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        images: Tensor = self.generator(z, y).float()
+        return images
+
+
+def _gains(net: nn.Module) -> set[nn.Module]:
+    """The linear maps of conditional BatchNorm, which keep their own initialisation."""
+    return {m for cbn in net.modules() if isinstance(cbn, ConditionalBatchNorm) for m in (cbn.gain, cbn.bias)}

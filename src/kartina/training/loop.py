@@ -1,0 +1,520 @@
+"""The only training loop: every family, one story.
+
+A step runs the family's due phases in order; each takes fresh real images, asks for its loss in autocast, and updates
+its own parameters with its own optimiser. Then the moving average follows.
+
+Bit-exact resume costs nothing here, because nothing random is carried along: the real images are a function of
+(seed, position), and the noise and dropout of an update are functions of (seed, step, phase, repeat). A checkpoint
+holds the tensors and three counters; N images equal N/2 + kill -9 + resume + N/2 on the same machine, torch and
+thread count.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+import kartina
+from kartina import registry
+from kartina.config import ImageSpec, RunConfig, TrainConfig, override, read
+from kartina.data.imageset import ImageSet, open_set
+from kartina.data.loader import Loader
+from kartina.errors import ConfigError, DivergedError, disk_errors
+from kartina.generators.base import (
+    Adam,
+    At,
+    Batch,
+    Family,
+    Phase,
+    Row,
+    build,
+    from_uint8,
+    generate,
+    rows_for,
+)
+from kartina.training import checkpoint, diagnosis
+from kartina.training.run import Run
+
+LOG_EVERY = 2000  # images between lines of stats.jsonl
+WARM_UP = 5.0  # seconds of timed steps that turn a time budget into an image count
+GRID_COLUMNS = 8
+GRID_ROWS = 10
+GRID_SHARE = 0.05  # of a time budget that sample grids may take
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told, a few times a second."""
+
+    images: int
+    total: int
+    rate: float  # images per second, recent
+    seconds: float  # active so far
+    stats: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+Watch = Callable[[Progress], None]
+
+
+def plan(
+    preset: str,
+    data: str,
+    *,
+    images: int | None = None,
+    budget: float | None = None,
+    settings: list[str] | tuple[str, ...] = (),
+    device: str = "auto",
+) -> RunConfig:
+    """The complete config of a new run: the preset, with `key=value` settings over it, fitted to the data.
+
+    Exactly one of `images` and `budget` (active seconds) is given; a budget is turned into images by timing this
+    machine, which takes some seconds. Raises NotFoundError (preset, data), ConfigError (settings, sizes).
+    """
+    if (images is None) == (budget is None):
+        raise ConfigError("Found no single budget; expected either --budget 10m or --images 200k.")
+    family_name, base = registry.preset(preset)
+    family = registry.family(family_name)
+    values, train_values = dict(base.config), dict(base.train)
+    override(settings, ("family", family.Config, values), ("training", TrainConfig, train_values))
+    train = read(TrainConfig, train_values, "training settings")
+    config = read(family.Config, values, f"settings of {family_name}")
+    found = open_set(data)
+    if (found.spec.height, found.spec.width) != (base.size, base.size):
+        raise ConfigError(
+            f"Found {data!r} at {found.spec.height}x{found.spec.width}; preset {preset!r} is made for "
+            f"{base.size}x{base.size}. Import the data again with --size {base.size} under another name, or choose a "
+            f"preset of that size (kartina presets)."
+        )
+    if "train" not in found.bounds:
+        found.part("train")  # says what is missing
+    where = pick_device(device)
+    run = RunConfig(
+        kartina=kartina.__version__,
+        preset=preset,
+        family=family_name,
+        config=config.model_dump(mode="json"),
+        train=train,
+        spec=found.spec,
+        data=data,
+        data_hash=found.hash,
+        images=images or 1,
+        budget=budget,
+        device=where,
+    )
+    with torch.device("meta"):  # the sizes fit, or a ConfigError says why
+        family(config, found.spec)
+    if budget is not None:
+        run = run.model_copy(update=fit(run, found, budget))
+    return run
+
+
+def pick_device(device: str) -> str:
+    """'auto' -> cuda, mps or cpu, whichever is there first. Raises ConfigError for one that is not there."""
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if device == "auto":
+        return there[0]
+    if device not in there:
+        raise ConfigError(f"Found --device {device}; this machine has: {', '.join(there)}. Use one of those, or auto.")
+    return device
+
+
+def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
+    """Time the training on throw-away networks; say how many images, and sample grids, fit into `budget` seconds."""
+    start = time.perf_counter()
+    warm = config.model_copy(update={"images": 10**9})
+    trainer = Trainer(warm, data)
+    limit = min(WARM_UP, budget / 10)
+    for _ in range(2):  # allocation and autotuning are not the steady state
+        trainer.step()
+    begun, done = time.perf_counter(), 0
+    cycle = math.lcm(*(p.every for p in trainer.phases))  # whole cycles, so that lazy phases count by their share
+    while done == 0 or (time.perf_counter() - begun < limit and done < 10_000):
+        for _ in range(min(cycle, 64)):
+            trainer.step()
+            done += 1
+    per_image = (time.perf_counter() - begun) / (done * trainer.images_per_step)
+    grids, grid_time = config.train.grids, 0.0
+    if grids:
+        begun = time.perf_counter()
+        trainer.sample_grid()
+        grid_time = time.perf_counter() - begun
+        grids = max(1, min(grids, int(budget * GRID_SHARE / grid_time)))
+    left = budget - (time.perf_counter() - start) - grids * grid_time
+    images = max(trainer.images_per_step, int(0.98 * left / per_image))
+    return {"images": images, "train": config.train.model_copy(update={"grids": grids})}
+
+
+class Trainer:
+    """The state of one training, in memory: networks, moving average, optimisers, counters."""
+
+    def __init__(self, config: RunConfig, data: ImageSet):
+        train = config.train
+        if config.device == "cpu":
+            torch.set_num_threads(train.threads or os.cpu_count() or 1)
+        self.config, self.train = config, train
+        self.device = torch.device(config.device)
+        self.data = data.part("train")
+        flip = train.flip == "on" or (train.flip == "auto" and config.spec.flip_safe)
+        self.loader = Loader(self.data, train.batch, train.seed, flip, train.labels, train.temper)
+        self.class_weights = torch.from_numpy(self.loader.weights).float().to(self.device)
+
+        # Networks and their moving average.
+        family = registry.family(config.family)
+        self.family: Family = build(family, config.config, config.spec, train.seed)
+        self.family.setup(self.data, torch.Generator().manual_seed(train.seed))
+        self.format = torch.channels_last if family.channels_last else torch.contiguous_format
+        self.family.to(device=self.device, memory_format=self.format).train()  # type: ignore[call-overload]
+        self.ema = build(family, config.config, config.spec, train.seed).sampler()
+        self.ema.to(device=self.device, memory_format=self.format)  # type: ignore[call-overload]
+        self.ema.load_state_dict(part_state(self.family))
+        self.averaged = [(dict(self.family.named_parameters())[k], p) for k, p in self.ema.named_parameters()]
+
+        # Optimisers: phases with the same `opt` share one; a lazy phase corrects its lr and betas (Karras 2020).
+        self.phases: list[Phase] = self.family.phases()
+        self.names = {id(p): k for k, p in self.family.named_parameters()}
+        self.optimisers: dict[str, torch.optim.Adam] = {}
+        self.peak: dict[str, float] = {}
+        for opt in dict.fromkeys(p.opt for p in self.phases):
+            settings: Adam = self.family.optimiser(opt, train)
+            params = list({id(p): p for phase in self.phases if phase.opt == opt for p in phase.params}.values())
+            correct = math.prod(k / (k + 1) for k in (p.every for p in self.phases if p.opt == opt) if k > 1)
+            b1, b2 = settings.betas
+            self.peak[opt] = train.lr * settings.lr * correct
+            self.optimisers[opt] = torch.optim.Adam(
+                params,
+                lr=self.peak[opt],
+                betas=(b1**correct, b2**correct),
+                eps=settings.eps,
+                weight_decay=settings.weight_decay,
+                fused=config.device in ("cpu", "cuda"),
+            )
+        self.all_params = list(self.family.parameters())
+        self.images_per_step = sum(1 for _ in range(self.phases[0].repeat)) * self.size(self.phases[0])
+
+        self.steps = 0
+        self.images = 0  # seen by the first phase: what budgets count
+        self.position = 0  # of the loader: every phase takes its own images
+        self.seconds = 0.0  # active
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Every due phase once, then the moving average. Raises DivergedError on NaN or Inf."""
+        for index, phase in enumerate(self.phases):
+            if self.steps % phase.every:
+                continue
+            for repeat in range(phase.repeat):
+                self.update(index, phase, repeat)
+        self.images += self.images_per_step
+        self.steps += 1
+        self.average()
+
+    def update(self, index: int, phase: Phase, repeat: int) -> None:
+        # Everything random in this update is a function of (seed, step, phase, repeat).
+        seed = derive(self.train.seed, self.steps, index, repeat)
+        torch.manual_seed(seed)  # dropout
+        rng = torch.Generator(self.device).manual_seed(seed + 1)
+        at = At(self.steps, self.images, self.config.images, rng, self.class_weights)
+        batch = self.take(self.size(phase))
+
+        # Only this phase's parameters get gradients.
+        for p in self.all_params:
+            p.requires_grad_(False)
+        for p in phase.params:
+            p.requires_grad_(True)
+
+        optimiser = self.optimisers[phase.opt]
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
+            loss = self.family.loss(phase.name, batch, at)
+        self.check(loss.total, phase.name)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        if self.train.clip:
+            torch.nn.utils.clip_grad_norm_(phase.params, self.train.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = self.peak[phase.opt] * schedule(self.train, self.images, self.config.images)
+        optimiser.step()
+        self.family.after(phase.name, loss.stats, at)
+        for key, value in loss.stats.items():
+            self.sums[key] = self.sums.get(key, torch.zeros((), device=self.device)) + value.detach().float()
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def size(self, phase: Phase) -> int:
+        return max(1, round(self.train.batch * phase.batch))
+
+    def take(self, n: int) -> Batch:
+        """The next n real images, on the device, in [-1, 1]."""
+        taken = self.loader.take(self.position, n)
+        self.position += n
+
+        def tensor(array: NDArray[np.uint8]) -> Tensor:
+            return from_uint8(torch.from_numpy(array).to(self.device)).contiguous(memory_format=self.format)
+
+        sources = None if taken.sources is None else tensor(taken.sources)
+        labels = torch.from_numpy(taken.labels).to(self.device)
+        return Batch(tensor(taken.images), labels, torch.from_numpy(taken.ids).to(self.device), sources)
+
+    def check(self, loss: Tensor, phase: str) -> None:
+        """NaN/Inf guard; on an accelerator only now and then, because looking makes it wait."""
+        if (self.device.type == "cpu" or self.steps % 16 == 0) and not bool(torch.isfinite(loss.detach())):
+            raise DivergedError(
+                f"Found a loss of {float(loss)} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
+                f"expected a finite number. The last checkpoint is kept. Lower the learning rate (--set "
+                f"lr={self.train.lr / 2:g}) or train in full precision (--set precision=fp32)."
+            )
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """EMA of what sampling needs; the half-life is at most `ema_ramp` of what was seen. Buffers are copied."""
+        half = min(self.train.ema, self.train.ema_ramp * self.images) if self.train.ema_ramp else self.train.ema
+        keep = 0.5 ** (self.images_per_step / half) if half else 0.0
+        live, mean = [a for a, _ in self.averaged], [b for _, b in self.averaged]
+        torch._foreach_lerp_(mean, live, 1 - keep)  # type: ignore[arg-type]
+        buffers = dict(self.family.named_buffers())
+        for name, buffer in self.ema.named_buffers():
+            buffer.copy_(buffers[name])
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> dict[str, float]:
+        """Mean of each statistic since the last flush."""
+        out = {k: float(v) / self.counts[k] for k, v in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return out
+
+    def settled(self) -> Family:
+        """A copy of the moving average, settled: what would be published now."""
+        family = copy.deepcopy(self.ema)
+        family.settle(self.data, torch.Generator().manual_seed(self.train.seed))
+        return family.eval()
+
+    def sample_grid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Fixed-seed samples, a row a class (at most ten): uint8 N,C,H,W and their labels."""
+        family = self.settled()
+        rows: list[Row] = []
+        shown = min(family.classes, GRID_ROWS)
+        for k in range(shown):
+            rows += rows_for(family, [k], GRID_COLUMNS, seed=1000 * k)
+        images = generate(family, rows).images.numpy()
+        return images, np.repeat(np.arange(shown), GRID_COLUMNS)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def save(self, root: Path) -> Path:
+        optim: dict[str, Tensor] = {}
+        for name, optimiser in self.optimisers.items():
+            optim |= checkpoint.pack_optimiser(optimiser, self.names, name)
+        tensors = {"model": self.family.state_dict(), "ema": self.ema.state_dict(), "optim": optim}
+        state = {
+            "images": self.images,
+            "steps": self.steps,
+            "position": self.position,
+            "seconds": round(self.seconds, 3),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        return checkpoint.write(root, tensors, state)
+
+    def load(self, path: Path) -> None:
+        found = checkpoint.read(path)
+        self.family.load_state_dict(found.tensors["model"])
+        self.ema.load_state_dict(found.tensors["ema"])
+        for name, optimiser in self.optimisers.items():
+            checkpoint.unpack_optimiser(optimiser, self.names, name, found.tensors["optim"])
+        self.images, self.steps = found.state["images"], found.state["steps"]
+        self.position, self.seconds = found.state["position"], found.state["seconds"]
+
+
+def train(run: Run, watch: Watch | None = None, stop: Callable[[], bool] | None = None) -> str:
+    """Train `run` from its newest checkpoint to its last image; returns 'finished' or 'paused' (stop() was true).
+
+    Raises ConflictError when another process trains it, DivergedError on NaN or Inf, StorageError on a full disk; in
+    each case the last checkpoint stays.
+    """
+    with run.lock():
+        try:
+            with disk_errors("train the run"):
+                return _train(run, watch or (lambda _: None), stop or (lambda: False))
+        except Exception as error:
+            with disk_errors("record the failure"):
+                run.set_status("failed", error=str(error))
+            raise
+
+
+def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
+    root = run.path / "checkpoints"
+    root.mkdir(exist_ok=True)
+    checkpoint.clean(root)
+    data = run.data()
+    trainer = Trainer(run.config, data)
+    found = checkpoint.newest(root)
+    if found is not None:
+        trainer.load(found)
+    log = Log(run, trainer)
+    real = diagnosis.real_spread(trainer.data)
+    total, grids = run.config.images, run.config.train.grids
+    warnings: dict[str, str] = {}
+    run.set_status("running", images=trainer.images, total=total, seconds=trainer.seconds, error=None, pid=os.getpid())
+
+    def grid_number() -> int:
+        return int(trainer.images / total * grids + 1e-9)
+
+    def look() -> None:
+        """A sample grid and the diagnosis."""
+        images, labels = trainer.sample_grid()
+        save_grid(images, run.path / "grids" / f"{trainer.images:012d}.png")
+        diverse = diagnosis.diversity(images, labels, real)
+        warnings.clear()
+        for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total):
+            warnings[f.kind] = f.message
+        log.write({f"diversity/{k}": v for k, v in diverse.items()})
+
+    def save() -> None:
+        trainer.seconds += time.perf_counter() - clock
+        log.flush()
+        trainer.save(root)
+        run.set_status("running", images=trainer.images, seconds=trainer.seconds, warnings=list(warnings.values()))
+
+    # The loop. `clock` starts an active stretch; `saved` and `told` are when that last happened.
+    clock = saved = told = time.perf_counter()
+    since, drawn, result = trainer.images, grid_number(), "finished"
+    rate = 0.0
+    while trainer.images < total:
+        trainer.step()
+        if trainer.images // LOG_EVERY != (trainer.images - trainer.images_per_step) // LOG_EVERY:
+            log.flush()
+        if grid_number() > drawn:
+            drawn = grid_number()
+            look()
+        now = time.perf_counter()
+        if now - told > 0.5 or trainer.images >= total:
+            fresh = (trainer.images - since) / (now - told)
+            rate = fresh if not rate else 0.8 * rate + 0.2 * fresh
+            active = trainer.seconds + now - clock
+            watch(Progress(trainer.images, total, rate, active, log.last, tuple(warnings.values())))
+            told, since = now, trainer.images
+        if run.config.train.checkpoint_every and now - saved > run.config.train.checkpoint_every:
+            save()
+            clock = saved = time.perf_counter()
+        if stop():
+            result = "paused"
+            break
+    save()
+    log.close()
+    run.set_status(result, images=trainer.images, seconds=trainer.seconds, warnings=list(warnings.values()))
+    return result
+
+
+class Log:
+    """stats.jsonl and TensorBoard. On resume, lines from after the checkpoint are dropped: they will come again."""
+
+    def __init__(self, run: Run, trainer: Trainer):
+        self.path, self.trainer = run.path / "stats.jsonl", trainer
+        self.last: dict[str, float] = {}
+        kept = [s for s in run.stats() if s["images"] <= trainer.images] if trainer.images else []
+        temp = self.path.with_suffix(".tmp")
+        temp.write_text("".join(json.dumps(s) + "\n" for s in kept))
+        temp.replace(self.path)
+        (run.path / "grids").mkdir(exist_ok=True)
+        self.board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:  # the training core runs without it
+            return
+        self.board = SummaryWriter(run.path / "tensorboard", purge_step=trainer.images)  # type: ignore[no-untyped-call]
+
+    def flush(self) -> None:
+        stats = self.trainer.flush()
+        if stats:
+            self.last = stats
+            self.write(stats)
+
+    def write(self, stats: Mapping[str, float]) -> None:
+        line = {"images": self.trainer.images, "step": self.trainer.steps, **{k: float(v) for k, v in stats.items()}}
+        with self.path.open("a") as f:
+            f.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for key, value in stats.items():
+                self.board.add_scalar(key, value, self.trainer.images)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def schedule(train: TrainConfig, images: int, total: int) -> float:
+    """The learning rate's factor after `images` of `total`: linear warm-up, then the decay, if any."""
+    rise = min(1.0, (images + train.batch) / train.warmup) if train.warmup else 1.0
+    if train.decay == "none":
+        return rise
+    late = min(1.0, max(0.0, (images / total - train.decay_from) / (1 - train.decay_from)))
+    fall = 1 - late if train.decay == "linear" else 0.5 * (1 + math.cos(math.pi * late))
+    return rise * (train.decay_to + (1 - train.decay_to) * fall)
+
+
+def derive(*numbers: int) -> int:
+    """A 62-bit seed from integers (NumPy's SeedSequence hash)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+def part_state(family: Family) -> dict[str, Tensor]:
+    """The state of the children that sampling needs."""
+    return {k: v for k, v in family.state_dict().items() if k.split(".")[0] in family.parts}
+
+
+def save_grid(images: NDArray[np.uint8], path: Path) -> None:
+    """Write uint8 N,C,H,W as a PNG, GRID_COLUMNS a row, two pixels apart."""
+    n, c, h, w = images.shape
+    columns = min(n, GRID_COLUMNS)
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 255, np.uint8)
+    for i, image in enumerate(images):
+        y, x = 2 + i // columns * (h + 2), 2 + i % columns * (w + 2)
+        sheet[y : y + h, x : x + w] = image.transpose(1, 2, 0)
+    Image.fromarray(sheet[:, :, 0] if c == 1 else sheet).save(path)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for a clean stop; a second one is not caught."""
+    import signal
+
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, before[number])
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    for n in before:
+        signal.signal(n, ask)
+    try:
+        yield lambda: asked
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+__all__ = ["ImageSpec", "Progress", "Trainer", "fit", "interruptible", "pick_device", "plan", "train"]

@@ -1,0 +1,192 @@
+"""Run: the folder of one training, KARTINA_HOME/runs/ID.
+
+    config.json      RunConfig: all that decides the weights
+    status.json      status, images seen, active seconds, warnings, error
+    stats.jsonl      one line per logging interval
+    tensorboard/     the same for TensorBoard
+    grids/           fixed-seed samples over time, <images>.png
+    checkpoints/     see training.checkpoint
+
+One process trains a run at a time (a lock on `.lock`); reading needs no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kartina import registry
+from kartina.config import FORMAT, RunConfig, home
+from kartina.data.imageset import ImageSet, open_set
+from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
+from kartina.generators.base import Family, build
+from kartina.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+    config: RunConfig
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    # -- folders -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(config: RunConfig) -> Run:
+        """Make a new, numbered run folder for `config`."""
+        root = home() / "runs"
+        with disk_errors("make the run's folder"):
+            root.mkdir(parents=True, exist_ok=True)
+            taken = [int(m[1]) for p in root.iterdir() if (m := re.match(r"(\d+)-", p.name))]
+            for number in range(max(taken, default=0) + 1, 10**6):
+                path = root / f"{number:04d}-{config.preset}-{config.data}"
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:  # another process was faster
+                    continue
+            run = Run(path, config)
+            try:
+                write_json(path / "config.json", config.model_dump(mode="json"))
+                run.set_status("created", images=0, seconds=0.0)
+            except OSError:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+        return run
+
+    @staticmethod
+    def open(ref: str | Path) -> Run:
+        """Open a run by id, by number, or by folder. Raises NotFoundError, IntegrityError (another version's run)."""
+        path = Path(ref)
+        if not (path / "config.json").is_file():
+            known = names()
+            match = [r for r in known if r == str(ref) or (str(ref).isdigit() and int(r.split("-")[0]) == int(str(ref)))]
+            if not match:
+                raise NotFoundError.named("run", str(ref), known, "See `kartina runs list`.")
+            path = home() / "runs" / match[0]
+        try:
+            raw = json.loads((path / "config.json").read_text())
+            version = raw.get("format")
+            if version != FORMAT:
+                raise IntegrityError(
+                    f"Found run {path.name} of format {version}, made by kartina {raw.get('kartina', '?')}; this "
+                    f"version reads format {FORMAT}. Continue it with the version that made it, or train anew."
+                )
+            return Run(path, RunConfig.model_validate(raw))
+        except ValueError as error:
+            raise IntegrityError(
+                f"Found run {path.name} with a config.json that cannot be read ({error}); restore the file or train anew."
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process. Raises ConflictError when another one trains it."""
+        with disk_errors("lock the run"), (self.path / ".lock").open("w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(
+                    f"Found run {self.id} being trained by another process; stop that one first (Ctrl-C saves it), "
+                    f"or start a new run."
+                ) from None
+            yield
+
+    def locked(self) -> bool:
+        """Whether some process trains it now."""
+        try:
+            with (self.path / ".lock").open("r") as f:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    # -- status --------------------------------------------------------------------------------------------------
+
+    def set_status(self, status: str, **fields: Any) -> None:
+        write_json(self.path / "status.json", {**self._status(), "status": status, **fields})
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.path / "status.json").read_text())
+            return found
+        except (OSError, ValueError):
+            return {}
+
+    def status(self) -> dict[str, Any]:
+        """status (running, interrupted, paused, finished, failed, created), images, seconds, warnings."""
+        found = {"status": "created", "images": 0, "seconds": 0.0, "warnings": [], **self._status()}
+        if found["status"] == "running" and not self.locked():
+            found["status"] = "interrupted"
+        return found
+
+    def stats(self) -> list[dict[str, Any]]:
+        """The lines of stats.jsonl, oldest first; a last line cut by a kill is left out."""
+        path = self.path / "stats.jsonl"
+        out = []
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                break
+        return out
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def data(self) -> ImageSet:
+        """The data set it is trained on. Raises IntegrityError when the name now stands for other images."""
+        data = open_set(self.config.data)
+        if data.hash != self.config.data_hash:
+            raise IntegrityError(
+                f"Found data set {self.config.data!r} with hash {data.hash[:12]}; run {self.id} was trained on "
+                f"{self.config.data_hash[:12]}. Import the original data again under that name."
+            )
+        return data
+
+    def checkpoint(self) -> Path:
+        """Its newest intact checkpoint; NotFoundError when there is none yet."""
+        found = checkpoint.newest(self.path / "checkpoints")
+        if found is None:
+            raise NotFoundError(f"Found no checkpoint in run {self.id}; train it first: kartina train --resume {self.id}")
+        return found
+
+    def ema(self, device: str = "cpu") -> Family:
+        """The averaged weights of the newest checkpoint, settled: ready to sample, evaluate and package."""
+        family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
+        family.load_state_dict(checkpoint.read(self.checkpoint()).tensors["ema"])
+        family.to(device)
+        family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
+        return family.eval()
+
+
+def names() -> list[str]:
+    """Ids of all runs, oldest first."""
+    root = home() / "runs"
+    found = [p.parent.name for p in root.glob("*/config.json")] if root.is_dir() else []
+    return sorted(found, key=lambda n: (int(m[1]) if (m := re.match(r"(\d+)-", n)) else 0, n))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader, or a kill, never meets half a file."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temp.open("w") as f:
+            json.dump(value, f, indent=1)
+        temp.replace(path)
+    except OSError:
+        temp.unlink(missing_ok=True)
+        raise
