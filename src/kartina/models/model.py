@@ -1,0 +1,295 @@
+"""A model: a family with its weights, loaded from a package and ready to sample; and the writing of packages.
+
+Weights are checked before they are believed: the file's header under a cap, its hash, then names, types and shapes
+against the architecture built on torch's meta device, where nothing is allocated. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from kartina import __version__, registry
+from kartina.config import FORMAT, ImageSpec, read
+from kartina.errors import ConfigError, IntegrityError, NotFoundError, disk_errors
+from kartina.generators.base import Family, Row, generate, rows_for
+from kartina.models import package
+from kartina.models.package import Manifest, PackageRef, Part, Provenance, Task
+from kartina.models.samples import Samples
+
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+           torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A family ready to sample. `manifest` is None for one that is not packaged (a run's)."""
+
+    family: Family
+    ref: str  # name@version, or the run's id
+    manifest: Manifest | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ImageSpec:
+        return self.family.spec
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.family.spec.classes
+
+    def controls(self, task: str = "generate", **given: Any) -> BaseModel:
+        """The task's controls: the family's defaults, the package's over them, `given` over both.
+
+        Raises NotFoundError for a task that the model has not, ConfigError naming each wrong key or value.
+        """
+        capabilities = self.family.capabilities()
+        if task not in capabilities:
+            raise NotFoundError.named("task", task, capabilities)
+        defaults = self.manifest.tasks[task].defaults if self.manifest and task in self.manifest.tasks else {}
+        return read(capabilities[task].controls, {**defaults, **given}, f"controls of {self.ref}")
+
+    def label(self, name: str | int) -> int:
+        """Index of a class given by name or index; NotFoundError lists the classes."""
+        if isinstance(name, str) and self.classes:
+            return self.spec.label(name)
+        if isinstance(name, str) or not 0 <= name < self.family.classes:
+            raise NotFoundError.named("class", str(name), self.classes)
+        return int(name)
+
+    def rows(
+        self, labels: Sequence[str | int] | None, n: int | None, seed: int, controls: BaseModel | None = None
+    ) -> list[Row]:
+        """The rows of `sample`: image i has seed + i and labels[i mod len(labels)]."""
+        asked = list(range(self.family.classes)) if labels is None else [self.label(name) for name in labels]
+        if not asked:
+            raise ConfigError("Found an empty list of classes; expected at least one, or none given for all of them.")
+        count = len(asked) if n is None else n
+        if seed < 0 or seed + count > 2**63:
+            raise ConfigError(f"Found the seed {seed}; expected 0 <= seed < 2**63.")
+        return rows_for(self.family, asked, count, seed, controls or self.controls())
+
+    def sample(
+        self,
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        *,
+        batch: int = 64,
+        progress: Callable[[int], None] | None = None,
+        **controls: Any,
+    ) -> Samples:
+        """Make n images of the classes `labels` (default: all, one of each).
+
+        Image i has seed + i and labels[i mod len(labels)]; neither `batch` nor its neighbours change it beyond
+        rounding. `controls` are the family's, such as guidance=2. Raises NotFoundError for an unknown class and
+        ConfigError for an unusable control.
+        """
+        if batch < 1:
+            raise ConfigError(f"Found batch={batch}; expected at least 1.")
+        settings = self.controls(**controls)
+        rows = self.rows(labels, n, seed, settings)
+        images = generate(self.family, rows, batch, progress).images.numpy()
+        picked = np.array([int(row.weights.argmax()) for row in rows], np.int64)
+        return Samples(images, picked, self.classes, tuple(row.seed for row in rows), self.recipe(settings))
+
+    def recipe(self, controls: BaseModel, task: str = "generate") -> dict[str, Any]:
+        """What images of one call share in their recipes."""
+        return {
+            "model": self.ref,
+            "hash": self.manifest.hash if self.manifest else None,
+            "task": task,
+            "controls": controls.model_dump(mode="json"),
+            "kartina": __version__,
+        }
+
+
+# -- load --------------------------------------------------------------------------------------------------------------
+
+
+def load(ref: str | Path | PackageRef, device: str = "cpu") -> Model:
+    """Load a package: name, name@version, hash or folder.
+
+    Raises NotFoundError where there is none, IntegrityError where a file is not what it claims to be.
+    """
+    found = ref if isinstance(ref, PackageRef) else package.find(str(ref))
+    manifest = package.read_manifest(found.path)
+    package.check_caps(manifest)
+    family = on_meta(manifest)
+    if set(manifest.parts) != set(family.parts):
+        raise IntegrityError(
+            f"Found the parts {', '.join(sorted(manifest.parts))} in {found}; {manifest.family} has "
+            f"{', '.join(sorted(family.parts))}. Get the package again."
+        )
+    for name, part in manifest.parts.items():
+        load_part(family, name, part, found.path)
+    _no_meta(family, manifest.family)
+    return Model(family.to(device).eval().requires_grad_(False), str(found), manifest, package.read_card(found.path))
+
+
+def on_meta(manifest: Manifest) -> Family:
+    """The architecture that a manifest describes, on the meta device: shapes without storage."""
+    family = registry.family(manifest.family)
+    try:
+        config = read(family.Config, manifest.config, f"settings of {manifest.family}")
+        with torch.device("meta"):
+            built: Family = family(config, manifest.spec)
+        return built.sampler()
+    except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError, MemoryError) as error:
+        raise IntegrityError(
+            f"Could not build {manifest.family} from the settings in model.json on the meta device: {error}. "
+            "Get the package again, or the version of Kartina that wrote it."
+        ) from error
+
+
+def load_part(family: Family, name: str, part: Part, path: Path) -> None:
+    """Give the part `name` of a family on the meta device its weights, when names, types and shapes all fit."""
+    module: nn.Module = getattr(family, name)
+    expected = {key: (_DTYPES[t.dtype], tuple(t.shape)) for key, t in module.state_dict().items()}
+    found, content = package.read_part(path, part)
+    if found.tensors != expected:
+        unlike = sorted(k for k in expected.keys() | found.tensors.keys() if expected.get(k) != found.tensors.get(k))
+        key = unlike[0]
+        raise IntegrityError(
+            f"Found weights in {path / part.file} that do not fit {family.name}: {len(unlike)} tensors differ, first "
+            f"{key!r} (found {found.tensors.get(key)}, expected {expected.get(key)}). Get the package again.",
+            details=unlike[:50],
+        )
+    module.load_state_dict(load_tensors(content), strict=True, assign=True)
+
+
+def _no_meta(family: Family, name: str) -> None:
+    """A buffer that a constructor computes and state_dict leaves out would have no values: name it."""
+    tensors = {**dict(family.named_parameters()), **dict(family.named_buffers())}
+    empty = [key for key, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise IntegrityError(
+            f"Found tensors of {name} that no file gives values: {', '.join(empty[:5])}. A family must register "
+            "buffers as persistent, or compute such tensors where they are used."
+        )
+
+
+# -- save --------------------------------------------------------------------------------------------------------------
+
+Pictures = Callable[[Model], Mapping[str, bytes]]
+
+
+def save(
+    family: Family,
+    name: str,
+    provenance: Provenance,
+    card: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    pictures: Pictures | None = None,
+    root: Path | None = None,
+) -> PackageRef:
+    """Write a settled family as the next version of the package `name`, all or nothing.
+
+    `defaults` gives controls per task over the family's own; `pictures` makes the other files ("samples.png",
+    "classes/0.png") from the model as it will be addressed. Raises ConfigError for an unusable name or default,
+    StorageError on a full disk.
+    """
+    package.check_name(name)
+    where = (root or package.folder()) / name
+    weights = {part: _bytes(getattr(family, part)) for part in family.parts}
+    parts = {part: _describe(part, content, getattr(family, part)) for part, content in weights.items()}
+    tasks = {}
+    for task, capability in family.capabilities().items():
+        given = dict((defaults or {}).get(task, {}))
+        read(capability.controls, given, f"defaults of {task}")
+        schema = capability.controls.model_json_schema()
+        tasks[task] = Task(inputs=capability.inputs, schema=schema, defaults=given)
+    with disk_errors(f"write the model {name}"):
+        made = not where.exists()
+        where.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where))
+        try:
+            for part, content in weights.items():
+                _write(staging / parts[part].file, content)
+            _write(staging / "card.json", _json(card))
+            while True:
+                manifest = _manifest(family, name, _next(name, where), tasks, parts, provenance)
+                package.check_caps(manifest)
+                model = Model(family, manifest.ref, manifest, dict(card))
+                for file, content in (pictures(model) if pictures else {}).items():
+                    (staging / file).parent.mkdir(exist_ok=True)
+                    _write(staging / file, content)
+                _write(staging / "model.json", _json(manifest.json_shape()))  # last: it makes the folder a package
+                _sync(staging)
+                final = where / str(manifest.version)
+                try:
+                    staging.rename(final)
+                    break
+                except OSError:
+                    if not final.exists():
+                        raise  # else another process took this version: write the next
+            os.chmod(final, 0o755)  # mkdtemp's own is private
+            _sync(where)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            if made and not any(where.iterdir()):
+                where.rmdir()
+    return PackageRef(name=name, version=manifest.version, path=final, bundled=False)
+
+
+def _next(name: str, where: Path) -> int:
+    taken = [int(p.name) for p in where.iterdir() if p.name.isdigit()]
+    return max([package.next_version(name), *(version + 1 for version in taken)])
+
+
+def _manifest(
+    family: Family, name: str, number: int, tasks: dict[str, Task], parts: dict[str, Part], provenance: Provenance
+) -> Manifest:
+    draft = Manifest(
+        format=FORMAT, name=name, version=number, family=family.name, config=family.config.model_dump(mode="json"),
+        spec=family.spec, tasks=tasks, parts=parts, provenance=provenance, hash="0" * 64,
+    )  # fmt: skip
+    return draft.model_copy(update={"hash": package.content_hash(draft.json_shape())})
+
+
+def _bytes(module: nn.Module) -> bytes:
+    """The module's state as safetensors; tied tensors are written once each."""
+    state: dict[str, Tensor] = module.state_dict()
+    content: bytes = save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
+    return content
+
+
+def _describe(name: str, content: bytes, module: nn.Module) -> Part:
+    numbers = sum(tensor.numel() for tensor in module.state_dict().values())
+    digest = hashlib.sha256(content).hexdigest()
+    return Part(file=f"{name}.safetensors", sha256=digest, bytes=len(content), parameters=numbers)
+
+
+def _json(found: Mapping[str, Any]) -> bytes:
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

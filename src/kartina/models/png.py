@@ -1,0 +1,83 @@
+"""PNG files that carry their recipe, and grids of images. numpy and PIL only, so that services may use it.
+
+Every PNG has two text chunks: `kartina`, the JSON of the recipe that makes the image again, and `synthetic` = "true".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from kartina.errors import DataError
+
+Images = NDArray[np.uint8]
+
+GAP = 2  # pixels between the cells of a grid
+CELL = 64  # a grid's cells are enlarged by a whole factor to at least about this side
+
+
+def to_pil(image: Images) -> Image.Image:
+    """uint8 C,H,W (1 grey, 2 grey + alpha, 3 RGB, 4 RGBA) -> PIL image."""
+    if image.ndim != 3 or image.dtype != np.uint8 or image.shape[0] not in (1, 2, 3, 4):
+        raise DataError(
+            f"Found an image of shape {image.shape} and type {image.dtype}; expected uint8 C,H,W, C 1 to 4."
+        )
+    pixels = np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    return Image.fromarray(pixels)
+
+
+def encode(image: Image.Image | Images, recipe: Mapping[str, Any] | None = None) -> bytes:
+    """PNG bytes of a PIL image or uint8 C,H,W, with the recipe and the synthetic marker."""
+    info = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        info.add_text("kartina", json.dumps(recipe, sort_keys=True))
+    info.add_text("synthetic", "true")
+    out = io.BytesIO()
+    (to_pil(image) if isinstance(image, np.ndarray) else image).save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def read_recipe(png: bytes) -> dict[str, Any] | None:
+    """The recipe that PNG bytes carry, or None. Raises DataError where they are no PNG."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            image.load()
+            text = getattr(image, "text", {}).get("kartina")
+            found = json.loads(text) if text else None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"Found {len(png)} bytes that are not a PNG with a readable recipe ({error}).") from None
+    return found if isinstance(found, dict) else None
+
+
+def grid(rows: Sequence[Images], scale: int | None = None) -> Image.Image:
+    """One row of cells for each uint8 n,C,H,W of `rows`, all of one C,H,W; shorter rows end in background.
+
+    `scale` enlarges every pixel to a square (None: until a cell is about 64 pixels wide).
+    """
+    if not rows or not max(len(row) for row in rows):
+        raise DataError("Found no images to arrange in a grid; expected at least one.")
+    first = next(row for row in rows if len(row))
+    channels, height, width = first.shape[1:]
+    zoom = scale or max(1, round(CELL / max(height, width)))
+    columns = max(len(row) for row in rows)
+    high, wide = height * zoom + GAP, width * zoom + GAP
+    canvas = np.full((channels, len(rows) * high + GAP, columns * wide + GAP), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            top, left = GAP + y * high, GAP + x * wide
+            big = image.repeat(zoom, axis=1).repeat(zoom, axis=2)
+            canvas[:, top : top + height * zoom, left : left + width * zoom] = big
+    return to_pil(canvas)
+
+
+def file_name(index: int, name: str, seed: int) -> str:
+    """000-Ankle-boot-seed7.png: a file name that is safe everywhere, whatever the class is called."""
+    plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "image"
+    return f"{index:03d}-{plain}-seed{seed}.png"

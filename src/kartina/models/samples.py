@@ -1,0 +1,92 @@
+"""Samples: what `Model.sample` returns. Images with the recipe of each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kartina.errors import ConfigError, disk_errors
+from kartina.models import png
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images, in the order asked for."""
+
+    images: NDArray[np.uint8]  # N,C,H,W
+    labels: NDArray[np.int64]  # N
+    classes: tuple[str, ...]  # class names in label order; empty without classes
+    seeds: tuple[int, ...]  # N
+    recipe: dict[str, Any] = field(default_factory=dict)  # what all images share: model, hash, task, controls, kartina
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        return iter(self.pil())
+
+    def class_name(self, i: int) -> str:
+        """The class of image i; "image" without classes."""
+        return self.classes[self.labels[i]] if self.classes else "image"
+
+    def recipe_of(self, i: int) -> dict[str, Any]:
+        """All that makes image i again."""
+        label = self.class_name(i) if self.classes else None
+        return {**self.recipe, "label": label, "seed": self.seeds[i]}
+
+    def pil(self) -> list[Image.Image]:
+        return [png.to_pil(image) for image in self.images]
+
+    def grid(self, scale: int | None = None) -> Image.Image:
+        """One picture, a row per class in the order of first appearance (about square without classes)."""
+        if self.classes:
+            order = list(dict.fromkeys(self.labels.tolist()))
+            return png.grid([self.images[self.labels == label] for label in order], scale)
+        columns = int(np.ceil(np.sqrt(len(self))))
+        return png.grid([self.images[i : i + columns] for i in range(0, len(self), columns)], scale)
+
+    def save(self, where: str | os.PathLike[str]) -> list[Path]:
+        """Write the grid to a path ending in .png, or one PNG per image into a folder; returns what was written.
+
+        Every PNG carries its recipe. Raises ConfigError for another suffix and StorageError on a full disk, with
+        nothing of this call left behind.
+        """
+        path = Path(where)
+        if path.suffix.lower() == ".png" and not path.is_dir():
+            names = [self.class_name(i) for i in range(len(self))] if self.classes else None
+            recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds)}
+            files = {path.name: png.encode(self.grid(), recipe)}
+            folder = path.parent
+        elif path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff") or path.is_file():
+            raise ConfigError(f"Found the output {str(path)!r}; expected a name ending in .png, or a folder.")
+        else:
+            files = {
+                png.file_name(i, self.class_name(i), self.seeds[i]): png.encode(self.images[i], self.recipe_of(i))
+                for i in range(len(self))
+            }
+            folder = path
+        with disk_errors(f"write {path}"):
+            made = [] if folder.is_dir() else [folder]
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".kartina-", dir=folder))
+            try:
+                for name, content in files.items():
+                    (staging / name).write_bytes(content)
+                for name in files:
+                    (staging / name).replace(folder / name)
+                made = []
+            finally:
+                for leftover in staging.iterdir():
+                    leftover.unlink()
+                staging.rmdir()
+                for empty in made:
+                    empty.rmdir()
+        return [folder / name for name in files]
