@@ -74,7 +74,7 @@ def folder(name: str) -> Path:
 def names() -> list[str]:
     """Imported data sets by name, and the embedded `digits`."""
     root = home() / "data"
-    found = [p.parent.name for p in root.glob("*/data.json")] if root.is_dir() else []
+    found = [p.parent.name for p in root.glob("[!.]*/data.json")] if root.is_dir() else []
     return sorted({*found, "digits"})
 
 

@@ -1,0 +1,446 @@
+"""import: pack images of any source into a data set, KARTINA_HOME/data/NAME (see `imageset` for its files).
+
+    plan    names -> splits; a sample of the images -> size and channels where they are not given
+    pack    workers decode chunks and write each image at its row of images.npy; nothing passes through this process
+    seal    labels, groups, names; the hash, streamed over what was written; data.json; one rename
+
+Memory does not grow with the pixels; names and labels take some 100 bytes an image. The order of images, and with it the
+hash, does not depend on the number of workers. All is written to a hidden folder beside the target: whatever goes wrong,
+a full disk or Ctrl-C, that folder is removed; one left by a killed process is removed by the next import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kartina.config import FORMAT, ImageSpec
+from kartina.data import imageset, pool, splits, worker
+from kartina.data.archive import MAX_ENTRIES
+from kartina.data.decode import FITS, Fit
+from kartina.data.imageset import SPLITS, ImageSet, open_set
+from kartina.data.sources import Source, open_source
+from kartina.errors import ConflictError, DataError, StorageError, disk_errors
+
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+SAMPLE = 2000  # images looked at to choose size and channels
+DEFAULT_SIZE = 64
+MAX_SIZE = 1024
+_SMALL = 256  # images below which worker processes cost more than they bring
+_BLOCK = 8 << 20
+
+
+def import_path(
+    path: Path | str,
+    name: str,
+    *,
+    size: int | None = None,
+    fit: Fit = "crop",
+    channels: Literal["auto", "1", "3"] = "auto",
+    class_names: Sequence[str] = (),
+    group_by: str | None = None,
+    flip: Literal["auto", "on", "off"] = "auto",
+    unlabelled: bool = False,
+    skip_bad: bool = False,
+    replace: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    max_entries: int = MAX_ENTRIES,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Import the images at `path` (see `sources`) as the data set `name`, and open it.
+
+    size is that of the square images: by default the images' own when they are all equal and square, else 64.
+    Raises DataError for what cannot be used (its `details` list bad files), ConflictError for a name that is taken,
+    StorageError for a full or read-only disk; then nothing is left behind.
+    """
+    check_name(name, replace)
+    source = open_source(
+        path, class_names=class_names, group_by=group_by, unlabelled=unlabelled, max_entries=max_entries
+    )
+    return import_source(source, name, size=size, fit=fit, channels=channels, flip=flip, skip_bad=skip_bad,
+                         replace=replace, seed=seed, workers=workers, progress=progress)  # fmt: skip
+
+
+def import_source(
+    source: Source,
+    name: str,
+    *,
+    size: int | None = None,
+    fit: Fit = "crop",
+    channels: Literal["auto", "1", "3"] = "auto",
+    flip: Literal["auto", "on", "off"] = "auto",
+    skip_bad: bool = False,
+    replace: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """`import_path` for a source that is open already."""
+    if size is not None and not 4 <= size <= MAX_SIZE:
+        raise DataError(f"Found size {size}; expected 4 to {MAX_SIZE} pixels.")
+    if fit not in FITS or channels not in ("auto", "1", "3") or flip not in ("auto", "on", "off"):
+        raise DataError(
+            f"Found fit={fit}, channels={channels}, flip={flip}; expected fit crop, pad or stretch, channels auto, 1 or 3, "
+            f"flip auto, on or off."
+        )
+    _check_classes(source)
+    workers = (pool.default_workers() if workers is None else workers) if len(source) > _SMALL else 1
+
+    # Plan: every image's row, split after split.
+    given = source.given
+    split = splits.assign(given, source.labels, source.groups, seed)
+    order = np.argsort(split, kind="stable")  # row -> image
+    row = np.empty(len(order), np.int64)
+    row[order] = np.arange(len(order))
+    sampled = _sample(source, source.index, workers)
+    size = size or sampled.size
+    deep = sampled.channels if channels == "auto" else int(channels)
+    flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
+    plan = _Plan(size, fit, workers)
+
+    with _folder_for(name, replace) as folder, disk_errors(f"import {name!r}"):
+        total = len(source) * (2 if source.paired else 1)
+        _check_room(folder, total * size * size * 3)
+        done = _Counter(total, progress)
+
+        # Pack.
+        bad = _pack(source, source.index, row, folder / "images.npy", deep, plan, done)
+        deep_source = 0
+        if source.partner is not None:
+            deep_source = _sample(source, source.partner, workers).channels if channels == "auto" else int(channels)
+            bad |= _pack(source, source.partner, row, folder / "sources.npy", deep_source, plan, done)
+        if bad and not skip_bad:
+            raise _bad_files(source, bad)
+        if len(bad) == len(source):
+            raise _bad_files(source, bad)
+        good = np.ones(len(order), bool)
+        good[row[np.fromiter(bad, np.int64, len(bad))]] = False
+        if bad:
+            _drop_rows(folder / "images.npy", good)
+            if source.paired:
+                _drop_rows(folder / "sources.npy", good)
+            order = order[good]
+
+        # Seal.
+        bounds = _bounds(split[order])
+        labels = None if source.labels is None else source.labels[order]
+        groups = None if source.groups is None else source.groups[order]
+        if labels is not None:
+            np.save(folder / "labels.npy", labels, allow_pickle=False)
+        if groups is not None:
+            np.save(folder / "groups.npy", groups, allow_pickle=False)
+        with (folder / "files.txt").open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(source.name(i).replace("\n", "\\n").replace("\r", "\\r") + "\n" for i in order.tolist())
+        spec = ImageSpec(height=size, width=size, channels=deep, classes=source.classes, flip_safe=flip_safe,
+                         paired=source.paired)  # fmt: skip
+        about = {
+            "format": FORMAT,
+            "name": name,
+            "hash": content_hash(folder, spec.classes, bounds),
+            "images": len(order),
+            "spec": spec.model_dump(mode="json"),
+            "bounds": bounds,
+            "counts": _counts(labels, bounds, spec.classes),
+            "made": {
+                "from": source.kind,
+                "file": source.title,
+                "fit": fit,
+                "channels": channels,
+                "source_channels": deep_source or None,
+                "flip": flip,
+                "group_by": source.group_by,
+                "groups": None if groups is None else len(np.unique(groups)),
+                "seed": seed,
+                "splits": {s: "given" if k in np.maximum(given, 0) and (k or s in source.splits()) else "made"
+                           for k, s in enumerate(SPLITS) if s in bounds},
+                "original_sizes": sampled.sizes,
+            },
+            "skipped": [{"path": source.name(i), "message": m} for i, m in sorted(bad.items())],
+            "ignored": source.ignored,
+            "kartina": _version(),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        (folder / "data.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for path in folder.iterdir():
+            _sync(path)
+    return open_set(name)
+
+
+def check_name(name: str, replace: bool = False) -> None:
+    """Raises DataError for a name that cannot be used, ConflictError for one that is taken."""
+    if not NAME.fullmatch(name):
+        raise DataError(
+            f"Found the name {name!r}; expected 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first."
+        )
+    if name == "digits":
+        raise ConflictError("Found the name 'digits', which is the embedded data set's; expected another one.")
+    if not replace and imageset.folder(name).exists():
+        raise ConflictError(f"Found a data set called {name!r} already; choose another name, or pass --replace.")
+
+
+def flips(classes: Sequence[str]) -> bool:
+    """Whether a mirrored image keeps its class, as far as the names tell: not for digits, letters, left and right."""
+    sided = re.compile(r"(?i)(?:.|\d+|.*(?<![a-z])(?:left|right|digits?|letters?|numbers?)(?![a-z]).*"
+                       r"|zero|one|two|three|four|five|six|seven|eight|nine)")  # fmt: skip
+    return not any(sided.fullmatch(c.strip()) for c in classes)
+
+
+def content_hash(folder: Path, classes: Sequence[str], bounds: dict[str, list[int]]) -> str:
+    """sha256 over class names, bounds, and the arrays of a data set's folder, each with its type and shape."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps({"classes": list(classes), "bounds": bounds}, sort_keys=True).encode())
+    for name in ("images", "labels", "groups", "sources"):
+        path = folder / f"{name}.npy"
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            digest.update(f"/{name} {dtype.str} {shape}/".encode())
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# -- plan --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    size: int
+    fit: Fit
+    workers: int
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    size: int
+    channels: int
+    sizes: dict[str, int]  # "width x height" -> how many of the sample
+
+
+def _sample(source: Source, index: NDArray[np.int64], workers: int) -> _Sampled:
+    """Size and channels by a sample of the images spread over all."""
+    if source.uniform is not None:
+        height, width, deep = source.uniform
+        size = height if height == width else DEFAULT_SIZE
+        return _Sampled(min(max(size, 4), MAX_SIZE), 1 if deep == 1 else 3, {f"{width}x{height}": len(source)})
+    some = np.sort(index[np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(np.int64))])
+    tasks = (task for _, task in source.files.tasks(some))
+    records = [np.frombuffer(body, worker.LOOK) for _, body in pool.run("look", tasks, workers)]
+    looked = np.concatenate(records)
+    looked = looked[looked["ok"]]
+    if not len(looked):
+        return _Sampled(DEFAULT_SIZE, 3, {})
+    sizes = Counter(zip(looked["width"].tolist(), looked["height"].tolist(), strict=True))
+    width, height = sizes.most_common(1)[0][0]
+    equal = len(sizes) == 1 and width == height
+    return _Sampled(
+        min(max(width, 4), MAX_SIZE) if equal else DEFAULT_SIZE,
+        1 if looked["grey"].all() else 3,
+        {f"{w}x{h}": n for (w, h), n in sizes.most_common(20)},
+    )
+
+
+def _check_classes(source: Source) -> None:
+    if source.unlabelled or source.paired:
+        return
+    if source.labels is None:
+        raise DataError(f"Found no labels in {source.title}; expected them, or --unlabelled.")
+    present = [c for c, n in zip(source.classes, source.counts(), strict=True) if n]
+    if len(present) < 2:
+        raise DataError(
+            f"Found 1 class ({present[0]!r}) in {source.title}; expected at least 2, or pairs. Give each class its folder or "
+            f"label, or pass --unlabelled to use the images without classes."
+        )
+
+
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise StorageError(
+            f"Found {free / 1e9:.1f} GB free for the packed images; expected up to {need / 1e9:.1f} GB. Free some space, "
+            f"choose a smaller --size, or point KARTINA_HOME elsewhere."
+        )
+
+
+# -- pack --------------------------------------------------------------------------------------------------------------
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None):
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, n: int) -> None:
+        self.done += n
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _pack(
+    source: Source,
+    index: NDArray[np.int64],
+    row: NDArray[np.int64],
+    out: Path,
+    channels: int,
+    plan: _Plan,
+    done: _Counter,
+) -> dict[int, str]:
+    """Decode the files at `index` into the rows of a new npy file. Returns image -> why it cannot be used."""
+    skip = _new_npy(out, (len(index), channels, plan.size, plan.size))
+    image_at = np.argsort(index, kind="stable")  # images in the order of their files
+    chunks: list[tuple[int, int]] = []
+    more = {"out": str(out), "skip": skip, "size": plan.size, "fit": plan.fit, "channels": channels}
+
+    def tasks() -> Iterator[pool.Message]:
+        at = 0
+        for positions, (head, body) in source.files.tasks(index[image_at]):
+            chunks.append((at, len(positions)))
+            yield {**head, **more, "rows": row[image_at[at : at + len(positions)]].tolist()}, body
+            at += len(positions)
+
+    bad: dict[int, str] = {}
+    for k, (reply, _) in enumerate(pool.run("pack", tasks(), plan.workers)):
+        at, n = chunks[k]
+        bad.update((int(image_at[at + i]), message) for i, message in reply["bad"])
+        done.add(n)
+    return bad
+
+
+def _new_npy(path: Path, shape: tuple[int, ...]) -> int:
+    """Make a uint8 npy file of zeros that takes no room yet; returns the bytes before its data."""
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        skip = file.tell()
+        file.truncate(skip + int(np.prod(shape, dtype=np.int64)))
+    return skip
+
+
+def _drop_rows(path: Path, good: NDArray[np.bool_]) -> None:
+    """Rewrite an npy file with the good rows alone, a block at a time."""
+    old = np.load(path, mmap_mode="r", allow_pickle=False)
+    kept = path.with_suffix(".kept")
+    step = max(1, _BLOCK // max(1, old[0].nbytes))
+    with kept.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (int(good.sum()), *old.shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+        for at in range(0, len(old), step):
+            file.write(old[at : at + step][good[at : at + step]].tobytes())
+    os.replace(kept, path)
+
+
+def _bad_files(source: Source, bad: dict[int, str]) -> DataError:
+    lines = [f"{source.name(i)}: {message}" for i, message in sorted(bad.items())]
+    return DataError(
+        f"Found {len(bad):,} of {len(source):,} images in {source.title} that cannot be used; expected whole JPEG, PNG or "
+        f"WebP images. Mend or remove them, or pass --skip-bad to import the others. The first: {lines[0]}",
+        details=lines,
+    )
+
+
+# -- seal --------------------------------------------------------------------------------------------------------------
+
+
+def _bounds(split: NDArray[np.int8]) -> dict[str, list[int]]:
+    edges = np.searchsorted(split, np.arange(len(SPLITS) + 1))
+    return {s: [int(edges[k]), int(edges[k + 1])] for k, s in enumerate(SPLITS) if edges[k + 1] > edges[k]}
+
+
+def _counts(
+    labels: NDArray[np.int64] | None, bounds: dict[str, list[int]], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Split -> class -> images; without classes split -> {"": images}."""
+    if labels is None:
+        return {s: {"": b - a} for s, (a, b) in bounds.items()}
+    return {
+        s: dict(zip(classes, np.bincount(labels[a:b], minlength=len(classes)).tolist(), strict=True))
+        for s, (a, b) in bounds.items()
+    }
+
+
+def _version() -> str:
+    try:
+        return version("kartina")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folder_for(name: str, replace: bool) -> Iterator[Path]:
+    """A hidden folder that becomes KARTINA_HOME/data/NAME when the block ends well, and is gone when it does not."""
+    target = imageset.folder(name)
+    with disk_errors(f"import {name!r}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tidy(target.parent)
+        folder = target.parent / f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir()
+    old = target.parent / f".{name}.old-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        yield folder
+        with disk_errors(f"import {name!r}"):
+            if replace and target.exists():
+                target.rename(old)
+            try:
+                folder.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                if target.exists():
+                    raise ConflictError(f"Found that {name!r} was imported by another process meanwhile.") from None
+                raise
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def tidy(root: Path) -> None:
+    """Remove what killed imports left under `root`; a set that was moved aside and not replaced is put back."""
+    for path in root.glob(".*"):
+        match = re.fullmatch(r"\.(.+)\.(tmp|old)-(\d+)-[0-9a-f]{8}", path.name)
+        if match is None or _alive(int(match[3])):
+            continue
+        if match[2] == "old" and not (root / match[1]).exists():
+            path.rename(root / match[1])
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,695 @@
+"""Sources: what can be imported, and how its images, labels and splits are found.
+
+    folder      CLASS/images, or SPLIT/CLASS/images          (split: train, val or validation, test)
+    zip         the same inside; one folder around it all is looked through
+    pairs       SPLIT/A and SPLIT/B with equal file names, in a folder or a zip: A is what B is to be made from
+    idx         MNIST's files, plain or gzipped: a folder of them, or one of a pair
+    npz         images + labels, or x_train, y_train, x_test, y_test
+    manifest    CSV or JSONL: path, label, and if wanted split and group; paths inside the manifest's folder
+
+`open_source` reads names and headers only. A Source hands its images out as tasks for `worker`, a chunk at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kartina.data.archive import MAX_ENTRIES, Archive
+from kartina.data.arrays import ArrayFile, is_idx, read_idx, read_npz
+from kartina.data.imageset import SPLITS, Split
+from kartina.data.paths import FOREIGN, IMAGES, PathList, is_junk, natural, split_of, suffix
+from kartina.data.pool import Message
+from kartina.data.splits import NONE
+from kartina.errors import DataError
+
+KINDS = "a folder or zip of class folders, an idx folder, an npz, or a CSV or JSONL manifest"
+CHUNK = 256  # files in a task
+CHUNK_BYTES = 4 << 20  # of an array in a task
+
+
+class Files(Protocol):
+    """Where images are: their names, and tasks for the workers that read them."""
+
+    names: Sequence[str] | PathList
+
+    def tasks(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Message]]:
+        """For ascending `positions` in `names`: (positions of a chunk, in the task's order; the task that reads it)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found: N images by their place in `files`, and all that is known about them."""
+
+    kind: str  # folder, zip, idx, npz, manifest
+    title: str  # file or folder name, without its path
+    files: Files
+    index: NDArray[np.int64]  # N: where image i is in `files`
+    labels: NDArray[np.int64] | None  # N
+    given: NDArray[np.int8]  # N: 0 train, 1 val, 2 test, -1 not said
+    classes: tuple[str, ...]
+    groups: NDArray[np.int64] | None = None  # N
+    partner: NDArray[np.int64] | None = None  # N: where image i's source is in `files`, for pairs
+    uniform: tuple[int, int, int] | None = None  # height, width, channels, where every image is known to have them
+    unlabelled: bool = False  # asked for
+    ignored: dict[str, int] = field(default_factory=dict)  # files that are no images, by suffix
+    foreign: tuple[str, ...] = ()  # image files of formats that are not read
+    empty: tuple[str, ...] = ()  # class folders without images
+    group_by: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def paired(self) -> bool:
+        return self.partner is not None
+
+    def name(self, i: int) -> str:
+        """Where image i came from, relative to what is imported."""
+        return self.files.names[int(self.index[i])]
+
+    def splits(self) -> dict[str, int]:
+        """Images of each split that was given; those without one count as train."""
+        return {s: int(n) for k, s in enumerate(SPLITS) if (n := (np.maximum(self.given, 0) == k).sum())}
+
+    def counts(self) -> NDArray[np.int64]:
+        """Images per class, in label order (shape K)."""
+        if self.labels is None:
+            return np.zeros(0, np.int64)
+        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+
+
+def open_source(
+    path: Path | str,
+    *,
+    class_names: Sequence[str] = (),
+    group_by: str | None = None,
+    unlabelled: bool = False,
+    max_entries: int = MAX_ENTRIES,
+) -> Source:
+    """Find out what `path` is and what it holds. Raises DataError: nothing there, nothing usable, or unsafe."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"Found nothing at {path}; expected {KINDS}. Check the spelling.")
+    try:
+        found = _open(path, tuple(class_names), unlabelled, max_entries)
+    except PermissionError as error:
+        raise DataError(
+            f"Found {error.filename or path}, which may not be read (permission denied); expected readable files. "
+            f"Change its permissions (chmod u+r)."
+        ) from None
+    if len(found) == 0:
+        extra = (
+            f" There are {len(found.foreign)} images of other formats, such as {found.foreign[0]}."
+            if found.foreign
+            else ""
+        )
+        raise DataError(f"Found no JPEG, PNG or WebP images in {path}; expected {KINDS}.{extra}")
+    if group_by is not None:
+        found = _grouped(found, group_by)
+    return found
+
+
+def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entries: int) -> Source:
+    if path.is_dir():
+        idx = [
+            p for p in sorted(path.iterdir()) if p.is_file() and "ubyte" in p.name.casefold() and not is_junk(p.name)
+        ]
+        if idx:
+            return _idx(path.name, idx, class_names, unlabelled)
+        names, folders, ignored, foreign = _walk(path)
+        if not len(names) and not foreign and (lists := [p for p in ignored if p in (".csv", ".jsonl", ".npz")]):
+            raise DataError(
+                f"Found no images in {path} but {lists[0]} files; pass the file itself instead of its folder."
+            )
+        root = Path(os.path.abspath(path))
+        return _arrange(
+            "folder", root.name, names, FolderFiles(root, names), folders, ignored, foreign, class_names, unlabelled
+        )
+    kind = suffix(path.name)
+    if kind == ".npz":
+        return _npz(path, class_names, unlabelled)
+    if kind in (".csv", ".jsonl", ".ndjson"):
+        return _manifest(path, class_names, unlabelled)
+    if is_idx(path):
+        return _idx(path.name, _idx_pair(path, unlabelled), class_names, unlabelled)
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic[:2] == b"PK" or kind == ".zip":
+        archive = Archive(path, max_entries)
+        keep, ignored, foreign = _sift(archive.names)
+        return _arrange("zip", path.name, archive.names, ZipFiles(archive), archive.folders, ignored, foreign, class_names,
+                        unlabelled, keep)  # fmt: skip
+    raise DataError(f"Found the file {path.name}, which is none of what can be imported; expected {KINDS}.")
+
+
+# -- folders and zips --------------------------------------------------------------------------------------------------
+
+
+class FolderFiles:
+    """Image files under one folder."""
+
+    def __init__(self, root: Path, names: PathList):
+        self.root = root
+        self.names = names
+
+    def tasks(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Message]]:
+        for start in range(0, len(positions), CHUNK):
+            part = positions[start : start + CHUNK]
+            yield part, ({"files": str(self.root), "names": [self.names[i] for i in part.tolist()]}, b"")
+
+
+class ZipFiles:
+    """Image files in a ZIP."""
+
+    def __init__(self, archive: Archive):
+        self.archive = archive
+        self.names = archive.names
+
+    def tasks(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Message]]:
+        path = os.path.abspath(self.archive.path)
+        for start in range(0, len(positions), CHUNK):
+            part = positions[start : start + CHUNK]
+            found = (self.archive[i] for i in part.tolist())
+            entries = [[e.name, e.offset, e.packed, e.size, e.method, e.crc] for e in found]
+            yield part, ({"zip": path, "entries": entries}, b"")
+
+
+def _walk(root: Path) -> tuple[PathList, set[str], dict[str, int], tuple[str, ...]]:
+    """(images, folders, other files by suffix, images of other formats) under root, junk left out, links followed."""
+    names, folders, seen = PathList(), set(), set()
+    ignored: Counter[str] = Counter()
+    foreign: list[str] = []
+    for where, inner, files in os.walk(root, followlinks=True, onerror=_raise):
+        stat = os.stat(where)
+        if (stat.st_dev, stat.st_ino) in seen:  # a link back up
+            inner.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        inner[:] = sorted(d for d in inner if not is_junk(d))
+        base = os.path.relpath(where, root).replace(os.sep, "/")
+        prefix = "" if base == "." else base + "/"
+        folders.update(prefix + d for d in inner)
+        for file in sorted(f for f in files if not is_junk(f)):
+            kind = suffix(file)
+            if kind in IMAGES:
+                names.append(prefix + file)
+            elif kind in FOREIGN:
+                foreign.append(prefix + file)
+            else:
+                ignored[kind] += 1
+    return names, folders, dict(ignored), tuple(foreign)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _sift(names: PathList) -> tuple[list[int], dict[str, int], tuple[str, ...]]:
+    """(positions of images, other files by suffix, images of other formats)."""
+    keep: list[int] = []
+    ignored: Counter[str] = Counter()
+    foreign: list[str] = []
+    for i, name in enumerate(names):
+        kind = suffix(name)
+        if kind in IMAGES:
+            keep.append(i)
+        elif kind in FOREIGN:
+            foreign.append(name)
+        else:
+            ignored[kind] += 1
+    return keep, dict(ignored), tuple(foreign)
+
+
+def _arrange(
+    kind: str,
+    title: str,
+    names: PathList,
+    files: Files,
+    folders: set[str],
+    ignored: dict[str, int],
+    foreign: tuple[str, ...],
+    class_names: tuple[str, ...],
+    unlabelled: bool,
+    keep: list[int] | None = None,
+) -> Source:
+    """Read splits and classes, or pairs, off the names."""
+    order = names.order() if keep is None else sorted(keep, key=lambda i: names[i].encode("utf-8", "surrogateescape"))
+    for a, b in zip(order, order[1:], strict=False):
+        if names[a] == names[b]:
+            raise DataError(f"Found two files called {names[a]!r} in {title}; expected each name once. Pack it again.")
+    prefix = _wrapping(names, order)
+    wrap = len(prefix)
+    tops = sorted({n[wrap:].split("/", 1)[0] for n in (names[i] for i in order)})
+    as_splits = [t for t in tops if split_of(t) is not None]
+    split_layout = 0 < len(as_splits) == len(tops)
+    if len(as_splits) > 1 and not split_layout:
+        other = next(t for t in tops if t not in as_splits)
+        raise DataError(
+            f"Found {', '.join(as_splits)} beside {other!r} in {title}; expected either splits (train, val, test) that hold "
+            f"class folders, or class folders alone. Move {other!r} into a split or away."
+        )
+
+    # Split and class of every image: positions in `order`.
+    given = np.full(len(order), NONE, np.int8)
+    codes = np.full(len(order), -1, np.int64)
+    seen: dict[str, int] = {}
+    loose: list[str] = []
+    for at, i in enumerate(order):
+        parts = names[i][wrap:].split("/")
+        if split_layout:
+            given[at] = SPLITS.index(split_of(parts.pop(0)) or "train")
+        if len(parts) > 1:
+            codes[at] = seen.setdefault(parts[0], len(seen))
+        elif len(loose) < 3:
+            loose.append(names[i])
+    index = np.array(order, np.int64)
+    common = {"ignored": ignored, "foreign": foreign, "unlabelled": unlabelled}
+    if split_layout and set(seen) == {"A", "B"} and not loose:
+        pairs = _pairs(names, index, codes == seen["A"], given, wrap, title)
+        if pairs is not None:
+            targets, partner = pairs
+            return Source(kind, title, files, index[targets], None, given[targets], (), partner=partner, **common)  # type: ignore[arg-type]
+    if unlabelled:
+        return Source(kind, title, files, index, None, given, (), **common)  # type: ignore[arg-type]
+    if loose:
+        raise DataError(
+            f"Found images outside of class folders in {title}, such as {loose[0]}; expected CLASS/image or "
+            f"SPLIT/CLASS/image. Put them into class folders, or pass --unlabelled to use images without classes."
+        )
+    classes = tuple(sorted(seen, key=natural))
+    if class_names:
+        if sorted(class_names) != sorted(classes):
+            raise DataError(
+                f"Found the class names {', '.join(class_names)} but the folders {', '.join(classes)}; "
+                f"--class-names names the classes of idx and npz, and for folders it can only set their order."
+            )
+        classes = class_names
+    rank = np.zeros(max(1, len(seen)), np.int64)
+    for label, name in enumerate(classes):
+        rank[seen[name]] = label
+    depth = 2 if split_layout else 1
+    within = {f[wrap:] for f in folders if f.startswith(prefix)}
+    empty = sorted({f.split("/")[-1] for f in within if f.count("/") == depth - 1} - set(classes))
+    return Source(kind, title, files, index, rank[codes], given, classes, empty=tuple(empty), **common)  # type: ignore[arg-type]
+
+
+def _wrapping(names: PathList, order: list[int]) -> str:
+    """The folder around everything ("name/"), "" where there is none or where it holds images itself."""
+    if not order:
+        return ""
+    first, prefix = names[order[0]].split("/"), ""
+    while len(first) > 2 and split_of(first[0]) is None:
+        wrap = prefix + first[0] + "/"
+        if not names[order[-1]].startswith(wrap):  # sorted: what the first and the last share, all share
+            break
+        if any(names[i].count("/") == wrap.count("/") for i in order):  # images lie right in it: it is a class
+            break
+        prefix, first = wrap, first[1:]
+    return prefix
+
+
+def _pairs(
+    names: PathList, index: NDArray[np.int64], is_a: NDArray[np.bool_], given: NDArray[np.int8], wrap: int, title: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(positions of the B images in `index`, where each one's A is in the files); None where names say these are classes.
+
+    Raises DataError where some but not all have a partner.
+    """
+
+    def key(at: int) -> tuple[int, str]:
+        return int(given[at]), str(PurePosixPath(names[int(index[at])][wrap:].split("/", 2)[2]).with_suffix(""))
+
+    sources = {key(at): at for at in np.flatnonzero(is_a).tolist()}
+    targets = np.flatnonzero(~is_a)
+    found = [sources.pop(key(at), -1) for at in targets.tolist()]
+    alone = [names[int(index[t])] for t, f in zip(targets.tolist(), found, strict=True) if f < 0]
+    if len(alone) > len(targets) / 2:
+        return None
+    alone += [names[int(index[at])] for at in sources.values()]
+    if alone:
+        raise DataError(
+            f"Found {len(alone)} images in {title} without a partner; expected equal file names in A and B of each split. "
+            f"Add the missing ones or remove these.",
+            details=alone[:100],
+        )
+    return targets, index[np.array(found, np.int64)]
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+class ArrayFiles:
+    """Images in arrays, one array after the other; names are ARRAY[row]."""
+
+    def __init__(self, arrays: Sequence[ArrayFile | Rows]):
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0, *(len(a) for a in self.arrays)])
+        self.names = _RowNames(self)
+
+    def tasks(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Message]]:
+        for array, start in zip(self.arrays, self.starts.tolist(), strict=False):
+            wanted = positions[(positions >= start) & (positions < start + len(array))] - start
+            if not len(wanted):
+                continue
+            shape = _hwc(array.shape)
+            at_once = max(1, min(1024, CHUNK_BYTES // max(1, int(np.prod(shape)))))
+            at = 0
+            for rows in array.rows(at_once):
+                here = wanted[slice(*np.searchsorted(wanted, (at, at + len(rows))))]
+                if len(here):
+                    block = np.ascontiguousarray(_channels_last(rows[here - at], array.shape))
+                    yield here + start, ({"array": list(block.shape)}, block.tobytes())
+                at += len(rows)
+                if at > wanted[-1]:
+                    break
+
+
+class Rows:
+    """An array in memory, read like an ArrayFile."""
+
+    def __init__(self, title: str, values: NDArray[np.uint8]):
+        self.title = title
+        self.values = values
+        self.shape = values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, at_once: int) -> Iterator[NDArray[np.uint8]]:
+        for start in range(0, len(self), at_once):
+            yield self.values[start : start + at_once]
+
+
+class _RowNames(Sequence[str]):
+    def __init__(self, files: ArrayFiles):
+        self._files = files
+
+    def __len__(self) -> int:
+        return int(self._files.starts[-1])
+
+    def __getitem__(self, i: Any) -> Any:
+        k = int(np.searchsorted(self._files.starts, i, side="right")) - 1
+        return f"{self._files.arrays[k].title}[{i - int(self._files.starts[k])}]"
+
+
+def from_arrays(
+    kind: str,
+    title: str,
+    parts: Sequence[tuple[Split | None, ArrayFile | Rows, NDArray[np.int64] | None]],
+    class_names: Sequence[str] = (),
+    unlabelled: bool = False,
+) -> Source:
+    """A Source of image arrays (uint8 N,H,W | N,H,W,C | N,C,H,W) with labels, by split.
+
+    Classes are called 0 .. K-1 unless named. Raises DataError for other types or shapes, unequal lengths, labels out of
+    range.
+    """
+    shapes = set()
+    for _, images, labels in parts:
+        _check_images(images)
+        shapes.add(_hwc(images.shape))
+        if labels is not None and len(labels) != len(images):
+            raise DataError(
+                f"Found {len(images):,} images in {images.title} but {len(labels):,} labels; expected as many labels as "
+                f"images. Check that both come from the same download."
+            )
+    if len(shapes) > 1:
+        raise DataError(
+            f"Found images of different shapes in {title}: {', '.join(map(str, sorted(shapes)))}; expected one shape."
+        )
+    given = np.concatenate([np.full(len(i), NONE if s is None else SPLITS.index(s), np.int8) for s, i, _ in parts])
+    found = [labels for _, _, labels in parts if labels is not None]
+    labels = None if unlabelled or not found else np.concatenate(found)
+    classes: tuple[str, ...] = ()
+    if labels is not None:
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0 or high >= (len(class_names) or 65536):
+            have = f"{len(class_names)} class names" if class_names else "at most 65,536 classes"
+            raise DataError(
+                f"Found labels from {low} to {high} in {title} and {have}; expected labels 0 .. K-1 for K classes. "
+                f"Give one name for each class with --class-names."
+            )
+        classes = tuple(class_names) or tuple(str(k) for k in range(high + 1))
+        if len(set(classes)) != len(classes):
+            raise DataError(f"Found a class name twice in {', '.join(classes)}; expected each name once.")
+    files = ArrayFiles([images for _, images, _ in parts])
+    index = np.arange(len(given), dtype=np.int64)
+    return Source(kind, title, files, index, labels, given, classes, uniform=shapes.pop(), unlabelled=unlabelled)
+
+
+def _check_images(images: ArrayFile | Rows) -> None:
+    dtype = images.dtype if isinstance(images, ArrayFile) else images.values.dtype
+    shape = "x".join(map(str, images.shape))
+    if dtype != np.uint8:
+        how = "Save (images * 255).round().astype('uint8')." if dtype.kind == "f" else "Save them as uint8."
+        raise DataError(f"Found {dtype.name} images in {images.title}; expected uint8 from 0 to 255. {how}")
+    good = len(images.shape) == 3 or (len(images.shape) == 4 and ({images.shape[1], images.shape[3]} & {1, 3, 4}))
+    if not good or 0 in images.shape[1:] or max(images.shape[1:]) > 16384:
+        raise DataError(
+            f"Found an array of shape {shape} in {images.title}; expected images N,H,W or N,H,W,C or N,C,H,W with "
+            f"C of 1, 3 or 4."
+        )
+
+
+def _hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) == 3:
+        return shape[1], shape[2], 1
+    if shape[3] in (1, 3, 4):
+        return shape[1], shape[2], shape[3]
+    return shape[2], shape[3], shape[1]
+
+
+def _channels_last(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if len(shape) == 3:
+        return rows[..., None]
+    return rows if shape[3] in (1, 3, 4) else rows.transpose(0, 2, 3, 1)
+
+
+def _labels(array: ArrayFile) -> NDArray[np.int64]:
+    if array.dtype.kind not in "iu":
+        raise DataError(f"Found {array.dtype.name} labels in {array.title}; expected whole numbers from 0.")
+    shape = array.shape if len(array.shape) == 1 else array.shape[:1] if array.shape[1:] == (1,) else None
+    if shape is None:
+        how = "Save labels.argmax(1) instead of one-hot rows." if len(array.shape) == 2 else ""
+        raise DataError(
+            f"Found labels of shape {'x'.join(map(str, array.shape))} in {array.title}; expected one number an image. {how}"
+        )
+    return array.whole().reshape(-1).astype(np.int64)
+
+
+def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabelled: bool) -> Source:
+    """idx files: those of three (or four) dimensions are images, those of one are labels; a name's start is the split."""
+    found = [read_idx(p) for p in paths if is_idx(p)]
+    wrong = [p.name for p in paths if not is_idx(p)]
+    if wrong:
+        raise DataError(f"Found {wrong[0]}, which does not start like an idx file or is damaged; download it again.")
+    images = {_stem(a): a for a in found if len(a.shape) >= 3}
+    labels = {_stem(a): a for a in found if len(a.shape) == 1}
+    if not images:
+        raise DataError(f"Found no idx file of images in {title}; expected one such as train-images-idx3-ubyte.gz.")
+    lonely = sorted(images.keys() - labels.keys())
+    if lonely and not unlabelled:
+        raise DataError(
+            f"Found {images[lonely[0]].path.name} without its labels; expected {lonely[0]}-labels-idx1-ubyte beside it, or "
+            f"pass --unlabelled."
+        )
+    parts = []
+    for stem in sorted(images, key=lambda s: list(SPLITS).index(_idx_split(s) or "train")):
+        split = _idx_split(stem) if len(images) > 1 else None
+        parts.append((split, images[stem], None if unlabelled else _labels(labels[stem])))
+    return from_arrays("idx", title, parts, class_names, unlabelled)
+
+
+def _stem(array: ArrayFile) -> str:
+    """train-images-idx3-ubyte.gz -> train."""
+    return re.split(r"[-_.](?:images|labels)", array.path.name.casefold())[0]
+
+
+def _idx_split(stem: str) -> Split | None:
+    return "test" if stem == "t10k" else split_of(stem)
+
+
+def _idx_pair(path: Path, unlabelled: bool) -> list[Path]:
+    """An idx file and its partner: images <-> labels."""
+    swaps = (("images", "labels"), ("idx3", "idx1")), (("labels", "images"), ("idx1", "idx3"))
+    for swap in swaps:
+        other = path.name
+        for a, b in swap:
+            other = other.replace(a, b)
+        names = (other, other + ".gz", other.removesuffix(".gz"))
+        partner = next((path.with_name(n) for n in names if n != path.name and path.with_name(n).is_file()), None)
+        if partner is not None:
+            return [path, partner]
+    return [path]
+
+
+_NPZ = (("images", "labels"), ("x", "y"), ("data", "labels"), ("arr_0", "arr_1"))
+
+
+def _npz(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Source:
+    arrays = {k.casefold(): v for k, v in read_npz(path).items()}
+    pairs: list[tuple[Split | None, str, str]] = [(None, x, y) for x, y in _NPZ]
+    pairs += [(split_of(s), x.format(s), y.format(s))
+              for s in ("train", "training", "val", "valid", "validation", "test", "testing")
+              for x, y in (("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"))]  # fmt: skip
+    found = [(s, x, y) for s, x, y in pairs if x in arrays]
+    if any(s for s, _, _ in found):
+        found = [f for f in found if f[0]]
+    else:
+        found = found[:1]
+    have = ", ".join(sorted(arrays)) or "none"
+    if not found:
+        raise DataError(
+            f"Found the arrays {have} in {path.name}; expected images and labels, or x_train, y_train, x_test, y_test."
+        )
+    missing = [y for _, _, y in found if y not in arrays]
+    if missing and not unlabelled:
+        raise DataError(f"Found no {missing[0]} in {path.name} (it has {have}); expected labels, or pass --unlabelled.")
+    found.sort(key=lambda f: SPLITS.index(f[0] or "train"))
+    parts = [(s, arrays[x], None if unlabelled else _labels(arrays[y])) for s, x, y in found]
+    return from_arrays("npz", path.name, parts, class_names, unlabelled)
+
+
+# -- manifests ---------------------------------------------------------------------------------------------------------
+
+
+def _manifest(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Source:
+    """CSV with a header, or JSON lines: path, label, and if wanted split and group."""
+    root = Path(os.path.abspath(path)).parent
+    names, given, labels, groups = PathList(), [], [], []
+    label_of: dict[str, int] = {}
+    group_of: dict[str, int] = {}
+    inside: dict[str, bool] = {}  # folder -> whether it is within the manifest's, links followed
+    real = os.path.realpath(root)
+    for line, row in _records(path):
+        name = row.get("path", "").strip().replace("\\", "/").removeprefix("./")
+        if not name or name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
+            raise DataError(
+                f"Found the path {row.get('path', '')!r} in line {line} of {path.name}; expected one inside the folder of "
+                f"the manifest, relative to it."
+            )
+        where = os.path.dirname(name)
+        if where not in inside:
+            inside[where] = os.path.commonpath([real, os.path.realpath(root / where)]) == real
+        if not inside[where] or (root / name).is_symlink():
+            raise DataError(
+                f"Found {name!r} in line {line} of {path.name}, a link that may leave the folder; expected a file in it."
+            )
+        label = row.get("label", "").strip()
+        if not label and not unlabelled:
+            raise DataError(f"Found no label in line {line} of {path.name}; expected one, or pass --unlabelled.")
+        text = row.get("split", "").strip()
+        split = split_of(text)
+        if text and split is None:
+            raise DataError(f"Found the split {text!r} in line {line} of {path.name}; expected train, val or test.")
+        names.append(name)
+        given.append(NONE if split is None else SPLITS.index(split))
+        labels.append(label_of.setdefault(label, len(label_of)))
+        groups.append(group_of.setdefault(row.get("group", "").strip(), len(group_of)))
+    if not len(names):
+        raise DataError(f"Found no rows in {path.name}; expected one for each image: path,label.")
+
+    # Sort by path, as folders are, and classes by name.
+    order = names.order()
+    for a, b in zip(order, order[1:], strict=False):
+        if names[a] == names[b]:
+            raise DataError(f"Found {names[a]!r} twice in {path.name}; expected each path once.")
+    pick = np.array(order, np.int64)
+    classes = () if unlabelled else tuple(sorted(label_of, key=natural))
+    if class_names and not unlabelled:
+        if sorted(class_names) != sorted(classes):
+            raise DataError(
+                f"Found the class names {', '.join(class_names)} but the labels {', '.join(classes)} in {path.name}; "
+                f"--class-names can only set their order here."
+            )
+        classes = class_names
+    rank = np.zeros(len(label_of), np.int64)
+    for label_index, name in enumerate(classes):
+        rank[label_of[name]] = label_index
+    return Source("manifest", path.name, FolderFiles(root, names), pick,
+                  None if unlabelled else rank[np.array(labels, np.int64)][pick],
+                  np.array(given, np.int8)[pick], classes, unlabelled=unlabelled,
+                  groups=_renumber(np.array(groups, np.int64)[pick]) if set(group_of) != {""} else None)  # fmt: skip
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, record) of a CSV or JSONL manifest."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if suffix(path.name) == ".csv":
+                reader = csv.DictReader(file, strict=True)
+                columns = [c.strip().casefold() for c in reader.fieldnames or ()]
+                if "path" not in columns:
+                    raise DataError(
+                        f"Found the columns {', '.join(columns) or 'none'} in {path.name}; expected a first line "
+                        f"path,label (and if wanted split, group)."
+                    )
+                reader.fieldnames = columns
+                for row in reader:
+                    if None in row or None in row.values():
+                        raise DataError(
+                            f"Found line {reader.line_num} of {path.name} with more or fewer values than columns."
+                        )
+                    yield reader.line_num, row
+                return
+            for line, text in enumerate(file, 1):
+                if not text.strip():
+                    continue
+                record = json.loads(text)
+                if not isinstance(record, dict):
+                    raise DataError(
+                        f'Found no object in line {line} of {path.name}; expected {{"path": ..., "label": ...}}.'
+                    )
+                yield line, {k.casefold(): "" if v is None else str(v) for k, v in record.items()}
+    except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"Found {path.name}, which cannot be read ({error}); expected UTF-8 CSV or JSON lines."
+        ) from None
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+def _grouped(source: Source, pattern: str) -> Source:
+    """Group images by the first capture group of `pattern` in their relative path."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"Found --group-by {pattern!r}, which is no regular expression ({error}).") from None
+    if compiled.groups < 1:
+        raise DataError(f"Found --group-by {pattern!r} without a capture group; expected one, such as '([0-9]+)_'.")
+    ids: dict[str, int] = {}
+    groups = np.zeros(len(source), np.int64)
+    missed = []
+    for i in range(len(source)):
+        match = compiled.search(source.name(i))
+        if match is None or match.group(1) is None:
+            missed.append(source.name(i))
+            continue
+        groups[i] = ids.setdefault(match.group(1), len(ids))
+    if missed:
+        raise DataError(
+            f"Found {len(missed):,} of {len(source):,} paths that --group-by {pattern!r} does not match; expected all to. "
+            f"The first is {missed[0]}.",
+            details=missed[:100],
+        )
+    fields = {k: getattr(source, k) for k in source.__dataclass_fields__}
+    return Source(**{**fields, "groups": groups, "group_by": pattern})
+
+
+def _renumber(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids by first appearance, so that they do not depend on the order of a manifest's lines."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)
