@@ -182,8 +182,8 @@ def _safe_name(raw: bytes, utf8: bool, path: Path) -> str:
     parts = name.split("/")
     if not name or name.startswith("/") or ".." in parts or "\0" in name or (len(parts[0]) == 2 and parts[0][1] == ":"):
         raise DataError(
-            f"Found the name {name!r} in {path.name}; expected names inside the archive, neither absolute nor with '..'. "
-            f"Pack the folder again; nothing was unpacked."
+            f"Found the name {name!r} in {path.name}; expected names inside the archive, not absolute and "
+            f"without '..'. Pack the folder again; nothing was unpacked."
         )
     return name[2:] if name.startswith("./") else name
 

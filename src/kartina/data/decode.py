@@ -41,8 +41,8 @@ def open_image(data: bytes | Path, at_least: int | None = None) -> Image.Image:
     """The first thing every image goes through: opened, checked, decoded whole, turned upright, 8 bits, no alpha.
 
     Returns a PIL image of mode L or RGB, with the mode of the file and its upright (width, height) in `info` as
-    `file_mode` and `file_size`. `at_least` allows a JPEG to be decoded at a half, quarter or eighth of its size, no side
-    below that. Raises DataError with the reason.
+    `file_mode` and `file_size`. `at_least` allows a JPEG to be decoded at a half, quarter or eighth of its size, with
+    no side below that. Raises DataError with the reason.
     """
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:

@@ -1,9 +1,9 @@
 """Pool: worker processes that decode images, fed in order, a few tasks ahead.
 
 A worker is `python -m kartina.data.worker`: a fresh interpreter with numpy and Pillow alone, so it does not matter what
-the calling process has loaded (torch) or whether its script guards `__main__`. A task and its reply are one line of JSON
-and a block of bytes. Tasks are drawn from an iterator as they are needed and replies come in their order, so memory does
-not grow with the number of tasks.
+the calling process has loaded (torch) or whether its script guards `__main__`. A task and its reply are one line of
+JSON and a block of bytes. Tasks are drawn from an iterator as they are needed and replies come in their order, so
+memory does not grow with the number of tasks.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def default_workers() -> int:
 def run(job: str, tasks: Iterable[Message], workers: int) -> Iterator[Message]:
     """Do `job` (a name in `kartina.data.worker.JOBS`) for every task, in order; inline where workers <= 1.
 
-    An OSError of a worker (a full disk) is raised here as it is. Raises KartinaError when a worker dies. The workers are
-    ended when the iterator is exhausted, closed or broken off.
+    An OSError of a worker (a full disk) is raised here as it is. Raises KartinaError when a worker dies. The workers
+    are ended when the iterator is exhausted, closed or broken off.
     """
     if workers <= 1:
         from kartina.data.worker import perform
@@ -103,8 +103,8 @@ class _Worker:
             reply = None
         if reply is None:
             raise KartinaError(
-                f"A process that decodes images ended (exit code {self._proc.poll()}); it was expected to go on. If memory "
-                f"is short, free some or use --workers 1, then run it again."
+                f"A process that decodes images ended (exit code {self._proc.poll()}); it was expected to go on. "
+                f"If memory is short, free some or use --workers 1, then run it again."
             )
         failure = reply[0].get("os_error")
         if failure is not None:

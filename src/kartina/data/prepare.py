@@ -4,9 +4,9 @@
     pack    workers decode chunks and write each image at its row of images.npy; nothing passes through this process
     seal    labels, groups, names; the hash, streamed over what was written; data.json; one rename
 
-Memory does not grow with the pixels; names and labels take some 100 bytes an image. The order of images, and with it the
-hash, does not depend on the number of workers. All is written to a hidden folder beside the target: whatever goes wrong,
-a full disk or Ctrl-C, that folder is removed; one left by a killed process is removed by the next import.
+Memory does not grow with the pixels; names and labels take some 100 bytes an image. The order of images, and with it
+the hash, does not depend on the number of workers. All is written to a hidden folder beside the target: whatever goes
+wrong, a full disk or Ctrl-C, that folder is removed; one left by a killed process is removed by the next import.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def import_source(
         raise DataError(f"Found size {size}; expected 4 to {MAX_SIZE} pixels.")
     if fit not in FITS or channels not in ("auto", "1", "3") or flip not in ("auto", "on", "off"):
         raise DataError(
-            f"Found fit={fit}, channels={channels}, flip={flip}; expected fit crop, pad or stretch, channels auto, 1 or 3, "
-            f"flip auto, on or off."
+            f"Found fit={fit}, channels={channels}, flip={flip}; expected fit crop, pad or stretch, "
+            f"channels auto, 1 or 3, flip auto, on or off."
         )
     _check_classes(source)
     workers = (pool.default_workers() if workers is None else workers) if len(source) > _SMALL else 1
@@ -268,8 +268,8 @@ def _check_classes(source: Source) -> None:
     present = [c for c, n in zip(source.classes, source.counts(), strict=True) if n]
     if len(present) < 2:
         raise DataError(
-            f"Found 1 class ({present[0]!r}) in {source.title}; expected at least 2, or pairs. Give each class its folder or "
-            f"label, or pass --unlabelled to use the images without classes."
+            f"Found 1 class ({present[0]!r}) in {source.title}; expected at least 2, or pairs. Give each class its "
+            f"folder or label, or pass --unlabelled to use the images without classes."
         )
 
 
@@ -277,8 +277,8 @@ def _check_room(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise StorageError(
-            f"Found {free / 1e9:.1f} GB free for the packed images; expected up to {need / 1e9:.1f} GB. Free some space, "
-            f"choose a smaller --size, or point KARTINA_HOME elsewhere."
+            f"Found {free / 1e9:.1f} GB free for the packed images; expected up to {need / 1e9:.1f} GB. "
+            f"Free some space, choose a smaller --size, or point KARTINA_HOME elsewhere."
         )
 
 
@@ -351,8 +351,8 @@ def _drop_rows(path: Path, good: NDArray[np.bool_]) -> None:
 def _bad_files(source: Source, bad: dict[int, str]) -> DataError:
     lines = [f"{source.name(i)}: {message}" for i, message in sorted(bad.items())]
     return DataError(
-        f"Found {len(bad):,} of {len(source):,} images in {source.title} that cannot be used; expected whole JPEG, PNG or "
-        f"WebP images. Mend or remove them, or pass --skip-bad to import the others. The first: {lines[0]}",
+        f"Found {len(bad):,} of {len(source):,} images in {source.title} that cannot be used; expected whole JPEG, "
+        f"PNG or WebP images. Mend or remove them, or pass --skip-bad to import the others. The first: {lines[0]}",
         details=lines,
     )
 

@@ -18,7 +18,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -41,7 +42,8 @@ CHUNK_BYTES = 4 << 20  # of an array in a task
 class Files(Protocol):
     """Where images are: their names, and tasks for the workers that read them."""
 
-    names: Sequence[str] | PathList
+    @property
+    def names(self) -> Sequence[str] | PathList: ...
 
     def tasks(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Message]]:
         """For ascending `positions` in `names`: (positions of a chunk, in the task's order; the task that reads it)."""
@@ -110,12 +112,8 @@ def open_source(
             f"Change its permissions (chmod u+r)."
         ) from None
     if len(found) == 0:
-        extra = (
-            f" There are {len(found.foreign)} images of other formats, such as {found.foreign[0]}."
-            if found.foreign
-            else ""
-        )
-        raise DataError(f"Found no JPEG, PNG or WebP images in {path}; expected {KINDS}.{extra}")
+        other = f" but {len(found.foreign)} of other formats, such as {found.foreign[0]}" if found.foreign else ""
+        raise DataError(f"Found no JPEG, PNG or WebP images in {path}{other}; expected {KINDS}. Put images there.")
     if group_by is not None:
         found = _grouped(found, group_by)
     return found
@@ -123,20 +121,14 @@ def open_source(
 
 def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entries: int) -> Source:
     if path.is_dir():
-        idx = [
-            p for p in sorted(path.iterdir()) if p.is_file() and "ubyte" in p.name.casefold() and not is_junk(p.name)
-        ]
-        if idx:
+        names = sorted(p for p in path.iterdir() if "ubyte" in p.name.casefold() and not is_junk(p.name))
+        if idx := [p for p in names if p.is_file()]:
             return _idx(path.name, idx, class_names, unlabelled)
-        names, folders, ignored, foreign = _walk(path)
-        if not len(names) and not foreign and (lists := [p for p in ignored if p in (".csv", ".jsonl", ".npz")]):
-            raise DataError(
-                f"Found no images in {path} but {lists[0]} files; pass the file itself instead of its folder."
-            )
-        root = Path(os.path.abspath(path))
-        return _arrange(
-            "folder", root.name, names, FolderFiles(root, names), folders, ignored, foreign, class_names, unlabelled
-        )
+        listing = _walk(Path(os.path.abspath(path)))
+        lists = sorted({".csv", ".jsonl", ".npz", ".zip"} & listing.ignored.keys())
+        if lists and not listing.keep and not listing.foreign:
+            raise DataError(f"Found no images in {path} but {lists[0]} files; pass such a file instead of its folder.")
+        return _arrange(listing, class_names, unlabelled)
     kind = suffix(path.name)
     if kind == ".npz":
         return _npz(path, class_names, unlabelled)
@@ -147,10 +139,7 @@ def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entrie
     with path.open("rb") as file:
         magic = file.read(4)
     if magic[:2] == b"PK" or kind == ".zip":
-        archive = Archive(path, max_entries)
-        keep, ignored, foreign = _sift(archive.names)
-        return _arrange("zip", path.name, archive.names, ZipFiles(archive), archive.folders, ignored, foreign, class_names,
-                        unlabelled, keep)  # fmt: skip
+        return _arrange(_list_zip(Archive(path, max_entries)), class_names, unlabelled)
     raise DataError(f"Found the file {path.name}, which is none of what can be imported; expected {KINDS}.")
 
 
@@ -186,11 +175,23 @@ class ZipFiles:
             yield part, ({"zip": path, "entries": entries}, b"")
 
 
-def _walk(root: Path) -> tuple[PathList, set[str], dict[str, int], tuple[str, ...]]:
-    """(images, folders, other files by suffix, images of other formats) under root, junk left out, links followed."""
-    names, folders, seen = PathList(), set(), set()
-    ignored: Counter[str] = Counter()
-    foreign: list[str] = []
+@dataclass(frozen=True)
+class _Listing:
+    """The names in a folder or zip, junk left out."""
+
+    kind: str
+    title: str
+    files: FolderFiles | ZipFiles
+    keep: list[int]  # the images, by their place in `files.names`, sorted by name
+    folders: set[str]
+    ignored: dict[str, int]  # files that are no images, by suffix
+    foreign: tuple[str, ...]  # images of other formats
+
+
+def _walk(root: Path) -> _Listing:
+    """Everything under a folder, links followed."""
+    names, seen = PathList(), set()
+    folders: set[str] = set()
     for where, inner, files in os.walk(root, followlinks=True, onerror=_raise):
         stat = os.stat(where)
         if (stat.st_dev, stat.st_ino) in seen:  # a link back up
@@ -201,27 +202,27 @@ def _walk(root: Path) -> tuple[PathList, set[str], dict[str, int], tuple[str, ..
         base = os.path.relpath(where, root).replace(os.sep, "/")
         prefix = "" if base == "." else base + "/"
         folders.update(prefix + d for d in inner)
-        for file in sorted(f for f in files if not is_junk(f)):
-            kind = suffix(file)
-            if kind in IMAGES:
+        for file in files:
+            if not is_junk(file):
                 names.append(prefix + file)
-            elif kind in FOREIGN:
-                foreign.append(prefix + file)
-            else:
-                ignored[kind] += 1
-    return names, folders, dict(ignored), tuple(foreign)
+    return _Listing("folder", root.name, FolderFiles(root, names), *_sift(names, folders))
+
+
+def _list_zip(archive: Archive) -> _Listing:
+    return _Listing("zip", archive.path.name, ZipFiles(archive), *_sift(archive.names, archive.folders))
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _sift(names: PathList) -> tuple[list[int], dict[str, int], tuple[str, ...]]:
-    """(positions of images, other files by suffix, images of other formats)."""
+def _sift(names: PathList, folders: set[str]) -> tuple[list[int], set[str], dict[str, int], tuple[str, ...]]:
+    """(positions of images in sorted order, folders, other files by suffix, images of other formats)."""
     keep: list[int] = []
     ignored: Counter[str] = Counter()
     foreign: list[str] = []
-    for i, name in enumerate(names):
+    for i in names.order():
+        name = names[i]
         kind = suffix(name)
         if kind in IMAGES:
             keep.append(i)
@@ -229,24 +230,13 @@ def _sift(names: PathList) -> tuple[list[int], dict[str, int], tuple[str, ...]]:
             foreign.append(name)
         else:
             ignored[kind] += 1
-    return keep, dict(ignored), tuple(foreign)
+    return keep, folders, dict(ignored), tuple(foreign)
 
 
-def _arrange(
-    kind: str,
-    title: str,
-    names: PathList,
-    files: Files,
-    folders: set[str],
-    ignored: dict[str, int],
-    foreign: tuple[str, ...],
-    class_names: tuple[str, ...],
-    unlabelled: bool,
-    keep: list[int] | None = None,
-) -> Source:
+def _arrange(listing: _Listing, class_names: tuple[str, ...], unlabelled: bool) -> Source:
     """Read splits and classes, or pairs, off the names."""
-    order = names.order() if keep is None else sorted(keep, key=lambda i: names[i].encode("utf-8", "surrogateescape"))
-    for a, b in zip(order, order[1:], strict=False):
+    names, order, title = listing.files.names, listing.keep, listing.title
+    for a, b in pairwise(order):
         if names[a] == names[b]:
             raise DataError(f"Found two files called {names[a]!r} in {title}; expected each name once. Pack it again.")
     prefix = _wrapping(names, order)
@@ -257,8 +247,8 @@ def _arrange(
     if len(as_splits) > 1 and not split_layout:
         other = next(t for t in tops if t not in as_splits)
         raise DataError(
-            f"Found {', '.join(as_splits)} beside {other!r} in {title}; expected either splits (train, val, test) that hold "
-            f"class folders, or class folders alone. Move {other!r} into a split or away."
+            f"Found {', '.join(as_splits)} beside {other!r} in {title}; expected either splits (train, val, test) that "
+            f"hold class folders, or class folders alone. Move {other!r} into a split or away."
         )
 
     # Split and class of every image: positions in `order`.
@@ -275,14 +265,15 @@ def _arrange(
         elif len(loose) < 3:
             loose.append(names[i])
     index = np.array(order, np.int64)
-    common = {"ignored": ignored, "foreign": foreign, "unlabelled": unlabelled}
+    found = Source(listing.kind, title, listing.files, index, None, given, (), unlabelled=unlabelled,
+                   ignored=listing.ignored, foreign=listing.foreign)  # fmt: skip
     if split_layout and set(seen) == {"A", "B"} and not loose:
         pairs = _pairs(names, index, codes == seen["A"], given, wrap, title)
         if pairs is not None:
             targets, partner = pairs
-            return Source(kind, title, files, index[targets], None, given[targets], (), partner=partner, **common)  # type: ignore[arg-type]
+            return replace(found, index=index[targets], given=given[targets], partner=partner)
     if unlabelled:
-        return Source(kind, title, files, index, None, given, (), **common)  # type: ignore[arg-type]
+        return found
     if loose:
         raise DataError(
             f"Found images outside of class folders in {title}, such as {loose[0]}; expected CLASS/image or "
@@ -300,9 +291,9 @@ def _arrange(
     for label, name in enumerate(classes):
         rank[seen[name]] = label
     depth = 2 if split_layout else 1
-    within = {f[wrap:] for f in folders if f.startswith(prefix)}
+    within = {f[wrap:] for f in listing.folders if f.startswith(prefix)}
     empty = sorted({f.split("/")[-1] for f in within if f.count("/") == depth - 1} - set(classes))
-    return Source(kind, title, files, index, rank[codes], given, classes, empty=tuple(empty), **common)  # type: ignore[arg-type]
+    return replace(found, labels=rank[codes], classes=classes, empty=tuple(empty))
 
 
 def _wrapping(names: PathList, order: list[int]) -> str:
@@ -323,9 +314,9 @@ def _wrapping(names: PathList, order: list[int]) -> str:
 def _pairs(
     names: PathList, index: NDArray[np.int64], is_a: NDArray[np.bool_], given: NDArray[np.int8], wrap: int, title: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """(positions of the B images in `index`, where each one's A is in the files); None where names say these are classes.
+    """(positions of the B images in `index`, where each one's A is in the files).
 
-    Raises DataError where some but not all have a partner.
+    None where the names say that A and B are classes. Raises DataError where some but not all have a partner.
     """
 
     def key(at: int) -> tuple[int, str]:
@@ -340,8 +331,8 @@ def _pairs(
     alone += [names[int(index[at])] for at in sources.values()]
     if alone:
         raise DataError(
-            f"Found {len(alone)} images in {title} without a partner; expected equal file names in A and B of each split. "
-            f"Add the missing ones or remove these.",
+            f"Found {len(alone)} images in {title} without a partner; expected equal file names in A and B of each "
+            f"split. Add the missing ones or remove these.",
             details=alone[:100],
         )
     return targets, index[np.array(found, np.int64)]
@@ -422,8 +413,8 @@ def from_arrays(
         shapes.add(_hwc(images.shape))
         if labels is not None and len(labels) != len(images):
             raise DataError(
-                f"Found {len(images):,} images in {images.title} but {len(labels):,} labels; expected as many labels as "
-                f"images. Check that both come from the same download."
+                f"Found {len(images):,} images in {images.title} but {len(labels):,} labels; expected as many "
+                f"labels as images. Check that both come from the same download."
             )
     if len(shapes) > 1:
         raise DataError(
@@ -484,13 +475,14 @@ def _labels(array: ArrayFile) -> NDArray[np.int64]:
     if shape is None:
         how = "Save labels.argmax(1) instead of one-hot rows." if len(array.shape) == 2 else ""
         raise DataError(
-            f"Found labels of shape {'x'.join(map(str, array.shape))} in {array.title}; expected one number an image. {how}"
+            f"Found labels of shape {'x'.join(map(str, array.shape))} in {array.title}; expected one number "
+            f"an image. {how}"
         )
     return array.whole().reshape(-1).astype(np.int64)
 
 
 def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabelled: bool) -> Source:
-    """idx files: those of three (or four) dimensions are images, those of one are labels; a name's start is the split."""
+    """idx files: those of three or four dimensions are images, those of one are labels; names begin with the split."""
     found = [read_idx(p) for p in paths if is_idx(p)]
     wrong = [p.name for p in paths if not is_idx(p)]
     if wrong:
@@ -502,8 +494,8 @@ def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabe
     lonely = sorted(images.keys() - labels.keys())
     if lonely and not unlabelled:
         raise DataError(
-            f"Found {images[lonely[0]].path.name} without its labels; expected {lonely[0]}-labels-idx1-ubyte beside it, or "
-            f"pass --unlabelled."
+            f"Found {images[lonely[0]].path.name} without its labels; expected {lonely[0]}-labels-idx1-ubyte "
+            f"beside it, or pass --unlabelled."
         )
     parts = []
     for stem in sorted(images, key=lambda s: list(SPLITS).index(_idx_split(s) or "train")):
@@ -577,15 +569,16 @@ def _manifest(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Sou
         name = row.get("path", "").strip().replace("\\", "/").removeprefix("./")
         if not name or name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
             raise DataError(
-                f"Found the path {row.get('path', '')!r} in line {line} of {path.name}; expected one inside the folder of "
-                f"the manifest, relative to it."
+                f"Found the path {row.get('path', '')!r} in line {line} of {path.name}; expected one inside the "
+                f"folder of the manifest, relative to it."
             )
         where = os.path.dirname(name)
         if where not in inside:
             inside[where] = os.path.commonpath([real, os.path.realpath(root / where)]) == real
         if not inside[where] or (root / name).is_symlink():
             raise DataError(
-                f"Found {name!r} in line {line} of {path.name}, a link that may leave the folder; expected a file in it."
+                f"Found {name!r} in line {line} of {path.name}, a link that may leave the folder; "
+                f"expected a file in it."
             )
         label = row.get("label", "").strip()
         if not label and not unlabelled:
@@ -603,7 +596,7 @@ def _manifest(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Sou
 
     # Sort by path, as folders are, and classes by name.
     order = names.order()
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         if names[a] == names[b]:
             raise DataError(f"Found {names[a]!r} twice in {path.name}; expected each path once.")
     pick = np.array(order, np.int64)
@@ -681,12 +674,11 @@ def _grouped(source: Source, pattern: str) -> Source:
         groups[i] = ids.setdefault(match.group(1), len(ids))
     if missed:
         raise DataError(
-            f"Found {len(missed):,} of {len(source):,} paths that --group-by {pattern!r} does not match; expected all to. "
-            f"The first is {missed[0]}.",
+            f"Found {len(missed):,} of {len(source):,} paths that --group-by {pattern!r} does not match; expected "
+            f"all to. The first is {missed[0]}.",
             details=missed[:100],
         )
-    fields = {k: getattr(source, k) for k in source.__dataclass_fields__}
-    return Source(**{**fields, "groups": groups, "group_by": pattern})
+    return replace(source, groups=groups, group_by=pattern)
 
 
 def _renumber(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -65,8 +65,7 @@ def _by_group(
     wanted = share * np.bincount(kind, minlength=k)
     have = {s: np.zeros(k) for s in missing}
     place = np.zeros(n, np.int8)
-    sizes = np.diff(starts)
-    for g in sorted(rng.permutation(n), key=lambda g: -sizes[g]):  # large groups first: small ones fill the gaps
+    for g in rng.permutation(n).tolist():  # by chance, not by size: large groups are often of one kind
         counts = np.bincount(kind[order[starts[g] : starts[g + 1]]], minlength=k)
         best, gain = TRAIN, 0.0
         for s in missing:

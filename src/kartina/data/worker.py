@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _write(out: Path, skip: int, rows: list[int], pixels: list[NDArray[np.uint8]
     cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
     handle = os.open(out, os.O_WRONLY)
     try:
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in pairwise(cuts):
             at, data = skip + rows[a] * each, memoryview(block[a:b].tobytes())
             while data:
                 done = os.pwrite(handle, data, at)
