@@ -9,7 +9,8 @@
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
     ├─ DivergedError             diverged    training met NaN or Inf and stopped
-    ├─ UnavailableError          unavailable the engine is down or its queue is full: try again
+    ├─ UnavailableError          unavailable the engine is down: try again
+    │  └─ QueueFullError         queue_full  there is more work than it can take: try again later
     └─ CanceledError             canceled    the caller asked for it to stop
 
 A message says what was found, what was expected, and what to do. The CLI prints it and exits with 2; the API maps
@@ -77,6 +78,10 @@ class DivergedError(KartinaError):
 
 class UnavailableError(KartinaError):
     code = "unavailable"
+
+
+class QueueFullError(UnavailableError):
+    code = "queue_full"
 
 
 class CanceledError(KartinaError):

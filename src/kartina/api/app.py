@@ -1,0 +1,86 @@
+"""The app: services, routes, guard and page put together. It owns no engine and loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from kartina.api import problems
+from kartina.api.dependencies import Services
+from kartina.api.page import STATIC, Page
+from kartina.api.routes import generations, models, session
+from kartina.api.schemas import Problem
+from kartina.api.security import Guard, LocalAccess
+from kartina.config import home
+from kartina.services.generations import Generations
+from kartina.services.models import Models
+from kartina.serving.protocol import Engine
+
+MAX_BODY = 2**20  # bytes of a request's body
+
+ABOUT = """
+Conditional image generators as a service: pick a model, ask for images of its classes, follow the job, fetch PNGs
+that carry their recipes.
+
+Sign in with the start-up token: as a cookie (`POST /v1/session`) or as `Authorization: Bearer TOKEN`. Errors are
+`application/problem+json` (RFC 9457) with a stable `code`.
+"""
+
+
+def create_app(engine: Engine, access: LocalAccess, *, root: Path | None = None, static: Path = STATIC) -> FastAPI:
+    """The HTTP API and the page on an engine.
+
+    `root` is where generations are kept (default KARTINA_HOME/generations), `static` the built UI. The app takes up
+    unfinished generations when it starts.
+    """
+    known = Models()
+    made = Generations(root or home() / "generations", known, engine)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await made.start()
+        try:
+            yield
+        finally:
+            await made.stop()
+
+    app = FastAPI(
+        title="Kartina",
+        version=version("kartina"),
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        max_body_size=MAX_BODY,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.services = Services(known, made, access)
+    for routes in (session, models, generations):
+        app.include_router(routes.router)
+    problems.install(app)
+    app.add_middleware(Guard, access=access)
+    app.router.default = Page(static)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, with the problems and the two ways to sign in."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, description=ABOUT.strip(), routes=app.routes)
+        parts = found.setdefault("components", {})
+        parts["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
+        parts["securitySchemes"] = {
+            "cookie": {"type": "apiKey", "in": "cookie", "name": "kartina_session_PORT"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        found["security"] = [{"cookie": []}, {"bearer": []}]
+        app.openapi_schema = found
+    return app.openapi_schema

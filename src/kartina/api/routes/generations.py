@@ -1,0 +1,208 @@
+"""Generations: ask, follow, cancel, fetch, delete."""
+
+from __future__ import annotations
+
+import re
+from asyncio import to_thread
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from kartina.api.dependencies import ServicesDep
+from kartina.api.problems import HttpProblem, answer, problem_of, responses
+from kartina.api.schemas import (
+    GenerationRequest,
+    Job,
+    JobEvent,
+    JobPage,
+    OutputEvent,
+    PreviewEvent,
+    PreviewImage,
+    Progress,
+    ProgressEvent,
+    ReconnectEvent,
+    StatusEvent,
+    output_image,
+)
+from kartina.services.generations import (
+    Event,
+    OutputMade,
+    Previewed,
+    Progressed,
+    Reconnect,
+    StatusChanged,
+)
+
+router = APIRouter(prefix="/v1", tags=["generations"])
+
+MAX_WAIT = 60.0  # seconds that Prefer: wait=N can ask for
+
+Id = Annotated[str, Path(max_length=100)]
+Limit = Annotated[int, Query(ge=1, le=100, description="Items a page")]
+Cursor = Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before")]
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+LOCATION = {"Location": {"description": "The job", "schema": {"type": "string"}}}
+CREATED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": Job,
+        "description": "Finished within Prefer: wait=N; or, for Accept: image/png, the image",
+        "content": {"image/png": BINARY},
+        "headers": LOCATION,
+    },
+    202: {"description": "Accepted: it is on the disk and will be done", "headers": LOCATION},
+}
+
+
+def wanted_wait(prefer: str | None) -> float | None:
+    """The seconds of `Prefer: wait=N`, at most MAX_WAIT; None when there is no such preference."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", prefer or "", re.IGNORECASE)
+    return min(float(found[1]), MAX_WAIT) if found else None
+
+
+@router.post(
+    "/generations",
+    status_code=202,
+    response_model=Job,
+    responses={
+        **CREATED,
+        **responses("not_found", "input", "not_acceptable", "too_large", "queue_full", "storage", "integrity"),
+    },
+)
+async def create_generation(
+    body: GenerationRequest,
+    of: ServicesDep,
+    response: Response,
+    prefer: Annotated[str | None, Header(max_length=200, description="`wait=N`: wait for it for N s")] = None,
+    accept: Annotated[str | None, Header(max_length=1000, description="`image/png` with n=1: the image itself")] = None,
+) -> Any:
+    """Ask for images. Answers at once with the job; `Prefer: wait=N` waits for it, at most 60 s."""
+    as_png = "image/png" in (accept or "").lower()
+    if as_png and body.n != 1:
+        raise HttpProblem("not_acceptable", f"Found Accept: image/png with n={body.n}; expected n=1, or JSON.")
+    wait = wanted_wait(prefer)
+    found = await of.generations.submit(body.submission())
+    location = {"Location": f"/v1/generations/{found.id}"}
+    if wait is not None or as_png:
+        found = await of.generations.wait(found.id, MAX_WAIT if wait is None else wait)
+        if wait is not None:
+            location["Preference-Applied"] = f"wait={wait:.0f}"
+    if as_png and found.status == "succeeded":
+        path = await to_thread(of.generations.image, found.image_id(0))
+        return FileResponse(path, media_type="image/png", headers=location)
+    if as_png and found.status == "failed" and found.error is not None:
+        return answer(problem_of(found.error.code, found.error.message), location)
+    response.headers.update(location)
+    response.status_code = 200 if found.finished else 202
+    return Job.of(found, of.generations.queue_position(found))
+
+
+@router.get("/generations", responses=responses("input"))
+async def list_generations(of: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> JobPage:
+    """Every generation, newest first."""
+    items, after = await of.generations.list(limit, cursor)
+    return JobPage(items=[Job.of(found, of.generations.queue_position(found)) for found in items], next_cursor=after)
+
+
+@router.get("/generations/{id}", responses=responses("not_found", "input", "integrity"))
+async def get_generation(id: Id, of: ServicesDep) -> Job:
+    """A job as it is now."""
+    found = await of.generations.get(id)
+    return Job.of(found, of.generations.queue_position(found))
+
+
+@router.delete("/generations/{id}", status_code=204, responses=responses("not_found", "input", "storage"))
+async def delete_generation(id: Id, of: ServicesDep) -> None:
+    """Delete the job and its images; an unfinished one is canceled first."""
+    await of.generations.delete(id)
+
+
+@router.post("/generations/{id}/cancel", responses=responses("not_found", "input", "storage", "integrity"))
+async def cancel_generation(id: Id, of: ServicesDep) -> Job:
+    """Stop at the next step. Finished images stay; a finished job is left as it is."""
+    return Job.of(await of.generations.cancel(id))
+
+
+async def known_id(id: Id, of: ServicesDep) -> str:
+    """The id of a generation that exists: checked before a stream begins."""
+    return (await of.generations.get(id)).id
+
+
+@router.get(
+    "/generations/{id}/events",
+    response_class=EventSourceResponse,
+    responses=responses("not_found", "input", "integrity"),
+)
+async def watch_generation(
+    id: Annotated[str, Depends(known_id)],
+    of: ServicesDep,
+    previews: Annotated[bool, Query(description="Send `preview` events, too")] = True,
+    last_event_id: Annotated[str | None, Header(max_length=40, description="Go on after this event")] = None,
+) -> AsyncIterator[JobEvent]:
+    """Server-sent events: `status` (first, as a snapshot), `progress`, `preview`, `output`, `reconnect`.
+
+    Ids rise. With Last-Event-ID the stream goes on where it broke off; where that is no longer known it starts with a
+    snapshot, which has every output so far. It ends after the status that ends the job.
+    """
+    after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else None
+    async with aclosing(of.generations.events(id, after, previews)) as events:  # type: ignore[type-var]
+        async for event in events:
+            data = job_event(event)
+            yield ServerSentEvent(data=data, event=data.type, id=str(event.id))  # type: ignore[misc]
+
+
+def job_event(event: Event) -> JobEvent:
+    """The wire form of a service's event."""
+    match event.data:
+        case StatusChanged(generation, position):
+            return StatusEvent(job=Job.of(generation, position))
+        case Progressed(value, step, steps):
+            return ProgressEvent(progress=Progress(value=value, step=step, steps=steps))
+        case Previewed(images):
+            urls = [(i, f"data:image/png;base64,{b64encode(png).decode()}") for i, png in images]
+            return PreviewEvent(images=[PreviewImage(index=i, url=url) for i, url in urls])
+        case OutputMade(generation, output):
+            return OutputEvent(output=output_image(generation, output))
+        case Reconnect():
+            return ReconnectEvent()
+
+
+@router.get(
+    "/generations/{id}/images.zip",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/zip": BINARY}, "description": "A ZIP of PNGs"},
+        **responses("not_found", "input", "conflict", "integrity"),
+    },
+)
+async def get_generation_zip(id: Id, of: ServicesDep) -> StreamingResponse:
+    """The images of a finished job, named by index, class and seed."""
+    archive = await of.generations.zip(id)
+
+    def chunks() -> Any:
+        with archive:
+            while chunk := archive.read(2**16):
+                yield chunk
+
+    headers = {"Content-Disposition": f'attachment; filename="kartina-{id}.zip"'}
+    return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
+
+
+@router.get(
+    "/images/{id}",
+    response_class=FileResponse,
+    tags=["images"],
+    responses={
+        200: {"content": {"image/png": BINARY}, "description": "A PNG that carries its recipe"},
+        **responses("not_found", "input"),
+    },
+)
+async def get_image(id: Id, of: ServicesDep) -> FileResponse:
+    """One image. Its PNG carries the recipe (text chunk `kartina`) and the marker `synthetic`."""
+    path = await to_thread(of.generations.image, id)
+    cache = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="image/png", headers=cache)
