@@ -1,0 +1,49 @@
+/** Providers around the one page; a lost session leads back to the door. */
+import { MantineProvider } from "@mantine/core";
+import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { useTranslation } from "react-i18next";
+import { SessionGate } from "@/features/session/components/SessionGate";
+import { SESSION_KEY } from "@/features/session/key";
+import { problemOf } from "@/lib/problem";
+import styles from "./App.module.css";
+import { Header } from "./Header";
+import { StudioPage } from "./StudioPage";
+import { theme } from "./theme";
+
+function makeClient(): QueryClient {
+  const onError = (error: unknown) => {
+    if (problemOf(error).status === 401) client.setQueryData(SESSION_KEY, { kind: "out", refused: false });
+  };
+  const client = new QueryClient({
+    queryCache: new QueryCache({ onError }),
+    mutationCache: new MutationCache({ onError }),
+    defaultOptions: {
+      queries: {
+        staleTime: 30_000,
+        retry: (failures, error) => problemOf(error).status >= 500 && failures < 2,
+        networkMode: "always", // the service is on this machine: it answers without a network
+      },
+      mutations: { networkMode: "always" },
+    },
+  });
+  return client;
+}
+
+const queries = makeClient();
+
+export function App() {
+  const { t } = useTranslation();
+  return (
+    <MantineProvider defaultColorScheme="auto" theme={theme}>
+      <QueryClientProvider client={queries}>
+        <a className={styles.skip} href="#studio">
+          {t("app.skip")}
+        </a>
+        <Header />
+        <SessionGate>
+          <StudioPage />
+        </SessionGate>
+      </QueryClientProvider>
+    </MantineProvider>
+  );
+}

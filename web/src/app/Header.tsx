@@ -1,0 +1,43 @@
+/** The top line: the name, the language, the light. */
+import { ActionIcon, SegmentedControl, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
+import { useTranslation } from "react-i18next";
+import { IconMoon, IconSun } from "@/components/icons";
+import { LANGUAGES, type Language, setLanguage } from "@/lib/i18n/i18n";
+import styles from "./Header.module.css";
+
+export function Header() {
+  const { t, i18n } = useTranslation();
+  const { setColorScheme } = useMantineColorScheme();
+  const scheme = useComputedColorScheme("light", { getInitialValueInEffect: false });
+  const dark = scheme === "dark";
+  return (
+    <header className={styles.header}>
+      <div className={styles.inner}>
+        <a aria-label="Kartina" className={styles.mark} href="/">
+          <svg aria-hidden="true" height="22" viewBox="0 0 22 22" width="22">
+            <rect fill="none" height="19" stroke="currentColor" strokeWidth="2" width="19" x="1.5" y="1.5" />
+            <path d="M5.5 16.5 10 8.5l2.8 4.2 1.7-2.1 2 2.6v3.3z" fill="var(--accent)" />
+          </svg>
+          <span>Kartina</span>
+        </a>
+        <div className={styles.tools}>
+          <SegmentedControl
+            aria-label={t("app.language")}
+            data={LANGUAGES.map((value) => ({ value, label: value.toUpperCase() }))}
+            onChange={(value) => setLanguage(value as Language)}
+            size="xs"
+            value={i18n.language}
+          />
+          <ActionIcon
+            aria-label={dark ? t("app.theme_to_light") : t("app.theme_to_dark")}
+            onClick={() => setColorScheme(dark ? "light" : "dark")}
+            size={36}
+            variant="subtle"
+          >
+            {dark ? <IconSun /> : <IconMoon />}
+          </ActionIcon>
+        </div>
+      </div>
+    </header>
+  );
+}

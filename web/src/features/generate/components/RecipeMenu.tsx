@@ -1,0 +1,41 @@
+/** What made a generation: back into the panel, or copied as a command that makes it again. */
+import { Button, Menu } from "@mantine/core";
+import { useClipboard } from "@mantine/hooks";
+import { useTranslation } from "react-i18next";
+import type { Job } from "@/client/client";
+import { IconCheck, IconSliders } from "@/components/icons";
+import type { Field } from "@/lib/schema";
+import { asCurl, asPython } from "../recipe";
+
+interface Props {
+  request: Job["request"];
+  fields: Field[];
+  onUse: (() => void) | undefined; // undefined: its model is gone
+}
+
+export function RecipeMenu({ request, fields, onUse }: Props) {
+  const { t } = useTranslation();
+  const clipboard = useClipboard({ timeout: 1800 });
+  return (
+    <Menu position="bottom-end" shadow="md" withinPortal>
+      <Menu.Target>
+        <Button
+          leftSection={clipboard.copied ? <IconCheck size={16} /> : <IconSliders size={16} />}
+          size="sm"
+          variant="default"
+        >
+          <span aria-live="polite">{clipboard.copied ? t("wall.copied") : t("wall.recipe")}</span>
+        </Button>
+      </Menu.Target>
+      <Menu.Dropdown>
+        {onUse && <Menu.Item onClick={onUse}>{t("wall.use")}</Menu.Item>}
+        <Menu.Item onClick={() => clipboard.copy(asCurl(request, fields, window.location.origin))}>
+          {t("wall.copy_curl")}
+        </Menu.Item>
+        <Menu.Item onClick={() => clipboard.copy(asPython(request, fields))}>
+          {t("wall.copy_python")}
+        </Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
+  );
+}

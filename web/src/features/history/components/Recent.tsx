@@ -1,0 +1,94 @@
+/** What was drawn before, newest first; each can be hung on the wall again. */
+import { Button } from "@mantine/core";
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { useTranslation } from "react-i18next";
+import type { Job } from "@/client/client";
+import { ProblemNotice } from "@/components/ProblemNotice";
+import { ago } from "@/lib/format";
+import { HISTORY_KEY, listGenerations } from "../api/listGenerations";
+import styles from "./Recent.module.css";
+
+interface Props {
+  current: string | null;
+  labelsOf: (job: Job) => string;
+  onOpen: (job: Job) => void;
+}
+
+const PAGE = 12;
+
+export function Recent({ current, labelsOf, onOpen }: Props) {
+  const { t } = useTranslation();
+  const list = useInfiniteQuery({
+    queryKey: HISTORY_KEY,
+    queryFn: ({ pageParam }) => listGenerations(pageParam, PAGE),
+    initialPageParam: null as string | null,
+    getNextPageParam: (page) => page.next_cursor ?? null,
+  });
+  const jobs = list.data?.pages.flatMap((page) => page.items) ?? [];
+  return (
+    <section aria-labelledby="recent-heading" className={styles.recent}>
+      <h2 id="recent-heading">{t("history.heading")}</h2>
+      {list.isError && <ProblemNotice error={list.error} onRetry={() => list.refetch()} />}
+      {list.isSuccess && jobs.length === 0 && <p className={styles.none}>{t("history.empty")}</p>}
+      <ul className={styles.list}>
+        {jobs.map((job) => (
+          <li key={job.id}>
+            <Entry current={job.id === current} job={job} labels={labelsOf(job)} onOpen={() => onOpen(job)} />
+          </li>
+        ))}
+      </ul>
+      {list.hasNextPage && (
+        <Button
+          loading={list.isFetchingNextPage}
+          mt={20}
+          onClick={() => list.fetchNextPage()}
+          variant="default"
+        >
+          {t("history.more")}
+        </Button>
+      )}
+    </section>
+  );
+}
+
+interface EntryProps {
+  job: Job;
+  labels: string;
+  current: boolean;
+  onOpen: () => void;
+}
+
+function Entry({ job, labels, current, onOpen }: EntryProps) {
+  const { t, i18n } = useTranslation();
+  const when = ago(job.created_at, i18n.language);
+  const shown = job.outputs.slice(0, 4);
+  const status = job.status === "succeeded" ? "" : t(`history.status_${job.status}`);
+  return (
+    <button
+      aria-current={current || undefined}
+      aria-label={t("history.open", { labels, count: job.request.n, when })}
+      className={styles.entry}
+      onClick={onOpen}
+      type="button"
+    >
+      <span className={styles.collage} data-one={shown.length === 1 || undefined}>
+        {shown.map((output) => (
+          <img
+            alt=""
+            data-crisp={output.width < 64 || undefined}
+            height={64}
+            key={output.id}
+            loading="lazy"
+            src={output.url}
+            width={64}
+          />
+        ))}
+      </span>
+      <span className={styles.labels}>{labels}</span>
+      <span className={styles.facts}>
+        {job.request.n} · {when}
+        {status && <> · {status}</>}
+      </span>
+    </button>
+  );
+}
