@@ -65,7 +65,8 @@ class Generator(nn.Module):
         x = self.project(z[:, :, None, None])
         for norm, up in zip(self.norms, self.ups, strict=True):
             x = up(F.relu(norm(x, y)))
-        return x.tanh()
+        image: Tensor = x.tanh()
+        return image
 
 
 class Discriminator(nn.Module):
@@ -93,7 +94,7 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.join(self.std(x)), 0.2).flatten(1)
         logit: Tensor = self.head(h).float().squeeze(1)
         if self.label is not None:
-            logit = logit + (self.label(y).float() * h.float()).sum(dim=1) / math.sqrt(h.shape[1])
+            logit = logit + (self.label(y).float() * h.float()).sum(dim=1)
         return logit
 
 
@@ -186,7 +187,7 @@ class DCGAN(LatentFamily):
                     images = torch.cat([images, self.generator(at.randn(len(batch), self.config.z), y).float()])
             images = images.detach().requires_grad_(True)
             # Real and generated go in separately: the minibatch statistic must not see both.
-            logits = torch.cat([self.score(part, y, at) for part in images.split(len(batch))])
+            logits = torch.cat([self.score(part, y, at) for part in torch.split(images, len(batch))])
             (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
             square = grad.square().sum(dim=[1, 2, 3]).mean() * (2 if both else 1)
         total = self.config.gamma / 2 * square * self.config.penalty_every

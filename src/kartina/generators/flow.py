@@ -15,7 +15,7 @@ label of a tenth of the training images. w = 1 is off and makes no unconditional
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,8 +43,7 @@ from kartina.registry import register
 
 
 class FlowConfig(FamilyConfig):
-    width: int = Field(64, ge=8, le=1024, multiple_of=8)  # channels at the finest level
-    mults: tuple[int, ...] = (1, 2, 2)  # width of each level, as a multiple
+    widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = (64, 128, 128)  # channels, finest first
     blocks: int = Field(2, ge=1, le=8)  # residual blocks a level
     attention: tuple[int, ...] = (1, 2)  # levels with self-attention, 0 = finest
     stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
@@ -68,38 +67,37 @@ class Flow(Family):
     presets: ClassVar = {
         "flow-32-cpu": Preset(
             32,
-            "flow matching for minutes of CPU: 2.6M parameters, half the cost of flow-32",
-            dict(width=64, mults=(1, 2, 2), blocks=1, attention=(2,)),
+            "flow matching for minutes of CPU: recognisable after two, good after ten",
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
             dict(batch=64, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
         "flow-32": Preset(
             32,
             "flow matching for a GPU, or a CPU overnight",
-            dict(width=128, mults=(1, 2, 2), blocks=2, attention=(1, 2), stem=1, dropout=0.1),
+            dict(widths=(128, 256, 256), blocks=2, attention=(1, 2), stem=1, dropout=0.1),
             dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, decay_to=0.05, ema=500_000),
         ),
         "flow-64-cpu": Preset(
             64,
             "flow matching at 64 px for minutes of CPU: folded four times",
-            dict(width=64, mults=(1, 2, 2), blocks=1, attention=(2,), stem=4),
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4),
             dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
     }
 
     def __init__(self, config: FlowConfig, spec: ImageSpec):
         super().__init__(config, spec)
-        fold = config.stem * 2 ** (len(config.mults) - 1)
+        fold = config.stem * 2 ** (len(config.widths) - 1)
         if spec.height % fold or spec.width % fold:
             raise ConfigError(
                 f"Found images of {spec.height}x{spec.width}; this flow needs both sides to be multiples of {fold} "
-                f"(stem {config.stem}, {len(config.mults)} levels). Import the data at another --size, or set mults."
+                f"(stem {config.stem}, {len(config.widths)} levels). Import the data at another --size, or set widths."
             )
         self.generator = UNet(
             spec.channels,
             spec.channels,
             labels=self.classes + 1,
-            width=config.width,
-            mults=config.mults,
+            widths=config.widths,
             blocks=config.blocks,
             attention=config.attention,
             stem=config.stem,
@@ -162,6 +160,8 @@ class Flow(Family):
 
     def step(self, state: State) -> State:
         active = ~state.done
+        if not bool(active.any()):
+            return state
         s = state if bool(active.all()) else state.take(active)
         step, steps, second = s["step"], s["steps"], s["stage"] == 1
 

@@ -99,11 +99,12 @@ class Decoder(nn.Module):
         for block in self.blocks:
             h = block(h, y) if isinstance(block, Block) else block(upsample2(h))
         h = F.pixel_shuffle(self.unfold(F.silu(h)), self.stem)
-        return self.last(F.silu(h)).float().tanh()
+        mean: Tensor = self.last(F.silu(h)).float().tanh()
+        return mean
 
 
 def _cells(config: VAEConfig, spec: ImageSpec) -> int:
-    fold = config.stem * 2 ** (config.levels - 1)
+    fold = config.stem * int(2 ** (config.levels - 1))
     return (spec.height // fold) * (spec.width // fold)
 
 

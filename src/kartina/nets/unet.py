@@ -57,13 +57,14 @@ class Attention(nn.Module):
         n, c, h, w = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4).unbind(1)
         y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(y.transpose(2, 3).reshape(n, c, h, w))
+        out: Tensor = x + self.out(y.transpose(2, 3).reshape(n, c, h, w))
+        return out
 
 
 class UNet(nn.Module):
     """x N,Cin,H,W; t float N; label weights N,K+1 (the last one is the null label) -> N,Cout,H,W.
 
-    H and W must be multiples of stem * 2**(len(mults)-1). `attention` lists the levels (0 = finest) that have it.
+    `widths` are the channels of each level, finest first; H and W must be multiples of stem * 2**(levels-1). `attention` lists the levels (0 = finest) that have it.
     """
 
     def __init__(
@@ -71,8 +72,7 @@ class UNet(nn.Module):
         cin: int,
         cout: int,
         labels: int,
-        width: int = 64,
-        mults: Sequence[int] = (1, 2),
+        widths: Sequence[int] = (64, 128),
         blocks: int = 2,
         attention: Sequence[int] = (1,),
         stem: int = 2,
@@ -80,6 +80,7 @@ class UNet(nn.Module):
         head: int = 32,
     ):
         super().__init__()
+        width = widths[0]
         emb = 4 * width
         self.stem = stem
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
@@ -88,7 +89,6 @@ class UNet(nn.Module):
 
         # Down.
         self.inp = nn.Conv2d(cin * stem**2, width, 3, padding=1)
-        widths = [width * m for m in mults]
         self.down = nn.ModuleList()
         skips, c = [width], width
         for level, w in enumerate(widths):

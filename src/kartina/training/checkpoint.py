@@ -108,7 +108,7 @@ def intact(path: Path) -> bool:
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises IntegrityError where a file is damaged."""
     if not intact(path):
-        raise IntegrityError(f"Found a damaged checkpoint at {path}; delete the folder: the one before it will be used.")
+        raise IntegrityError(f"Found a damaged checkpoint at {path}; delete it: the one before it is then used.")
     state = json.loads((path / "state.json").read_text())
     return Checkpoint({Path(f).stem: load_file(path / f) for f in state["files"]}, state)
 
@@ -134,7 +134,7 @@ def unpack_optimiser(optimiser: torch.optim.Optimizer, names: Mapping[int, str],
         for p in group["params"]:
             slots = by_name.get(names[id(p)])
             if slots:  # an optimiser that has not stepped yet has no state
+                # Moments lie in memory as their parameter does; the fused step counter is a scalar beside it.
                 optimiser.state[p] = {
-                    k: v.clone() if k == "step" else v.to(p.device).contiguous(memory_format=torch.preserve_format)
-                    for k, v in slots.items()
+                    k: v.to(p.device) if v.dim() == 0 else torch.empty_like(p).copy_(v) for k, v in slots.items()
                 }

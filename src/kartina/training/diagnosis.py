@@ -33,7 +33,8 @@ def coarse(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     n, c, h, w = images.shape
     ch, cw = min(CELL, h), min(CELL, w)
     cut = images[:, :, : h // ch * ch, : w // cw * cw].astype(np.float64)
-    return cut.reshape(n, c, ch, h // ch, cw, w // cw).mean(axis=(3, 5)).reshape(n, -1)
+    cells: NDArray[np.float64] = cut.reshape(n, c, ch, h // ch, cw, w // cw).mean(axis=(3, 5)).reshape(n, -1)
+    return cells
 
 
 def spread(features: NDArray[np.float64]) -> float:

@@ -208,7 +208,7 @@ class Trainer:
                 fused=config.device in ("cpu", "cuda"),
             )
         self.all_params = list(self.family.parameters())
-        self.images_per_step = sum(1 for _ in range(self.phases[0].repeat)) * self.size(self.phases[0])
+        self.images_per_step = self.phases[0].repeat * self.size(self.phases[0])
 
         self.steps = 0
         self.images = 0  # seen by the first phase: what budgets count
@@ -279,7 +279,7 @@ class Trainer:
         """NaN/Inf guard; on an accelerator only now and then, because looking makes it wait."""
         if (self.device.type == "cpu" or self.steps % 16 == 0) and not bool(torch.isfinite(loss.detach())):
             raise DivergedError(
-                f"Found a loss of {float(loss)} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
+                f"Found a loss of {float(loss.detach())} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
                 f"expected a finite number. The last checkpoint is kept. Lower the learning rate (--set "
                 f"lr={self.train.lr / 2:g}) or train in full precision (--set precision=fp32)."
             )
@@ -442,7 +442,7 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # the training core runs without it
             return
-        self.board = SummaryWriter(run.path / "tensorboard", purge_step=trainer.images)  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(run.path / "tensorboard", purge_step=trainer.images)
 
     def flush(self) -> None:
         stats = self.trainer.flush()
@@ -505,7 +505,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
         asked = True
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for n in before:

@@ -73,7 +73,8 @@ class Run:
         path = Path(ref)
         if not (path / "config.json").is_file():
             known = names()
-            match = [r for r in known if r == str(ref) or (str(ref).isdigit() and int(r.split("-")[0]) == int(str(ref)))]
+            number = int(str(ref)) if str(ref).isdecimal() else None
+            match = [r for r in known if r == str(ref) or int(r.split("-")[0]) == number]
             if not match:
                 raise NotFoundError.named("run", str(ref), known, "See `kartina runs list`.")
             path = home() / "runs" / match[0]
@@ -88,7 +89,7 @@ class Run:
             return Run(path, RunConfig.model_validate(raw))
         except ValueError as error:
             raise IntegrityError(
-                f"Found run {path.name} with a config.json that cannot be read ({error}); restore the file or train anew."
+                f"Found run {path.name} with a config.json that cannot be read ({error}); restore it or train anew."
             ) from None
 
     @contextmanager
@@ -161,7 +162,9 @@ class Run:
         """Its newest intact checkpoint; NotFoundError when there is none yet."""
         found = checkpoint.newest(self.path / "checkpoints")
         if found is None:
-            raise NotFoundError(f"Found no checkpoint in run {self.id}; train it first: kartina train --resume {self.id}")
+            raise NotFoundError(
+                f"Found no checkpoint in run {self.id}; train it first: kartina train --resume {self.id}"
+            )
         return found
 
     def ema(self, device: str = "cpu") -> Family:
@@ -177,7 +180,7 @@ def names() -> list[str]:
     """Ids of all runs, oldest first."""
     root = home() / "runs"
     found = [p.parent.name for p in root.glob("*/config.json")] if root.is_dir() else []
-    return sorted(found, key=lambda n: (int(m[1]) if (m := re.match(r"(\d+)-", n)) else 0, n))
+    return sorted((n for n in found if re.match(r"\d+-", n)), key=lambda n: (int(n.split("-")[0]), n))
 
 
 def write_json(path: Path, value: Any) -> None:

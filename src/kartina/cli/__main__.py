@@ -1,0 +1,3 @@
+from kartina.cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""`kartina presets`, `kartina train`, `kartina runs`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kartina.cli.output import Json, err, out, print_json, table
+
+runs = typer.Typer(help="Trainings: list them, look at one.", no_args_is_help=True)
+
+
+def presets(json: Json = False, measure: Annotated[bool, typer.Option(help="Time each preset here.")] = True) -> None:
+    """List what can be trained: family, size, parameters, images a second on this machine."""
+    from kartina.training.catalogue import describe
+
+    with_rates = describe(measure=measure, progress=lambda name: err.print(f"timing {name} ...", highlight=False))
+    if json:
+        return print_json(with_rates)
+    rows = [
+        (p["name"], p["family"], p["size"], f"{p['parameters'] / 1e6:.1f}M", p["img/s"] or "-", p["about"])
+        for p in with_rates
+    ]
+    table("Presets", ["name", "family", ">size", ">parameters", ">img/s here", "what it is"], rows)
+
+
+def train(
+    preset: Annotated[str | None, typer.Argument(help="A preset (kartina presets).")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set (kartina data list).")] = None,
+    budget: Annotated[str | None, typer.Option(help="Active time: 90s, 10m, 1h30m.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images to see: 5000, 200k, 2M.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run (id or number).")] = None,
+    json: Json = False,
+) -> None:
+    """Train a generator. Ctrl-C saves and stops; --resume goes on, bit for bit."""
+    from kartina.errors import ConfigError
+    from kartina.training import budget as budgets
+    from kartina.training.loop import plan
+    from kartina.training.run import Run
+
+    if resume is not None:
+        given = {"PRESET": preset, "--data": data, "--budget": budget, "--images": images, "--set": set_}
+        extra = [k for k, v in given.items() if v]
+        if extra:
+            raise ConfigError(f"Found --resume with {', '.join(extra)}; a run keeps its settings: pass --resume alone.")
+        return _follow(Run.open(resume), json)
+    if preset is None or data is None:
+        raise ConfigError("Found no preset or no data; expected: kartina train PRESET --data NAME --budget 10m.")
+    if (budget is None) == (images is None):
+        raise ConfigError("Expected one of --budget 10m and --images 200k, and only one.")
+    if budget and not json:
+        err.print("Timing this machine ...", highlight=False)
+    config = plan(
+        preset,
+        data,
+        images=budgets.images(images) if images else None,
+        budget=budgets.seconds(budget) if budget else None,
+        settings=set_ or [],
+        device=device,
+    )
+    if dry_run:
+        if json:
+            return print_json(config.model_dump(mode="json"))
+        rows = [(k, v) for k, v in config.model_dump(mode="json").items() if k not in ("spec", "train", "config")]
+        rows += [(f"train.{k}", v) for k, v in config.train.model_dump().items()]
+        rows += [(f"config.{k}", v) for k, v in config.config.items()]
+        return table("Would train", ["setting", "value"], rows)
+    _follow(Run.create(config), json)
+
+
+def _follow(run: Any, json: bool) -> None:
+    """Train with a live bar; the last line says where the run is and what to do next."""
+    from kartina.training import loop
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}  {task.fields[stats]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=err, disable=not err.is_terminal)
+    task = bar.add_task(run.id, total=run.config.images, rate="", stats="")
+    told: set[str] = set()
+
+    def watch(p: loop.Progress) -> None:
+        shown = "  ".join(f"{k} {v:.3g}" for k, v in list(p.stats.items())[:4])
+        bar.update(task, completed=p.images, rate=f"{p.rate:.0f} img/s", stats=shown)
+        for warning in p.warnings:
+            if warning not in told:
+                told.add(warning)
+                err.print(f"[yellow]Warning:[/] {warning}", highlight=False)
+
+    with loop.interruptible() as stop, bar if err.is_terminal else Live(console=err, auto_refresh=False):
+        result = loop.train(run, watch, stop)
+    status = run.status()
+    if json:
+        return print_json({"id": run.id, **{k: status[k] for k in ("status", "images", "seconds", "warnings")}})
+    if result == "paused":
+        out.print(f"Paused {run.id} at {status['images']:,} of {run.config.images:,} images; everything is saved.")
+        out.print(f"Go on: kartina train --resume {run.id}", highlight=False)
+    else:
+        out.print(f"Finished {run.id}: {status['images']:,} images in {status['seconds']:.0f} s.", highlight=False)
+        out.print(f"Look: {run.path / 'grids'}", highlight=False, soft_wrap=True)
+        out.print(f"Next: kartina publish {run.id} --name NAME", highlight=False)
+
+
+def _row(run: Any) -> dict[str, Any]:
+    status = run.status()
+    return {
+        "id": run.id,
+        "preset": run.config.preset,
+        "data": run.config.data,
+        "images": status["images"],
+        "total": run.config.images,
+        "status": status["status"],
+        "seconds": status["seconds"],
+    }
+
+
+@runs.command("list")
+def list_(json: Json = False) -> None:
+    """All runs, oldest first."""
+    from kartina.errors import IntegrityError
+    from kartina.training.run import Run, names
+
+    rows = []
+    for name in names():
+        try:
+            rows.append(_row(Run.open(name)))
+        except IntegrityError as error:
+            err.print(f"[yellow]Warning:[/] {error}", highlight=False)
+    if json:
+        return print_json(rows)
+    table(
+        "Runs",
+        ["id", "preset", "data", ">images", ">of", "status"],
+        [(r["id"], r["preset"], r["data"], f"{r['images']:,}", f"{r['total']:,}", r["status"]) for r in rows],
+    )
+
+
+@runs.command("show")
+def show(run: Annotated[str, typer.Argument(help="A run's id or number.")], json: Json = False) -> None:
+    """One run: settings, progress, warnings, the last statistics."""
+    from kartina.training.run import Run
+
+    found = Run.open(run)
+    status, stats = found.status(), found.stats()
+    last: dict[str, Any] = {}
+    for line in stats[-4:]:
+        last |= line
+    if json:
+        return print_json(
+            {**_row(found), "path": str(found.path), "warnings": status["warnings"], "error": status.get("error"),
+             "config": found.config.model_dump(mode="json"), "stats": last}
+        )  # fmt: skip
+    rows: list[tuple[str, Any]] = [*_row(found).items(), ("path", found.path)]
+    rows += [("warning", w) for w in status["warnings"]]
+    rows += [("error", status["error"])] if status.get("error") else []
+    rows += [(k, f"{v:.4g}") for k, v in last.items() if k not in ("images", "step")]
+    table(found.id, ["", ""], rows)

@@ -1,0 +1,92 @@
+"""Tiny instances of every family, and data for them: what contract tests run over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kartina
+from kartina import registry
+from kartina.config import ImageSpec, RunConfig, TrainConfig
+from kartina.data.imageset import ImageSet
+from kartina.generators.base import Family, build
+from kartina.training.run import Run
+
+# Settings that make each family as small as it gets. A new family adds one line.
+TINY: dict[str, dict[str, Any]] = {
+    "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2},
+    "dcgan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3},
+    "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
+}
+
+
+def spec(size: int = 16, channels: int = 1, classes: int = 3) -> ImageSpec:
+    return ImageSpec(height=size, width=size, channels=channels, classes=tuple("abcdefghij"[:classes]))
+
+
+def family(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: Any) -> Family:
+    return build(registry.family(name), {**TINY[name], **config}, shape or spec(), seed)
+
+
+def sampler(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: Any) -> Family:
+    """A tiny family ready to sample, with zero-initialised gates opened: an untrained one ignores its condition."""
+    import torch
+
+    made = family(name, seed, shape, **config).sampler()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for p in made.parameters():
+            if p.dim() > 1:
+                p.data += torch.randn_like(p) * 0.1
+    return made
+
+
+def images(n: int = 96, shape: ImageSpec | None = None, seed: int = 0) -> ImageSet:
+    """Blobs whose place tells the class, in memory."""
+    shape = shape or spec()
+    rng = np.random.default_rng(seed)
+    k = max(1, len(shape.classes))
+    labels = np.arange(n) % k
+    y, x = np.mgrid[0 : shape.height, 0 : shape.width]
+    centre = (labels[:, None] + 0.5) / k * shape.width + rng.normal(0, 1, (n, 1))
+    blob = np.exp(-((x[None] - centre[:, :, None]) ** 2 + (y[None] - shape.height / 2) ** 2) / 8)
+    pixels = np.repeat((blob * 255).astype(np.uint8)[:, None], shape.channels, axis=1)
+    stop = n * 2 // 3
+    bounds = {"train": (0, stop), "val": (stop, n)}
+    return ImageSet("blobs", "blobs", shape, pixels, labels if shape.classes else None, bounds)
+
+
+def store(data: ImageSet, home: Path) -> ImageSet:
+    """Write an in-memory set as an imported one."""
+    where = home / "data" / data.name
+    where.mkdir(parents=True, exist_ok=True)
+    np.save(where / "images.npy", data.images)
+    if data.labels is not None:
+        np.save(where / "labels.npy", data.labels)
+    about = {"name": data.name, "hash": data.hash, "images": len(data), "bounds": data.bounds}
+    (where / "data.json").write_text(json.dumps({**about, "spec": data.spec.model_dump(mode="json")}))
+    return data
+
+
+def run_config(name: str, data: ImageSet, n: int, **train: Any) -> RunConfig:
+    settings = {"batch": 8, "lr": 1e-3, "grids": 0, "checkpoint_every": 0, "threads": 1, **train}
+    return RunConfig(
+        kartina=kartina.__version__,
+        preset=f"{name}-tiny",
+        family=name,
+        config=TINY[name],
+        train=TrainConfig(**settings),
+        spec=data.spec,
+        data=data.name,
+        data_hash=data.hash,
+        images=n,
+    )
+
+
+def run(name: str, home: Path, n: int = 64, **train: Any) -> Run:
+    """A run folder for a tiny family on blobs, not yet trained."""
+    data = store(images(), home)
+    return Run.create(run_config(name, data, n, **train))

@@ -1,0 +1,165 @@
+"""N images = N/2 + kill -9 + resume + N/2, bit for bit, for every family; and torn checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests import tiny
+
+from kartina import registry
+from kartina.errors import ConflictError, IntegrityError
+from kartina.training import checkpoint
+from kartina.training.loop import train
+from kartina.training.run import Run
+
+TRAIN = """
+import sys, os, signal
+sys.path.insert(0, {root!r})
+from kartina.training.loop import Trainer, train
+from kartina.training.run import Run
+from kartina.training import checkpoint
+mode = sys.argv[2]
+run = Run.open(sys.argv[1])
+steps = 0
+inner = Trainer.step
+def step(self):
+    inner(self)
+    if self.steps == int(sys.argv[3]):
+        if mode == "after":    # a checkpoint at an odd step, two more steps, then death
+            self.save(run.path / "checkpoints")
+            inner(self); inner(self)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "during":   # death in the middle of writing a checkpoint
+            self.save(run.path / "checkpoints")
+            inner(self); inner(self)
+            real = checkpoint.save_file
+            def torn(tensors, path):
+                real(tensors, path)
+                if "ema" in str(path):
+                    os.truncate(path, 100)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            checkpoint.save_file = torn
+            self.save(run.path / "checkpoints")
+Trainer.step = step
+train(run)
+"""
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    found = checkpoint.read(run.checkpoint())
+    return {f"{g}/{k}": v for g, group in found.tensors.items() for k, v in group.items()}
+
+
+def killed(run: Run, mode: str, step: int) -> None:
+    script = TRAIN.format(root=str(Path(__file__).resolve().parents[2]))
+    done = subprocess.run([sys.executable, "-c", script, run.id, mode, str(step)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("mode", ["after", "during"])
+@pytest.mark.parametrize("name", registry.names())
+def test_killed_and_resumed_equals_undisturbed(name: str, mode: str, home: Path) -> None:
+    whole = tiny.run(name, home, n=8 * 20)
+    assert train(whole) == "finished"
+    broken = tiny.run(name, home, n=8 * 20)
+    killed(broken, mode, 7)  # odd, and in the middle of a lazy phase's interval
+    assert broken.status()["status"] == "interrupted"
+    assert train(broken) == "finished"
+
+    a, b = weights(whole), weights(broken)
+    assert a.keys() == b.keys() and len(a) > 10
+    different = [k for k in a if not torch.equal(a[k], b[k])]
+    assert not different
+    assert not list((broken.path / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_pausing_at_every_few_steps_changes_nothing(name: str, home: Path) -> None:
+    whole, stopped = tiny.run(name, home, n=8 * 9), tiny.run(name, home, n=8 * 9)
+    train(whole)
+    results = []
+    for _ in range(20):
+        calls = iter([False, True])
+        results.append(train(stopped, stop=lambda calls=calls: next(calls)))
+        if results[-1] == "finished":
+            break
+    assert results.count("paused") >= 4 and results[-1] == "finished"
+    assert all(torch.equal(v, weights(stopped)[k]) for k, v in weights(whole).items())
+    images = [s["images"] for s in stopped.stats()]
+    assert images == sorted(set(images)), "no line twice"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(home: Path) -> None:
+    run = tiny.run("vae", home, n=64)
+    calls = iter([False, False, True])
+    train(run, stop=lambda: next(calls))
+    first = run.checkpoint()
+    train(run)
+    newest = run.checkpoint()
+    assert newest != first
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(data)
+    assert run.checkpoint() == first
+    with pytest.raises(IntegrityError, match="damaged checkpoint"):
+        checkpoint.read(newest)
+
+
+def test_two_processes_cannot_train_one_run(home: Path) -> None:
+    run = tiny.run("vae", home)
+    code = f"""
+import sys, time
+from kartina.training.run import Run
+with Run.open({run.id!r}).lock():
+    print("held", flush=True); time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        try:
+            with pytest.raises(ConflictError, match="another process"):
+                train(run)
+        finally:
+            holder.kill()
+
+
+def test_a_run_of_another_version_is_refused_in_words(home: Path) -> None:
+    run = tiny.run("vae", home)
+    config = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**config, "format": 99, "kartina": "9.0"}))
+    with pytest.raises(IntegrityError, match=r"format 99, made by kartina 9.0.*reads format 1"):
+        Run.open(run.id)
+
+
+def test_other_images_under_the_same_name_are_refused(home: Path) -> None:
+    run = tiny.run("vae", home)
+    data = home / "data" / "blobs" / "data.json"
+    data.write_text(data.read_text().replace('"hash": "blobs"', '"hash": "other"'))
+    with pytest.raises(IntegrityError, match="was trained on"):
+        train(run)
+
+
+def test_sigint_saves_and_exits(home: Path) -> None:
+    run = tiny.run("flow", home, n=8 * 100_000)
+    code = f"""
+from kartina.training.loop import train, interruptible
+from kartina.training.run import Run
+with interruptible() as stop:
+    print(train(Run.open({run.id!r}), watch=lambda p: print("at", p.images, flush=True), stop=stop))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline().startswith("at")
+        os.kill(process.pid, signal.SIGINT)
+        begun = time.monotonic()
+        assert "paused" in process.stdout.read() and process.wait() == 0
+        assert time.monotonic() - begun < 10
+    status = run.status()
+    assert status["status"] == "paused" and 0 < status["images"] < 8 * 100_000
+    assert int(run.checkpoint().name) == status["images"]
