@@ -7,8 +7,7 @@ import pytest
 from prdc import compute_prdc
 
 from kartina.errors import DataError
-from kartina.metrics import prdc as module
-from kartina.metrics.prdc import coverage, expected_coverage, prdc, radii
+from kartina.metrics.prdc import coverage, expected_coverage, prdc, radii, tiles
 
 
 def normal(n: int, d: int, seed: int) -> np.ndarray:
@@ -52,15 +51,15 @@ def test_near_duplicates_are_told_apart() -> None:
     real = normal(64, 8, 6) + 1e4
     twin = real.copy()
     twin[:, 0] += 1e-7
-    distances = next(iter(module.tiles(real, twin)))[1].diagonal()
+    distances = next(iter(tiles(real, twin)))[1].diagonal()
     np.testing.assert_allclose(distances, 1e-7, rtol=1e-4)
 
 
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_change_nothing() -> None:
     real, fake = normal(150, 8, 7), normal(120, 8, 8)
-    whole = prdc(real, fake)
-    monkeypatch.setattr(module, "TILE", 17)
-    assert prdc(real, fake) == whole
+    whole = np.concatenate([d for _, d in tiles(real, fake)])
+    for size in (1, 17, 149, 500):
+        assert (np.concatenate([d for _, d in tiles(real, fake, size)]) == whole).all()
 
 
 def test_coverage_of_the_same_distribution() -> None:

@@ -39,12 +39,13 @@ from kartina.metrics.protocol import PROTOCOL
 Progress = Callable[[float, str], None]  # share done (0..1), what is being done
 
 FEATURES = 128  # d
-PASSES = 430_000  # image passes a training takes, within the epochs below
-EPOCHS = (4, 40)
+PASSES = 270_000  # image passes a training takes, within the epochs below
+EPOCHS = (4, 30)
 BATCH = 128
 LR = 4e-3
 WEIGHT_DECAY = 0.05
 SHIFT = 1 / 16  # of the side: the largest shift in augmentation
+SHIFT_FROM = 8  # epochs: images seen less often are not shifted (on Fashion-MNIST it costs 1.5 points at 4 epochs)
 IMBALANCED = 3.0  # largest / smallest class above which logits are adjusted
 
 
@@ -115,7 +116,7 @@ class Classifier:
             )
         features, logits = [], []
         for i in range(0, len(images), batch):
-            x = _float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])))
+            x = _float(torch.from_numpy(np.array(images[i : i + batch])))
             h = self.net.features(x)
             features.append(h.double().numpy())
             logits.append(self.net.head(h).double().numpy())
@@ -169,7 +170,7 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None) -> Ne
     epochs = min(max(round(PASSES / n), EPOCHS[0]), EPOCHS[1])
     batch = min(BATCH, max(16, n // 16))
     steps = epochs * max(1, n // batch)
-    labels = torch.from_numpy(np.ascontiguousarray(real.labels))
+    labels = torch.from_numpy(np.array(real.labels))  # copied: a memory-mapped array is not writable
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -192,7 +193,7 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None) -> Ne
         order = rng.permutation(n)
         for start in range(0, n - batch + 1, batch):
             ids = np.sort(order[start : start + batch])  # sorted: a memory-mapped read goes forward
-            x = _augment(real.images[ids], rng, real.spec.flip_safe)
+            x = _augment(real.images[ids], rng, SHIFT if epochs >= SHIFT_FROM else 0.0, real.spec.flip_safe)
             for group in optimiser.param_groups:
                 group["lr"] = LR * _one_cycle(step / steps)
             with torch.autocast("cpu", torch.bfloat16):
@@ -218,10 +219,10 @@ def _float(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 127.5 - 1
 
 
-def _augment(images: NDArray[np.uint8], rng: np.random.Generator, flip: bool) -> Tensor:
-    """Shift by up to a sixteenth of the side (edges repeated) and, where safe, mirror half of the images."""
+def _augment(images: NDArray[np.uint8], rng: np.random.Generator, shift: float, flip: bool) -> Tensor:
+    """Shift by up to `shift` of the side (edges repeated) and, with `flip`, mirror half of the images."""
     n, _, height, width = images.shape
-    dy, dx = (rng.integers(-round(side * SHIFT), round(side * SHIFT) + 1, (n, 1)) for side in (height, width))
+    dy, dx = (rng.integers(-round(side * shift), round(side * shift) + 1, (n, 1)) for side in (height, width))
     ys = np.clip(np.arange(height) + dy, 0, height - 1)
     xs = np.clip(np.arange(width) + dx, 0, width - 1)
     if flip:

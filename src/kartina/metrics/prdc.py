@@ -88,9 +88,9 @@ def radii(features: Array, k: int) -> Array:
     return reach
 
 
-def tiles(a: Array, b: Array) -> Iterator[tuple[slice, Array]]:
+def tiles(a: Array, b: Array, tile: int = TILE) -> Iterator[tuple[slice, Array]]:
     """Euclidean distances a x b, a tile of rows at a time."""
     one, two = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (a, b))
-    for start in range(0, len(one), TILE):
-        part = torch.cdist(one[start : start + TILE], two, compute_mode="donot_use_mm_for_euclid_dist")
+    for start in range(0, len(one), tile):
+        part = torch.cdist(one[start : start + tile], two, compute_mode="donot_use_mm_for_euclid_dist")
         yield slice(start, start + len(part)), part.numpy()

@@ -272,7 +272,7 @@ def read_file(path: Path, name: str, limit: int) -> bytes:
 def _open(path: Path, name: str) -> Any:
     """Open `name` inside `path` for reading, following no link."""
     where = path / name
-    if name != Path(name).name or name.startswith("."):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[a-z]+", name):
         raise IntegrityError(f"Found the file name {name!r} in a model package; expected a plain name inside it.")
     try:
         number = os.open(where, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -53,8 +53,8 @@ class Samples:
         columns = int(np.ceil(np.sqrt(len(self))))
         return png.grid([self.images[i : i + columns] for i in range(0, len(self), columns)], scale)
 
-    def save(self, where: str | os.PathLike[str]) -> list[Path]:
-        """Write the grid to a path ending in .png, or one PNG per image into a folder; returns what was written.
+    def save(self, where: str | os.PathLike[str]) -> Path:
+        """Write the grid to a path ending in .png, or one PNG per image into a folder; returns that path.
 
         Every PNG carries its recipe. Raises ConfigError for another suffix and StorageError on a full disk, with
         nothing of this call left behind.
@@ -89,4 +89,4 @@ class Samples:
                 staging.rmdir()
                 for empty in made:
                     empty.rmdir()
-        return [folder / name for name in files]
+        return path

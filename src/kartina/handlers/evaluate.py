@@ -1,0 +1,87 @@
+"""Use case: the first numbers of a model or a run, on a data set's real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kartina.data.imageset import ImageSet, Split, open_set
+from kartina.errors import DataError
+from kartina.generators.base import generate
+from kartina.handlers.load import load_any
+from kartina.metrics.evaluate import Generate, first_numbers
+from kartina.models.model import Model
+
+Progress = Callable[[float, str], None]
+
+SAMPLES = 2000  # images per generation seed on a CPU
+STRIDE = 2**32  # seed s draws images s * STRIDE + i: no two generation seeds share an image
+
+
+def evaluate_ref(
+    ref: str,
+    data: str | None = None,
+    split: Split = "val",
+    seeds: Sequence[int] = (0, 1, 2),
+    samples: int = SAMPLES,
+    device: str = "cpu",
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model (name, name@2, hash, folder) or a run on the data set `data` (default: the one it learnt from).
+
+    Returns {"model", "data", "split", "metrics", "per_class", "control"}. Raises NotFoundError for an unknown name
+    and DataError where the data are not the kind of image that the model makes.
+    """
+    model = load_any(ref, device)
+    name = data or _trained_on(model)
+    return {"model": model.ref, "data": name, "split": split,
+            **evaluate_model(model, open_set(name), split, seeds, samples, batch, progress)}  # fmt: skip
+
+
+def evaluate_model(
+    model: Model,
+    data: ImageSet,
+    split: Split = "val",
+    seeds: Sequence[int] = (0, 1, 2),
+    samples: int = SAMPLES,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """`first_numbers` of a loaded model with its default controls, image size and classes checked first."""
+    if model.spec.shape != data.spec.shape or model.classes != data.spec.classes:
+        raise DataError(
+            f"Found a model of {_kind(model.spec.shape, model.classes)} and data of "
+            f"{_kind(data.spec.shape, data.spec.classes)}; expected the same. Evaluate on the data it was trained on, "
+            "imported alike."
+        )
+    return first_numbers(generator(model, batch, progress), data, seeds, split, samples, progress)
+
+
+def generator(model: Model, batch: int = 64, progress: Progress | None = None) -> Generate:
+    """A model as metrics see it: labels N and a generation seed in, uint8 N,C,H,W out."""
+    settings = model.controls()
+
+    def make(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
+        rows = model.rows(labels.tolist(), len(labels), seed * STRIDE, settings)
+        images: NDArray[np.uint8] = generate(model.family, rows, batch).images.numpy()
+        return images
+
+    return make
+
+
+def _trained_on(model: Model) -> str:
+    if model.manifest is None:
+        from kartina.training.run import Run
+
+        return Run.open(model.ref).config.data
+    return model.manifest.provenance.data
+
+
+def _kind(shape: tuple[int, int, int], classes: tuple[str, ...]) -> str:
+    channels, height, width = shape
+    listed = ", ".join(classes[:4]) + (", ..." if len(classes) > 4 else "")
+    return f"{width}x{height} pixels, {channels} channels, {len(classes)} classes ({listed})"

@@ -1,0 +1,84 @@
+"""Use case: make a run's model a package, with its card, its numbers and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kartina import __version__
+from kartina.data.imageset import ImageSet
+from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
+from kartina.models import package, png
+from kartina.models.model import Model, save
+from kartina.models.package import PackageRef, Provenance
+from kartina.training.run import Run
+
+COLUMNS = 8  # images per class in samples.png
+SHEET_CLASSES = 32  # rows of samples.png at most
+
+
+def publish(
+    run: str | Path,
+    name: str,
+    licence: str | None = None,
+    about: str = "",
+    *,
+    evaluate: bool = True,
+    seeds: Sequence[int] = (0, 1, 2),
+    samples: int = SAMPLES,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> PackageRef:
+    """Publish a run (id, number or folder) as the next version of the model `name`.
+
+    The card gets numbers on the val split unless `evaluate` is off (or the data have no classes). `defaults` are
+    controls per task over the family's. Raises ConfigError for an unusable name, NotFoundError for an unknown run or
+    one without a checkpoint, IntegrityError when its data have changed; nothing partial is left.
+    """
+    package.check_name(name)
+    found = Run.open(run)
+    data = found.data()
+    model = Model(found.ema(device), found.id)
+    numbers: dict[str, Any] = {"metrics": {}, "per_class": []}
+    if evaluate and len(data.spec.classes) > 1:
+        numbers = evaluate_model(model, data, "val", seeds, samples, progress=progress)
+    status, config = found.status(), found.config
+    origin = Provenance(
+        preset=config.preset,
+        data=config.data,
+        data_hash=config.data_hash,
+        images=int(status["images"]),
+        seconds=float(status["seconds"]),
+        seed=config.train.seed,
+        kartina=__version__,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    card = {
+        "licence": licence,
+        "about": about,
+        "data": {"name": data.name, "hash": data.hash, "counts": _counts(data)},
+        "budget": {"images": origin.images, "seconds": origin.seconds},
+        **numbers,
+    }
+    return save(model.family, name, origin, card, defaults=defaults, pictures=pictures)
+
+
+def pictures(model: Model) -> dict[str, bytes]:
+    """samples.png and classes/<label>.png: seeds 0, 1, 2, ... in order, nothing chosen."""
+    classes = model.family.classes
+    shown = list(range(min(classes, SHEET_CLASSES)))
+    sheet = model.sample(shown, n=COLUMNS * len(shown), seed=0)
+    recipe = {**sheet.recipe, "labels": [sheet.class_name(i) for i in shown] if model.classes else None, "seed": 0}
+    files = {"samples.png": png.encode(sheet.grid(), recipe)}
+    ones = sheet if classes == len(shown) else model.sample(n=classes, seed=0)
+    for label in range(classes):
+        files[f"classes/{label}.png"] = png.encode(ones.images[label], ones.recipe_of(label))
+    return files
+
+
+def _counts(data: ImageSet) -> dict[str, int]:
+    """Training images per class."""
+    return dict(zip(data.spec.classes, data.part("train").counts().tolist(), strict=True))
