@@ -153,6 +153,9 @@ function firstDraft(model: Model): Draft {
 
 /** Bring the wall into view when it is mostly outside, as on a phone. */
 function reveal(wall: HTMLElement | null): void {
-  const top = wall?.getBoundingClientRect().top ?? 0;
-  if (top > window.innerHeight * 0.6 || top < 0) wall?.scrollIntoView({ block: "start", behavior: "smooth" });
+  requestAnimationFrame(() => {
+    const top = wall?.getBoundingClientRect().top ?? 0;
+    if (top > window.innerHeight * 0.6 || top < 0)
+      wall?.scrollIntoView({ block: "start", behavior: "smooth" });
+  });
 }

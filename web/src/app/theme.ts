@@ -1,5 +1,10 @@
 /** The look: a quiet wall, pictures first, one accent (malachite). Colours live in theme.css as variables. */
-import { createTheme, type MantineColorsTuple } from "@mantine/core";
+import {
+  createTheme,
+  defaultVariantColorsResolver,
+  type MantineColorsTuple,
+  type VariantColorsResolver,
+} from "@mantine/core";
 
 const malachite: MantineColorsTuple = [
   "#eaf6f1",
@@ -14,12 +19,31 @@ const malachite: MantineColorsTuple = [
   "#033f2d",
 ];
 
+const night: MantineColorsTuple = [
+  "#e8ece9",
+  "#c3cac6",
+  "#a2aca6",
+  "#6d7872",
+  "#3a423e",
+  "#2a302d",
+  "#1f2422",
+  "#191d1b",
+  "#111413",
+  "#0b0d0c",
+];
+
+/** Filled is the accent with the ink that reads on it, in both lights. */
+const variantColorResolver: VariantColorsResolver = (input) => {
+  const colors = defaultVariantColorsResolver(input);
+  if (input.variant !== "filled") return colors;
+  return { ...colors, background: "var(--accent)", hover: "var(--accent-hover)", color: "var(--on-accent)" };
+};
+
 export const theme = createTheme({
   primaryColor: "malachite",
   primaryShade: { light: 7, dark: 4 },
-  autoContrast: true,
-  luminanceThreshold: 0.32,
-  colors: { malachite },
+  variantColorResolver,
+  colors: { malachite, dark: night },
   fontFamily: '"Onest Variable", system-ui, sans-serif',
   fontFamilyMonospace: 'ui-monospace, "SF Mono", "Cascadia Code", "DejaVu Sans Mono", monospace',
   headings: { fontFamily: '"Onest Variable", system-ui, sans-serif', fontWeight: "550" },

@@ -16,7 +16,7 @@ const wanted = (count: number) =>
   count <= 2 ? 300 : count <= 6 ? 224 : count <= 30 ? 156 : count <= 80 ? 112 : 84;
 
 /** Columns of frames around pictures of `width` pixels, and the share of the wall that they fill. */
-function fit(width: number, wall: Wall): { columns: number; fill: number } {
+function packed(width: number, wall: Wall): { columns: number; fill: number } {
   const frame = width + 2 * wall.mat;
   const columns = Math.max(1, Math.floor((wall.width + wall.gap) / (frame + wall.gap)));
   return { columns, fill: (columns * (frame + wall.gap) - wall.gap) / wall.width };
@@ -32,7 +32,7 @@ export function hang(natural: number, count: number, wall: Wall): Hanging {
   let bestScore = Number.NEGATIVE_INFINITY;
   for (let factor = 1; factor * natural <= Math.min(room, 1.5 * ideal); factor++) {
     const width = factor * natural;
-    const { columns, fill } = fit(width, wall);
+    const { columns, fill } = packed(width, wall);
     const score = (columns < count ? fill : 1) - 0.35 * Math.abs(Math.log2(width / ideal));
     if (score > bestScore) {
       best = { columns, width, crisp: factor >= 2 };
@@ -40,7 +40,7 @@ export function hang(natural: number, count: number, wall: Wall): Hanging {
     }
   }
   if (best && best.width > 0.6 * ideal) return best;
-  const { columns } = fit(ideal, wall);
+  const { columns } = packed(ideal, wall);
   const width = (wall.width - (columns - 1) * wall.gap) / columns - 2 * wall.mat;
   return { columns, width: Math.max(16, Math.floor(Math.min(width, 1.25 * ideal))), crisp: false };
 }

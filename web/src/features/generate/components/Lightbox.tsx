@@ -127,7 +127,7 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
                 return (
                   <div key={name}>
                     <dt>{controlText(field, i18n.language).title}</dt>
-                    <dd>{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>
+                    <dd>{told(value, i18n.language)}</dd>
                   </div>
                 );
               })}
@@ -173,6 +173,12 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
       )}
     </Modal>
   );
+}
+
+function told(value: unknown, language: string): string {
+  if (typeof value === "number")
+    return new Intl.NumberFormat(language, { maximumFractionDigits: 6 }).format(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 /** 003-Ankle-boot-seed7.png, as the service names files in its ZIP. */

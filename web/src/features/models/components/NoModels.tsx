@@ -1,6 +1,7 @@
 /** Before the first model: the commands that make one. */
 import { Button } from "@mantine/core";
 import { useTranslation } from "react-i18next";
+import { PixelPicture } from "@/components/PixelPicture";
 import styles from "./NoModels.module.css";
 
 export function NoModels({ onRetry }: { onRetry: () => void }) {
@@ -12,6 +13,7 @@ export function NoModels({ onRetry }: { onRetry: () => void }) {
   ] as const;
   return (
     <section className={styles.empty}>
+      <PixelPicture />
       <h1>{t("models.empty_title")}</h1>
       <p className={styles.lead}>{t("models.empty_lead")}</p>
       <ol>

@@ -3,6 +3,7 @@ import { Button, Loader } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
+import { PixelPicture } from "@/components/PixelPicture";
 import { ProblemNotice } from "@/components/ProblemNotice";
 import { getSession } from "../api/getSession";
 import { openSession } from "../api/openSession";
@@ -49,9 +50,7 @@ function Outside({ refused, onRetry }: { refused: boolean; onRetry: () => void }
   return (
     <main className={styles.page}>
       <div className={styles.card}>
-        <div aria-hidden="true" className={styles.frame}>
-          <span />
-        </div>
+        <PixelPicture />
         <h1 className={styles.title}>{t("session.title")}</h1>
         <p className={styles.lead}>{refused ? t("session.used") : t("session.lead")}</p>
         <ol className={styles.steps}>
