@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from kartina.cli.evaluate import evaluate
 from kartina.cli.models import models
 from kartina.cli.publish import publish
 from kartina.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
-from kartina.handlers.evaluate import evaluate_model, evaluate_ref
+from kartina.handlers.evaluate import evaluate_model, evaluate_ref, generator
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import publish as publish_run
 from kartina.models import package, png
@@ -58,8 +59,9 @@ def test_publish_writes_a_whole_package(run: Run) -> None:
     assert (printed["ref"], printed["name"], printed["version"]) == ("d@1", "d", 1)
     path, card = Path(printed["path"]), printed["card"]
     files = sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
+    weights = [f"{part}.safetensors" for part in package.read_manifest(path).parts]
     assert files == sorted(
-        ["card.json", "model.json", "decoder.safetensors", "samples.png", *(f"classes/{i}.png" for i in range(10))]
+        ["card.json", "model.json", "samples.png", *weights, *(f"classes/{i}.png" for i in range(10))]
     )
     assert (
         card["licence"] == "CC0-1.0"
@@ -114,8 +116,6 @@ def test_evaluate_prints_numbers_and_json(run: Run) -> None:
 
 
 def test_seeds_share_no_image(run: Run) -> None:
-    from kartina.handlers.evaluate import generator
-
     make = generator(load_any(run.id))
     labels = np.array([3, 3, 3])
     first, again, second = make(labels, 0), make(labels, 0), make(labels, 1)
@@ -134,8 +134,6 @@ def test_wrong_requests_leave_nothing(run: Run) -> None:
     model = load_any(run.id)
     data = run.data()
     other = data.spec.model_copy(update={"classes": tuple("abcdefghij")})
-    from dataclasses import replace
-
     with pytest.raises(DataError, match="expected the same"):
         evaluate_model(model, replace(data, spec=other))
     config = json.loads((run.path / "config.json").read_text())
