@@ -201,7 +201,9 @@ def test_unknown_device_is_refused() -> None:
 
 
 def test_derived_seeds_differ() -> None:
-    assert len({derive(0, step, phase, repeat) for step in range(50) for phase in range(3) for repeat in range(3)}) == 450
+    assert (
+        len({derive(0, step, phase, repeat) for step in range(50) for phase in range(3) for repeat in range(3)}) == 450
+    )
 
 
 def test_diagnosis_names_a_collapsed_class() -> None:

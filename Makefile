@@ -1,0 +1,75 @@
+# Everything a person does with a checkout. `make run` and `make test` need make and Python 3.11+, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+NPM := $(PY) scripts/npm.py --prefix web
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+STATIC := src/kartina/api/static/index.html
+WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
+
+.PHONY: help setup run test test-all bench lint format ui constraints clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.dev $(STATIC) ## Make .venv with everything, and build the page
+
+run: $(VENV)/.app $(STATIC) ## Start the service and print its URL
+	@$(VENV)/bin/kartina serve $(ARGS)
+
+test: $(VENV)/.dev $(STATIC) lint ## What CI runs: lint, types, layers, tests, browser (under 20 minutes on 2 cores)
+	$(NPM) run --silent test
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev $(STATIC) lint ## Also the long tests
+	$(NPM) run --silent test
+	$(PY) -m pytest
+
+bench: $(VENV)/.dev ## Measure what is claimed about speed, here
+	$(PY) -m benchmarks
+
+lint: $(VENV)/.dev web/node_modules/.stamp ## ruff, mypy, import-linter, biome
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(NPM) run --silent lint
+
+format: $(VENV)/.dev ## Format the code
+	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+ui: $(STATIC) ## Build the page
+
+# -- environment ----------------------------------------------------------------------------------------------------
+
+$(PY):
+	@$(PYTHON) scripts/check_python.py
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: constraints.txt | $(PY)
+	index=$$($(PY) scripts/torch_index.py $(TORCH_CPU)) && $(PY) -m pip install -q $$index "torch==2.13.*" -c constraints.txt \
+		|| $(PY) -m pip install -q "torch==2.13.*" -c constraints.txt
+	@touch $@
+
+$(VENV)/.app: pyproject.toml constraints.txt $(VENV)/.torch
+	PIP_CONSTRAINT=constraints.txt $(PY) -m pip install -q -e ".[ui]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.app
+	PIP_CONSTRAINT=constraints.txt $(PY) -m pip install -q -e ".[ui,dev]"
+	@touch $@
+
+web/node_modules/.stamp: web/package-lock.json web/package.json | $(VENV)/.app
+	$(NPM) ci --silent --no-audit --no-fund
+	@touch $@
+
+$(STATIC): web/node_modules/.stamp $(WEB)
+	$(NPM) run --silent build
+	@touch $@
+
+constraints: ## Write constraints.txt from what is installed now
+	$(PY) -m pip list --format=freeze --exclude-editable | grep -vE '^(pip|setuptools|wheel)==' | sed 's/+.*//' > constraints.txt
+
+clean: ## Remove what was built (not KARTINA_HOME)
+	rm -rf $(VENV) web/node_modules src/kartina/api/static

@@ -1,0 +1,85 @@
+"""Shared layers against hand-computed and independent values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kartina.nets.layers import Fourier, MinibatchStd, upsample2, zero
+from kartina.nets.norm import ConditionalBatchNorm, standing_statistics
+from kartina.nets.unet import UNet, norm
+
+
+def test_minibatch_std_by_hand() -> None:
+    x = torch.randn(8, 3, 2, 2)
+    y = MinibatchStd(4)(x)
+    assert y.shape == (8, 4, 2, 2) and torch.equal(y[:, :3], x)
+    for first in range(2):  # rows n, n+2, n+4, n+6 form a group
+        group = x[first::2].numpy()
+        expected = np.sqrt(group.var(axis=0) + 1e-8).mean()
+        assert y[first::2, 3].numpy() == pytest.approx(np.full((4, 2, 2), expected), rel=1e-5)
+    assert MinibatchStd(4)(x[:1])[0, 3].max() < 1e-3, "one image has no deviation"
+    assert MinibatchStd(4)(x[:6]).shape == (6, 4, 2, 2), "a batch that 4 does not divide"
+
+
+def test_fourier_by_hand() -> None:
+    y = Fourier(4, top=10.0)(torch.tensor([0.0, 0.5]))
+    freqs = [10.0, 10.0 / 100]
+    expected = [[1, 1, 0, 0], [*np.cos(np.multiply(freqs, 0.5)), *np.sin(np.multiply(freqs, 0.5))]]
+    assert y.numpy() == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_upsample_and_zero() -> None:
+    x = torch.arange(4.0).reshape(1, 1, 2, 2)
+    assert upsample2(x)[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert zero(nn.Linear(3, 2))(torch.randn(1, 3)).abs().sum() == 0
+
+
+def test_conditional_batch_norm_is_batch_norm_with_the_labels_affine() -> None:
+    cbn, x, y = ConditionalBatchNorm(3, 2), torch.randn(16, 3, 4, 4), torch.eye(2)[torch.arange(16) % 2]
+    nn.init.normal_(cbn.gain.weight)
+    nn.init.normal_(cbn.bias.weight)
+    plain = torch.nn.functional.batch_norm(x, None, None, training=True)
+    expected = (
+        plain * cbn.gain.weight.T[y.argmax(1)][:, :, None, None] + cbn.bias.weight.T[y.argmax(1)][:, :, None, None]
+    )
+    assert torch.allclose(cbn(x, y), expected, atol=1e-5)
+
+
+def test_standing_statistics_are_the_mean_over_batches() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    batches = iter([torch.randn(10, 2) + i for i in range(4)])
+    seen = []
+
+    def forward() -> None:
+        seen.append(next(batches))
+        net(seen[-1])
+
+    standing_statistics(net, forward, batches=4)
+    assert torch.allclose(net[0].running_mean, torch.stack([b.mean(0) for b in seen]).mean(0), atol=1e-6)
+    assert torch.allclose(net[0].running_var, torch.stack([b.var(0) for b in seen]).mean(0), atol=1e-6)
+    assert net[0].momentum == 0.1 and not net.training
+
+
+@pytest.mark.parametrize(("h", "w"), [(16, 16), (16, 32), (28, 28)])
+def test_unet_keeps_the_size(h: int, w: int) -> None:
+    net = UNet(3, 3, labels=4, widths=(8, 16), blocks=1, attention=(1,))
+    out = net(torch.randn(2, 3, h, w), torch.rand(2), torch.eye(4)[:2])
+    assert out.shape == (2, 3, h, w)
+    assert out.abs().sum() == 0, "zero-initialised: it begins by saying nothing"
+
+
+def test_unet_sees_its_condition() -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 1, labels=3, widths=(8, 16), blocks=1, attention=(0, 1))
+    for p in net.parameters():
+        p.data += torch.randn_like(p) * 0.1
+    x, t, y = torch.randn(1, 1, 16, 16), torch.tensor([0.5]), torch.eye(3)[:1]
+    base = net(x, t, y)
+    assert not torch.allclose(base, net(x, t + 0.3, y)) and not torch.allclose(base, net(x, t, torch.eye(3)[1:2]))
+
+
+def test_group_norm_groups() -> None:
+    assert [norm(c).num_groups for c in (8, 64, 96, 112, 512)] == [1, 8, 12, 14, 32]
