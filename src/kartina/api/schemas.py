@@ -151,7 +151,9 @@ class Model(Response):
             image=ImageShape(height=info.spec.height, width=info.spec.width, channels=info.spec.channels),
             classes=list(info.spec.classes),
             tasks={
-                name: Task(inputs=list(task.inputs), controls=dict(task.schema), defaults=dict(task.defaults))
+                name: Task.model_validate(
+                    {"inputs": list(task.inputs), "schema": dict(task.schema), "defaults": dict(task.defaults)}
+                )
                 for name, task in info.tasks.items()
             },
             metrics={name: Metric.model_validate(metric) for name, metric in info.metrics.items()},

@@ -46,20 +46,24 @@ class _Request:
 
     def __init__(self, spec: RequestSpec):
         self.spec = spec  # its rows become fewer as images come
-        self.rows = len(spec.rows)  # at first
+        self.rows = self.sent = len(spec.rows)  # at first; when it was last sent
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.deaths = 0  # workers that died while it ran
         self.running = False
         self.canceled = False
 
     def see(self, event: Event) -> Event:
-        """Take note of an event; returns it as the caller shall see it, in terms of all its rows."""
+        """Take note of an event; returns it as the caller shall see it: progress is over all the rows there were."""
         match event:
             case Started():
                 self.running = True
             case Output():
                 rows = tuple(row for row in self.spec.rows if row.index != event.index)
                 self.spec = self.spec.model_copy(update={"rows": rows})
+            case Progress(step=step, steps=steps) if self.sent < self.rows:
+                each = steps / self.sent
+                done = round(each * (self.rows - self.sent))
+                return event.model_copy(update={"step": step + done, "steps": round(each * self.rows)})
             case _:
                 pass
         return event
@@ -155,6 +159,7 @@ class LocalEngine:
             self._work.clear()
             try:
                 for request in self._requests.values():
+                    request.sent = len(request.spec.rows)
                     self._writer.write(pack(Submit(spec=request.spec)))
                 for _ in self._asking:
                     self._writer.write(pack(AskStats()))
@@ -195,16 +200,9 @@ class LocalEngine:
         request = self._requests.get(event.id)
         if request is None:
             return
-        if isinstance(event, Progress) and len(request.spec.rows) and request.deaths:
-            event = self._whole(request, event)
         request.events.put_nowait(request.see(event))
         if isinstance(event, TERMINAL):
             del self._requests[event.id]
-
-    @staticmethod
-    def _whole(request: _Request, event: Progress) -> Progress:
-        """Progress of a request that was sent again with fewer rows, in terms of all its rows."""
-        return event
 
     def _lost(self) -> None:
         """The worker is gone: what ran in it has one more try, what waited is simply sent again."""

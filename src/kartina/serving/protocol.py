@@ -15,7 +15,7 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Protocol
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kartina.config import Frozen, lines

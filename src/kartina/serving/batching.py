@@ -1,0 +1,412 @@
+"""Step batching: rows of different requests share every network evaluation, and come and go between two of them.
+
+A Batcher holds the requests of one process. Each `step` takes one group of rows that may share a batch (same model and
+task, and what the family says), fills it up to the cap with rows whose turn it is, evaluates once, and hands out what
+is finished. Clients have equal shares of the batch, and so have the requests of one client; what one does not need,
+others use. When the batch is full and a request has less than its share, rows of those that have more are parked: they
+leave as they are and go on later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+import torch
+
+from kartina.errors import KartinaError, NotFoundError
+from kartina.generators.base import Row, State
+from kartina.models import png
+from kartina.models.model import Model
+from kartina.serving.protocol import (
+    Canceled,
+    Event,
+    Failed,
+    Finished,
+    Output,
+    Preview,
+    Progress,
+    RequestSpec,
+    RowSpec,
+    Started,
+)
+from kartina.serving.residency import Residency
+
+log = structlog.get_logger("kartina.serving.worker")
+
+BATCH = 64  # rows in one evaluation
+PROGRESS_EVERY = 0.25  # seconds
+PREVIEW_EVERY = 0.5
+MAX_PREVIEWS = 64  # images in one Preview
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(eq=False)
+class Request:
+    """An unfinished request."""
+
+    spec: RequestSpec
+    tell: Tell
+    client: tuple[Any, str]  # whose turn it takes
+    previews: bool
+    model: Model | None = None
+    waiting: deque[RowSpec] = field(default_factory=deque)
+    parked: deque[Slot] = field(default_factory=deque)
+    controls: Any = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    key: Any = None  # of the group its rows belong to
+    started: bool = False
+    running: int = 0  # rows in the batch
+    finished: int = 0
+    each: int = 1  # steps of a row
+    told: float = 0.0  # when progress was last told
+    shown: float = 0.0  # when previews were
+
+    @property
+    def open(self) -> bool:
+        return bool(self.waiting or self.parked)
+
+
+@dataclass(eq=False)
+class Slot:
+    """A row between its first step and its last; `state` is its own only while it is parked."""
+
+    request: Request
+    row: RowSpec
+    state: State | None = None
+
+
+@dataclass(eq=False)
+class Group:
+    """Rows that may share a batch, and those that do now: row i of `state` is `slots[i]`."""
+
+    model: Model
+    slots: list[Slot] = field(default_factory=list)
+    state: State | None = None
+    cap: int = BATCH
+
+
+class Batcher:
+    """The requests of one process. Every method belongs to one thread."""
+
+    def __init__(self, models: Residency, batch: int = BATCH):
+        self.models = models
+        self.batch = batch
+        self.requests: dict[str, Request] = {}
+        self.groups: dict[Any, Group] = {}
+        self._turns: deque[Any] = deque()  # keys of groups: the next one to step is first
+        self.batches = self.rows = self.outputs = 0  # since the start
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def submit(self, spec: RequestSpec, tell: Tell, connection: Any = None) -> None:
+        """Take a request in; `tell` gets its events."""
+        client = (connection, spec.client)
+        self.requests[spec.id] = Request(spec, tell, client, spec.previews, waiting=deque(spec.rows))
+
+    def cancel(self, id: str) -> None:
+        """End a request now, between two steps."""
+        if id in self.requests:
+            self._end(self.requests[id], Canceled(id=id))
+
+    def watch(self, id: str, previews: bool) -> None:
+        if id in self.requests:
+            self.requests[id].previews = previews
+
+    def forget(self, connection: Any) -> None:
+        """End every request of a connection that is gone."""
+        for request in [r for r in self.requests.values() if r.client[0] is connection]:
+            self.cancel(request.spec.id)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded."""
+        self._prepare()
+        self._open_groups()
+        if not self._turns:
+            return False
+        key = self._turns[0]
+        self._turns.rotate(-1)
+        group = self.groups[key]
+        try:
+            self._admit(key, group)
+            self._advance(group)
+        except torch.OutOfMemoryError as error:
+            self._shrink(key, group, error)
+        self._hand_out(group)
+        if not group.slots and not any(r.key == key for r in self.requests.values()):
+            del self.groups[key]
+            self._turns.remove(key)
+        return True
+
+    def _prepare(self) -> None:
+        """Give every new request its model and controls, or its refusal."""
+        for request in [r for r in self.requests.values() if r.model is None]:
+            spec = request.spec
+            try:
+                model = self.models.ask(spec.hash, spec.model)
+                if model is None:
+                    continue
+                request.controls = model.controls(spec.task, **spec.controls)
+                for row in spec.rows:
+                    if row.label is not None and not 0 <= row.label < model.family.classes:
+                        raise NotFoundError.named("class", str(row.label), model.classes)
+                request.recipe = model.recipe(request.controls, spec.task)
+                request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
+                request.model = model
+            except Exception as error:  # a model from outside may raise anything: its request fails, the others go on
+                self._fail(request, error)
+        self.models.trim({r.spec.hash for r in self.requests.values()})
+
+    def _open_groups(self) -> None:
+        for request in self.requests.values():
+            if request.model is not None and request.key not in self.groups:
+                self.groups[request.key] = Group(request.model, cap=self.batch)
+                self._turns.append(request.key)
+
+    def _admit(self, key: Any, group: Group) -> None:
+        """Fill the batch with rows whose turn it is, after making room for requests that have less than their share."""
+        asking = [r for r in self.requests.values() if r.key == key]
+        if not any(r.open for r in asking):
+            return
+        self._make_room(group, asking)
+        back: list[Slot] = []
+        fresh: list[Slot] = []
+        while len(group.slots) + len(back) + len(fresh) < group.cap:
+            request = _next(asking)
+            if request is None:
+                break
+            request.running += 1
+            if request.parked:
+                back.append(request.parked.popleft())
+            else:
+                fresh.append(Slot(request, request.waiting.popleft()))
+        if back:
+            states = [slot.state for slot in back if slot.state is not None]
+            group.state = State.cat([group.state, *states] if group.state is not None else states)
+            group.slots += back
+            for slot in back:
+                slot.state = None
+        if fresh:
+            self._start(group, fresh)
+
+    def _make_room(self, group: Group, asking: Sequence[Request]) -> None:
+        """Where the batch is full, park rows of requests over their share for those under it: clients have equal
+        shares of the cap, and a client's requests have equal shares of its own."""
+        clients = Counter(r.client for r in asking)
+        share = {r: max(1, group.cap // len(clients) // clients[r.client]) for r in asking}
+        wanted = sum(max(0, min(len(r.waiting) + len(r.parked), share[r] - r.running)) for r in asking)
+        over = {r: r.running - share[r] for r in asking}
+        parked: list[int] = []
+        for i in reversed(range(len(group.slots))):
+            if len(group.slots) - len(parked) + wanted <= group.cap:
+                break
+            request = group.slots[i].request
+            if over[request] > 0:
+                over[request] -= 1
+                parked.append(i)
+        self._park(group, parked)
+
+    def _park(self, group: Group, rows: Sequence[int]) -> None:
+        """Take rows (the last first) out of the batch, to go on later from where they are."""
+        if not rows or group.state is None:
+            return
+        for i in rows:
+            slot = group.slots[i]
+            slot.state = group.state.take(torch.tensor([i]))
+            slot.request.parked.appendleft(slot)
+            slot.request.running -= 1
+        self._keep(group, [i for i in range(len(group.slots)) if i not in set(rows)])
+
+    def _start(self, group: Group, fresh: list[Slot]) -> None:
+        """Start rows together; where that fails, one request at a time, so that only the guilty one fails."""
+        family = group.model.family
+        try:
+            state = family.start([_row(group.model, slot.request, slot.row) for slot in fresh])
+        except torch.OutOfMemoryError:
+            for slot in reversed(fresh):  # not taken: it waits for a smaller batch
+                slot.request.waiting.appendleft(slot.row)
+                slot.request.running -= 1
+            raise
+        except Exception as error:  # see _prepare
+            requests = _owners(fresh)
+            if len(requests) == 1:
+                return self._fail(fresh[0].request, error)
+            for request in requests:
+                self._start(group, [slot for slot in fresh if slot.request is request])
+            return
+        group.state = state if group.state is None else State.cat([group.state, state])
+        group.slots += fresh
+        for slot, steps in zip(fresh, state["steps"].tolist(), strict=True):
+            slot.request.each = max(1, int(steps))
+            if not slot.request.started:
+                slot.request.started = True
+                slot.request.told = time.monotonic()
+                slot.request.tell(Started(id=slot.request.spec.id))
+
+    def _advance(self, group: Group) -> None:
+        """One network evaluation for every row of the batch."""
+        if group.state is None or bool(group.state.done.all()):
+            return
+        try:
+            group.state = group.model.family.step(group.state)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # see _prepare
+            requests = _owners(group.slots)
+            if len(requests) == 1:
+                return self._fail(group.slots[0].request, error)
+            self._advance_apart(group, requests)
+        self.batches += 1
+        self.rows += len(group.slots)
+
+    def _advance_apart(self, group: Group, requests: list[Request]) -> None:
+        """The step again, one request at a time: those that fail alone, fail."""
+        whole, slots = group.state, group.slots
+        assert whole is not None
+        parts: list[State] = []
+        kept: list[Slot] = []
+        for request in requests:
+            mine = [i for i, slot in enumerate(slots) if slot.request is request]
+            try:
+                parts.append(group.model.family.step(whole.take(torch.tensor(mine))))
+            except Exception as error:  # see _prepare
+                self._fail(request, error)
+            else:
+                kept += [slots[i] for i in mine]
+        group.slots, group.state = kept, State.cat(parts) if parts else None
+
+    def _shrink(self, key: Any, group: Group, error: torch.OutOfMemoryError) -> None:
+        """Halve the batch; a request that does not fit alone fails."""
+        log.warning("out_of_memory", rows=len(group.slots), cap=group.cap)
+        if group.cap <= 1:
+            running = [slot.request for slot in group.slots]
+            request = next(iter(running), None) or next(r for r in self.requests.values() if r.key == key)
+            return self._fail(request, error)
+        group.cap //= 2
+        self._park(group, list(reversed(range(group.cap, len(group.slots)))))
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def _hand_out(self, group: Group) -> None:
+        """Send finished rows' images; tell the others' progress and show what they look like."""
+        if group.state is None:
+            return
+        done = group.state.done.tolist()
+        if any(done):
+            self._finish(group, [i for i, d in enumerate(done) if d])
+        if group.state is None:
+            return
+        now = time.monotonic()
+        step = group.state["step"].tolist()
+        requests = _owners(group.slots)
+        for request in requests:
+            mine = [i for i, slot in enumerate(group.slots) if slot.request is request]
+            if now - request.told >= PROGRESS_EVERY:
+                request.told = now
+                parked = sum(int(slot.state["step"][0]) for slot in request.parked if slot.state is not None)
+                whole = len(request.spec.rows) * request.each
+                made = request.finished * request.each + sum(step[i] for i in mine) + parked
+                request.tell(Progress(id=request.spec.id, step=min(made, whole), steps=whole))
+            if request.previews and now - request.shown >= PREVIEW_EVERY:
+                request.shown = now
+                self._show(group, request, mine[:MAX_PREVIEWS])
+
+    def _finish(self, group: Group, done: list[int]) -> None:
+        """Encode and send finished rows, and let them leave the batch."""
+        assert group.state is not None
+        slots = [group.slots[i] for i in done]
+        part = group.state.take(torch.tensor(done))
+        self._keep(group, [i for i in range(len(group.slots)) if i not in set(done)])
+        try:
+            images = group.model.family.finish(part).images.numpy()
+            files = [png.encode(images[i], _recipe(slot)) for i, slot in enumerate(slots)]
+        except Exception as error:  # see _prepare
+            for request in _owners(slots):
+                self._fail(request, error)
+            return
+        for slot, file, image in zip(slots, files, images, strict=True):
+            request = slot.request
+            request.running -= 1
+            request.finished += 1
+            self.outputs += 1
+            height, width = image.shape[1:]
+            request.tell(Output(id=request.spec.id, index=slot.row.index, png=file, width=width, height=height))
+        for request in _owners(slots):
+            if request.finished == len(request.spec.rows):
+                whole = request.finished * request.each
+                request.tell(Progress(id=request.spec.id, step=whole, steps=whole))
+                self._end(request, Finished(id=request.spec.id))
+
+    def _show(self, group: Group, request: Request, rows: list[int]) -> None:
+        assert group.state is not None
+        try:
+            found = group.model.family.preview(group.state.take(torch.tensor(rows)))
+            files = [] if found is None else [png.encode(image) for image in found.numpy()]
+        except Exception as error:  # see _prepare; a preview is not worth the request
+            log.error("preview_crashed", id=request.spec.id, model=request.spec.hash[:12], exc_info=error)
+            request.previews = False
+            return
+        if files:
+            images = tuple((group.slots[i].row.index, file) for i, file in zip(rows, files, strict=True))
+            request.tell(Preview(id=request.spec.id, images=images))
+
+    # -- help --------------------------------------------------------------------------------------------------------
+
+    def _keep(self, group: Group, rows: list[int]) -> None:
+        """Only these rows stay in the batch."""
+        group.slots = [group.slots[i] for i in rows]
+        group.state = group.state.take(torch.tensor(rows)) if rows and group.state is not None else None
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """End a request with its error; one that is not the product's own is logged."""
+        if isinstance(error, KartinaError):
+            self._end(request, Failed(id=request.spec.id, code=error.code, message=str(error)))
+            return
+        log.error("request_crashed", id=request.spec.id, model=request.spec.hash[:12], exc_info=error)
+        message = f"Sampling failed inside the model ({type(error).__name__}: {error}); the log has the whole story."
+        self._end(request, Failed(id=request.spec.id, code="error", message=message[:2000]))
+
+    def _end(self, request: Request, event: Event) -> None:
+        """Take a request and its rows out, and say so."""
+        if self.requests.pop(request.spec.id, None) is None:
+            return
+        group = self.groups.get(request.key)
+        if group is not None and any(slot.request is request for slot in group.slots):
+            self._keep(group, [i for i, slot in enumerate(group.slots) if slot.request is not request])
+        request.waiting.clear()
+        request.parked.clear()
+        request.tell(event)
+
+
+def _owners(slots: Sequence[Slot]) -> list[Request]:
+    """The requests that the rows belong to, each once."""
+    return list(dict.fromkeys(slot.request for slot in slots))
+
+
+def _next(asking: Sequence[Request]) -> Request | None:
+    """Whose turn it is: of the client with the fewest rows running the request with the fewest, the oldest first."""
+    rows: Counter[tuple[Any, str]] = Counter()
+    for request in asking:
+        rows[request.client] += request.running
+    return min((r for r in asking if r.open), key=lambda r: (rows[r.client], r.running), default=None)
+
+
+def _row(model: Model, request: Request, row: RowSpec) -> Row:
+    """What the family is asked for."""
+    weights = torch.zeros(model.family.classes)
+    weights[row.label or 0] = 1.0
+    return Row(weights, row.seed, request.controls, request.spec.task)
+
+
+def _recipe(slot: Slot) -> dict[str, Any]:
+    """What makes this image again."""
+    model, label = slot.request.model, slot.row.label
+    name = model.classes[label] if model is not None and label is not None and model.classes else None
+    return {**slot.request.recipe, "label": name, "seed": slot.row.seed}

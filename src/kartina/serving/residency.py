@@ -1,0 +1,78 @@
+"""Models in memory: loaded beside the sampling, least recently used out first, within a count and a size."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kartina.errors import IntegrityError
+from kartina.models.model import Model, load
+
+MAX_MODELS = 8
+MAX_BYTES = 2 * 2**30  # of weights
+
+
+@dataclass(frozen=True)
+class Resident:
+    model: Model
+    bytes: int  # of its weights and buffers
+
+
+class Residency:
+    """Models by hash. `ask` and `trim` belong to one thread; loading happens in another."""
+
+    def __init__(self, device: str, wake: Callable[[], None], *, count: int = MAX_MODELS, size: int = MAX_BYTES):
+        self.device = device
+        self.count = count
+        self.size = size
+        self._wake = wake  # called from the loading thread when a model is there, or cannot be had
+        self._ready: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
+        self._loading: dict[str, Future[Resident]] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        return tuple(self._ready)
+
+    @property
+    def bytes(self) -> int:
+        return sum(resident.bytes for resident in self._ready.values())
+
+    def ask(self, hash: str, path: str) -> Model | None:
+        """The model with the hash `hash`; None while it is loaded from the folder `path`.
+
+        Raises what loading raised: IntegrityError for a package that is damaged, or no longer the one asked for.
+        """
+        if hash in self._ready:
+            self._ready.move_to_end(hash)
+            return self._ready[hash].model
+        loading = self._loading.get(hash)
+        if loading is None:
+            self._loading[hash] = loading = self._loader.submit(self._load, hash, path)
+            loading.add_done_callback(lambda _: self._wake())
+        if not loading.done():
+            return None
+        del self._loading[hash]
+        self._ready[hash] = loading.result()
+        return self._ready[hash].model
+
+    def trim(self, used: Collection[str]) -> None:
+        """Let go of the least recently used models beyond the limits, but of none in `used`."""
+        for hash in list(self._ready):
+            if len(self._ready) <= self.count and self.bytes <= self.size:
+                return
+            if hash not in used:
+                del self._ready[hash]
+
+    def _load(self, hash: str, path: str) -> Resident:
+        model = load(path, self.device)
+        found = model.manifest.hash if model.manifest else ""
+        if found != hash:
+            raise IntegrityError(
+                f"Found the model {found[:12]} in the place of {hash[:12]}, which was asked for: the package was "
+                "replaced. Ask again."
+            )
+        tensors = [*model.family.parameters(), *model.family.buffers()]
+        return Resident(model, sum(tensor.numel() * tensor.element_size() for tensor in tensors))

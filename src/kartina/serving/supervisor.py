@@ -1,0 +1,103 @@
+"""The supervisor: starts the worker process, starts it again when it dies, stops it at the end. Torch-free.
+
+    supervisor = Supervisor()
+    await supervisor.start()
+    engine = LocalEngine(supervisor.socket)
+
+The worker holds the read end of a pipe whose write end is here: however this process dies, the pipe closes and the
+worker ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("kartina.serving.supervisor")
+
+BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)  # seconds before the next start, after so many deaths in a row
+STABLE = 30.0  # seconds after which a worker's death counts as the first
+STOP = 5.0  # seconds a worker has to end
+_MAX_PATH = 100  # of a Unix socket; the kernel's limit is 108 bytes
+
+
+class Supervisor:
+    """One worker process, kept alive. `options` go to the worker's command line."""
+
+    def __init__(self, options: Sequence[str] = ()):
+        self.options = tuple(options)
+        self._folder = _short_folder()
+        self.socket = self._folder / "worker.sock"
+        self.starts = 0
+        self._process: Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id; None between two workers."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the worker, without waiting until it listens."""
+        self._process = await self._spawn()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End the worker and its socket."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _keep(self) -> None:
+        """Start the next worker whenever one dies; slower when they die young."""
+        deaths = 0
+        while True:
+            process, since = self._process, time.monotonic()
+            assert process is not None
+            code = await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(BACKOFF) - 1)
+            log.error("worker_died", pid=process.pid, code=code, pause=BACKOFF[deaths])
+            await asyncio.sleep(BACKOFF[deaths])
+            self._process = await self._spawn()
+
+    async def _spawn(self) -> Process:
+        self.starts += 1
+        command = [sys.executable, "-m", "kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin"]
+        return await asyncio.create_subprocess_exec(
+            *command, *self.options, stdin=PIPE, stdout=DEVNULL, start_new_session=True
+        )
+
+
+def _short_folder() -> Path:
+    """A private folder whose path leaves room for a socket's name."""
+    for root in (None, "/tmp"):
+        folder = Path(tempfile.mkdtemp(prefix="kartina-", dir=root))
+        if len(os.fsencode(folder / "worker.sock")) <= _MAX_PATH:
+            return folder
+        folder.rmdir()
+    raise OSError(f"the temporary folder's path is too long for a socket: {tempfile.gettempdir()}")

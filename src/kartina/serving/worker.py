@@ -1,0 +1,180 @@
+"""The worker: a process of its own that holds the models and makes the images.
+
+    python -m kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
+
+The main thread does nothing but step batches; a second one talks to clients on a Unix socket; a third loads models.
+With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from kartina import logs
+from kartina.errors import IntegrityError
+from kartina.serving.batching import BATCH, Batcher
+from kartina.serving.protocol import (
+    AskStats,
+    Cancel,
+    Failed,
+    Message,
+    Stats,
+    Submit,
+    Watch,
+    pack,
+    read_message,
+)
+from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
+
+log = structlog.get_logger("kartina.serving.worker")
+
+
+class Worker:
+    """A Batcher behind a socket."""
+
+    def __init__(self, device: str, *, batch: int = BATCH, models: int = MAX_MODELS, size: int = MAX_BYTES):
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
+        self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
+        self._batcher = Batcher(self._models, batch)
+
+    def run(self, socket: Path) -> None:
+        """Serve until the process ends: step while there is work, else wait for some."""
+        io = threading.Thread(target=self._listen, args=(socket,), daemon=True, name="io")
+        io.start()
+        busy = False
+        with torch.inference_mode():
+            while io.is_alive():
+                with contextlib.suppress(queue.Empty):
+                    self._inbox.get(block=not busy)()
+                    while True:
+                        self._inbox.get_nowait()()
+                busy = self._batcher.step()
+
+    # -- the io thread -----------------------------------------------------------------------------------------------
+
+    def _listen(self, socket: Path) -> None:
+        async def serve() -> None:
+            socket.unlink(missing_ok=True)
+            server = await asyncio.start_unix_server(self._connected, socket)
+            socket.chmod(0o600)
+            await server.serve_forever()
+
+        try:
+            asyncio.run(serve())
+        finally:
+            self._inbox.put(_nothing)  # the main thread sees that this one has ended
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+
+        def send(message: Message) -> None:
+            """From any thread."""
+            frame = pack(message)
+            loop.call_soon_threadsafe(_write, writer, frame)
+
+        try:
+            while (message := await read_message(reader)) is not None:
+                self._take(message, send, writer)
+        except IntegrityError as error:
+            log.error("client_stream_broken", error=str(error))
+        finally:
+            self._inbox.put(lambda: self._batcher.forget(writer))
+            writer.close()
+
+    def _take(self, message: Message, send: Callable[[Message], None], connection: Any) -> None:
+        batcher = self._batcher
+        match message:
+            case Submit(spec=spec):
+
+                def submit() -> None:
+                    if spec.id in batcher.requests:
+                        send(Failed(id=spec.id, code="conflict", message=f"Found a second request {spec.id}."))
+                    else:
+                        batcher.submit(spec, send, connection)
+
+                self._inbox.put(submit)
+            case Cancel(id=id):
+                self._inbox.put(lambda: batcher.cancel(id))
+            case Watch(id=id, previews=previews):
+                self._inbox.put(lambda: batcher.watch(id, previews))
+            case AskStats():
+                self._inbox.put(lambda: send(self._stats()))
+            case _:
+                raise IntegrityError(f"Found the message {message.type!r} from a client; it is for clients.")
+
+    def _stats(self) -> Stats:
+        requests = self._batcher.requests.values()
+        return Stats(
+            requests=len(requests),
+            waiting=sum(len(r.waiting) for r in requests),
+            running=sum(r.running + len(r.parked) for r in requests),
+            models=self._models.hashes,
+            bytes=self._models.bytes,
+            batches=self._batcher.batches,
+            rows=self._batcher.rows,
+            outputs=self._batcher.outputs,
+        )
+
+
+def _nothing() -> None:
+    """Wakes the main thread."""
+
+
+def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(frame)
+
+
+def _end_with_stdin() -> None:
+    """Whoever started this process holds the other end: when it is gone, so is the reason to run."""
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+def pick_device(name: str) -> str:
+    """auto: CUDA, else Apple's GPU, else the CPU."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kartina's sampling worker")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows in one evaluation")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as torch chooses")
+    parser.add_argument("--models", type=int, default=MAX_MODELS, help="models kept in memory")
+    parser.add_argument("--bytes", type=int, default=MAX_BYTES, help="of weights kept in memory")
+    parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
+    given = parser.parse_args()
+
+    logs.configure()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
+    if given.watch_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True, name="stdin").start()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    worker = Worker(pick_device(given.device), batch=given.batch, models=given.models, size=given.bytes)
+    worker.run(given.socket)
+    sys.exit(1)  # only when the io thread has died: its traceback is on stderr
+
+
+if __name__ == "__main__":
+    main()

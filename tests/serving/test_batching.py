@@ -1,0 +1,216 @@
+"""The Batcher, step by step and in this process: shares, parking, isolation, errors, residency."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kartina.models.package import PackageRef
+from kartina.serving.batching import Batcher
+from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
+from kartina.serving.residency import Residency
+from tests.engine import request, solo, toy_package
+from tests.serving.images import assert_equals_solo
+
+
+class Bench:
+    """A Batcher and what it told."""
+
+    def __init__(self, batch: int = 64, models: int = 8):
+        self.woken = threading.Event()
+        self.models = Residency("cpu", self.woken.set, count=models)
+        self.batcher = Batcher(self.models, batch)
+        self.told: dict[str, list[Event]] = {}
+
+    def submit(self, spec: RequestSpec, connection: Any = None) -> None:
+        self.told[spec.id] = []
+        self.batcher.submit(spec, self.told[spec.id].append, connection)
+
+    def steps(self, n: int) -> None:
+        """n steps that did something."""
+        while n:
+            if self.batcher.step():
+                n -= 1
+            else:
+                assert self.woken.wait(10), "nothing to do, and nothing being loaded"
+                self.woken.clear()
+
+    def run(self) -> None:
+        while self.batcher.requests:
+            self.steps(1)
+
+    def running(self) -> dict[str, int]:
+        return {id: r.running for id, r in self.batcher.requests.items()}
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_images_do_not_depend_on_the_size_of_the_batch(toy: PackageRef, batch: int) -> None:
+    spec = request(toy, "many", 16, seed=7, steps=6, guidance=2.5, solver="heun")
+    bench = Bench(batch)
+    bench.submit(spec)
+    bench.run()
+    assert_equals_solo(bench.told["many"], solo(toy, spec))
+
+
+def test_a_late_request_gets_its_share_and_parked_rows_go_on_where_they_were(toy: PackageRef) -> None:
+    large = request(toy, "large", 12, steps=9, solver="heun", guidance=2.0)
+    small = request(toy, "small", 3, seed=5, steps=5)
+    bench = Bench(batch=8)
+    bench.submit(large)
+    bench.steps(5)
+    assert bench.running() == {"large": 8}
+    bench.submit(small)
+    bench.steps(1)
+    assert bench.running() == {"large": 5, "small": 3}
+    bench.steps(4)
+    assert isinstance(bench.told["small"][-1], Finished)
+    bench.run()
+    assert_equals_solo(bench.told["large"], solo(toy, large))
+    assert_equals_solo(bench.told["small"], solo(toy, small))
+
+
+def test_clients_share_alike_however_many_requests_they_have(toy: PackageRef) -> None:
+    bench = Bench(batch=8)
+    for i in range(30):
+        bench.submit(request(toy, f"greedy-{i}", 2, steps=50).model_copy(update={"client": "greedy"}))
+    bench.steps(2)
+    bench.submit(request(toy, "modest", 6, steps=50).model_copy(update={"client": "modest"}))
+    bench.steps(1)
+    assert bench.running()["modest"] == 4
+    assert sum(bench.running().values()) == 8
+
+
+def test_rows_with_equal_and_unequal_steps_share_every_evaluation(toy: PackageRef) -> None:
+    bench = Bench()
+    for steps in (4, 10, 20):
+        bench.submit(request(toy, f"euler-{steps}", 2, steps=steps))
+    bench.run()
+    assert bench.batcher.batches == 20
+
+
+def test_cancel_ends_one_request_and_touches_nobody_else(toy: PackageRef) -> None:
+    kept = request(toy, "kept", 2, seed=9, steps=9)
+    bench = Bench()
+    bench.submit(request(toy, "doomed", 2, steps=9))
+    bench.submit(kept)
+    bench.steps(3)
+    bench.batcher.cancel("doomed")
+    bench.batcher.cancel("doomed")
+    bench.run()
+    assert [type(event) for event in bench.told["doomed"]] == [Started, Canceled]
+    assert_equals_solo(bench.told["kept"], solo(toy, kept))
+
+
+def test_the_requests_of_a_client_that_is_gone_end(toy: PackageRef) -> None:
+    bench = Bench()
+    here, gone = object(), object()
+    bench.submit(request(toy, "a", 1, steps=9), gone)
+    bench.submit(request(toy, "b", 1, steps=9), here)
+    bench.steps(2)
+    bench.batcher.forget(gone)
+    assert list(bench.batcher.requests) == ["b"]
+
+
+@pytest.mark.parametrize("trouble", ["start", "step"])
+def test_a_request_that_fails_leaves_its_neighbours_alone(toy: PackageRef, trouble: str) -> None:
+    good = [request(toy, f"good-{i}", 2, seed=i, steps=9) for i in range(2)]
+    bench = Bench()
+    bench.submit(good[0])
+    bench.submit(request(toy, "bad", 2, steps=9, trouble=trouble))
+    bench.submit(good[1])
+    bench.run()
+    last = bench.told["bad"][-1]
+    assert isinstance(last, Failed)
+    assert "RuntimeError: a toy that" in last.message
+    for spec in good:
+        assert_equals_solo(bench.told[spec.id], solo(toy, spec))
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    import kartina_toy
+
+    whole = kartina_toy.Toy.velocity
+
+    def tight(self: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, x, y)
+
+    spec = request(toy, "r", 10, steps=4)
+    alone = solo(toy, spec)
+    monkeypatch.setattr(kartina_toy.Toy, "velocity", tight)
+    bench = Bench(batch=8)
+    bench.submit(spec)
+    bench.run()
+    assert_equals_solo(bench.told["r"], alone)
+
+
+def test_errors_have_the_code_of_their_kind(toy: PackageRef, tmp_path: Path) -> None:
+    bench = Bench()
+    asked = {
+        "config": request(toy, "a", 1, stepps=3),
+        "not_found": request(toy, "b", 1, label=99),
+        "integrity": request(toy, "c", 1).model_copy(update={"hash": "f" * 64}),
+    }
+    gone = request(toy, "d", 1).model_copy(update={"hash": "e" * 64, "model": str(tmp_path / "nowhere")})
+    for spec in (*asked.values(), gone):
+        bench.submit(spec)
+    while bench.batcher.requests:
+        bench.batcher.step()
+    found = {id: events[-1] for id, events in bench.told.items()}
+    for code, spec in asked.items():
+        last = found[spec.id]
+        assert isinstance(last, Failed)
+        assert last.code == code
+    assert isinstance(last := found["d"], Failed)
+    assert last.code == "not_found"
+
+
+def test_models_leave_memory_least_recently_used_first_but_never_in_use(toy: PackageRef, tmp_path: Path) -> None:
+    others = [toy_package(tmp_path / "models", name, seed=i) for i, name in enumerate(("one", "two"), 1)]
+    specs = [request(ref, ref.name, 1, steps=3) for ref in (toy, *others)]
+    bench = Bench(models=2)
+    for spec in specs:
+        bench.submit(spec)
+    bench.run()  # all three at once: more than fit, each still in use
+    for ref, spec in zip((toy, *others), specs, strict=True):
+        assert_equals_solo(bench.told[spec.id], solo(ref, spec))
+    bench.submit(request(toy, "again", 1))
+    bench.run()
+    bench.batcher.step()
+    assert len(bench.models.hashes) == 2
+    assert bench.models.hashes[-1] == specs[0].hash
+    assert bench.models.bytes < 100_000
+
+
+def test_previews_are_for_who_asks(toy: PackageRef) -> None:
+    bench = Bench()
+    bench.submit(request(toy, "plain", 1, steps=9))
+    bench.submit(request(toy, "watched", 2, steps=9))
+    bench.batcher.watch("watched", True)
+    bench.run()
+    assert not [event for event in bench.told["plain"] if isinstance(event, Preview)]
+    shown = [event for event in bench.told["watched"] if isinstance(event, Preview)]
+    assert [[index for index, _ in event.images] for event in shown] == [[0, 1]]  # nine steps are quick: one only
+
+
+def test_solo_is_what_it_says(toy: PackageRef) -> None:
+    """The yardstick itself: neighbours in one call change nothing either."""
+    from kartina.models.model import load
+
+    together = load(toy).sample([0, 1], 4, seed=3, steps=5).images
+    alone = solo(toy, request(toy, "r", 4, seed=3, steps=5))  # labels 0, 1, 2, 0
+    assert np.abs(together[0].astype(int) - alone[0].astype(int)).max() <= 1
+    assert np.abs(together[2].astype(int) - alone[2].astype(int)).max() > 1  # another class: another image

@@ -1,0 +1,196 @@
+"""The worker through its socket: sharing, promptness, recipes, and death."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from kartina.errors import QueueFullError
+from kartina.models import png
+from kartina.models.package import PackageRef
+from kartina.serving.client import LocalEngine
+from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, Progress, Started
+from tests.engine import Background, collect, outputs, request, solo
+from tests.serving.images import assert_equals_solo
+
+
+def test_rows_with_different_steps_solvers_guidance_one_joining_late_equal_their_solo_runs(
+    toy: PackageRef, worker: Background
+) -> None:
+    asked = [
+        request(toy, "euler", 3, seed=1, steps=5, guidance=1.0, delay=0.05),
+        request(toy, "heun", 2, seed=50, steps=9, guidance=3.0, solver="heun", delay=0.05),
+        request(toy, "late", 4, seed=90, steps=20, guidance=2.0, solver="heun"),
+    ]
+
+    async def run() -> tuple[list[list[Event]], Any]:
+        async with worker.engine() as local:
+            streams = [asyncio.create_task(collect(local.submit(spec))) for spec in asked[:2]]
+            while (await local.stats()).batches < 3:
+                await asyncio.sleep(0.005)
+            streams.append(asyncio.create_task(collect(local.submit(asked[2]))))
+            return list(await asyncio.gather(*streams)), await local.stats()
+
+    found, stats = asyncio.run(run())
+    for spec, events in zip(asked, found, strict=True):
+        assert isinstance(events[0], Started)
+        assert isinstance(events[-1], Finished)
+        assert_equals_solo(events, solo(toy, spec))
+    # Euler 5, Heun 9 (18 evaluations), and Heun 20 (40) that joins after 3 or 4: shared, not one after the other (63).
+    assert 43 <= stats.batches <= 55
+    assert stats.outputs == 9
+
+
+def test_every_png_carries_its_recipe(toy: PackageRef, worker: Background) -> None:
+    async def run() -> list[Event]:
+        async with worker.engine() as local:
+            return await collect(local.submit(request(toy, "r", 2, seed=7, steps=3)))
+
+    made = outputs(asyncio.run(run()))
+    recipe = png.read_recipe(made[1].png)
+    assert recipe is not None
+    assert {k: recipe[k] for k in ("model", "label", "seed", "task")} == {
+        "model": "toy@1", "label": "dog", "seed": 8, "task": "generate"
+    }  # fmt: skip
+    assert recipe["controls"]["steps"] == 3
+    assert Image.open(io.BytesIO(made[1].png)).text["synthetic"] == "true"  # type: ignore[attr-defined]
+
+
+def test_cancel_takes_effect_at_a_step(toy: PackageRef, worker: Background) -> None:
+    async def run() -> None:
+        async with worker.engine() as local:
+            doomed = local.submit(request(toy, "doomed", 2, steps=1000, delay=0.02))
+            kept_spec = request(toy, "kept", 2, seed=9, steps=20, delay=0.02)
+            kept = asyncio.create_task(collect(local.submit(kept_spec)))
+            assert isinstance(await anext(doomed), Started)
+            local.cancel("doomed")
+            start = time.monotonic()
+            assert isinstance([event async for event in doomed][-1], Canceled)
+            assert time.monotonic() - start < 1
+            assert_equals_solo(await kept, solo(toy, kept_spec))
+
+    asyncio.run(run())
+
+
+def test_progress_and_previews_are_rare(toy: PackageRef, worker: Background) -> None:
+    async def run() -> tuple[list[Event], float]:
+        async with worker.engine() as local:
+            start = time.monotonic()
+            events = local.submit(request(toy, "watched", 2, steps=100, delay=0.015))
+            local.watch("watched", True)
+            return await collect(events), time.monotonic() - start
+
+    watched, took = asyncio.run(run())
+    previews = [event for event in watched if isinstance(event, Preview)]
+    assert 1 <= len(previews) <= 2 * took + 1
+    assert Image.open(io.BytesIO(previews[0].images[0][1])).size == (8, 8)
+    progress = [event for event in watched if isinstance(event, Progress)]
+    assert 2 <= len(progress) <= 4 * took + 2
+    assert [event.step for event in progress] == sorted(event.step for event in progress)
+    assert (progress[-1].step, progress[-1].steps) == (200, 200)
+
+
+def test_a_full_queue_refuses_at_once(toy: PackageRef, worker: Background) -> None:
+    async def run() -> None:
+        async with worker.engine(capacity=10) as local:
+            first = asyncio.create_task(collect(local.submit(request(toy, "a", 8, steps=20))))
+            with pytest.raises(QueueFullError, match="room for 10"):
+                local.submit(request(toy, "b", 3))
+            again = local.submit(request(toy, "c", 3), accepted=True)
+            await first
+            assert isinstance((await collect(again))[-1], Finished)
+
+    asyncio.run(run())
+
+
+def test_without_a_worker_requests_fail_after_a_while(toy: PackageRef, tmp_path: Path) -> None:
+    async def run() -> None:
+        local = LocalEngine(tmp_path / "nobody.sock", patience=0.2)
+        last = (await collect(local.submit(request(toy, "a", 1))))[-1]
+        assert isinstance(last, Failed)
+        assert last.code == "unavailable"
+        await local.close()
+
+    asyncio.run(run())
+
+
+def test_a_message_that_cannot_be_read_ends_its_connection_only(toy: PackageRef, worker: Background) -> None:
+    async def run() -> None:
+        async with worker.engine() as local:
+            await local.stats()
+            for garbage in (b"\0\0\0\5hello", b"\xff\xff\xff\xff", b"\0\0\0\1\x80", b"\0\0\0\x20short"):
+                reader, writer = await asyncio.open_unix_connection(worker.supervisor.socket)
+                writer.write(garbage)
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            assert isinstance((await collect(local.submit(request(toy, "fine", 1))))[-1], Finished)
+
+    asyncio.run(run())
+
+
+def test_a_killed_worker_is_started_again_and_its_requests_complete(toy: PackageRef, worker: Background) -> None:
+    short = request(toy, "short", 2, seed=3, steps=5)
+    long = request(toy, "long", 4, seed=30, steps=40, delay=0.02)
+    starts = worker.supervisor.starts
+
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with worker.engine() as local:
+            other = asyncio.create_task(collect(local.submit(short)))
+            events: list[Event] = []
+            killed = False
+            async for event in local.submit(long):
+                events.append(event)
+                if isinstance(event, Progress) and not killed and worker.supervisor.pid is not None:
+                    os.kill(worker.supervisor.pid, signal.SIGKILL)
+                    killed = True
+            return events, await other
+
+    events, other = asyncio.run(run())
+    assert worker.supervisor.starts == starts + 1
+    assert isinstance(events[-1], Finished)
+    assert_equals_solo(events, solo(toy, long))
+    assert_equals_solo(other, solo(toy, short))
+
+
+def test_a_request_that_kills_its_worker_fails_and_the_service_goes_on(toy: PackageRef, worker: Background) -> None:
+    async def run() -> None:
+        async with worker.engine() as local:
+            last = (await collect(local.submit(request(toy, "poison", 1, trouble="exit"))))[-1]
+            assert isinstance(last, Failed)
+            assert last.code == "unavailable"
+            assert isinstance((await collect(local.submit(request(toy, "fine", 1))))[-1], Finished)
+
+    asyncio.run(run())
+
+
+def test_the_worker_ends_with_whoever_started_it() -> None:
+    script = (
+        "import asyncio, os\n"
+        "from kartina.serving.supervisor import Supervisor\n"
+        "async def main():\n"
+        "    s = Supervisor(['--device', 'cpu']); await s.start()\n"
+        "    await asyncio.sleep(0.5); print(s.pid, flush=True); os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    pid = int(found.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_client_needs_no_torch() -> None:
+    script = "import sys, kartina.serving.client, kartina.serving.supervisor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
