@@ -387,6 +387,15 @@ def hostile_names() -> list[str]:
     return [n for n in names if n != "..safetensors"][:200]
 
 
+def test_a_card_has_a_cards_shape(saved: package.PackageRef) -> None:
+    for card in ("[]", '{"metrics": 3}', '{"metrics": {"fd": {"value": "x"}}}', '{"per_class": [{}]}', "[" * 9000, "{"):
+        (saved.path / "card.json").write_text(card)
+        with pytest.raises(IntegrityError, match=r"card\.json"):
+            package.read_card(saved.path)
+    with pytest.raises(NotFoundError):
+        package.find("x" * 5000)
+
+
 def test_file_names_stay_inside(saved: package.PackageRef) -> None:
     part = package.read_manifest(saved.path).parts["generator"].model_dump()
     names = hostile_names()

@@ -74,9 +74,9 @@ def show_numbers(title: str, found: Mapping[str, Any]) -> None:
     rows = [
         (
             NAMES.get(key, key),
-            _number(v["value"]),
-            _interval(v["interval"]),
-            _number(v["floor"]),
+            _number(v.get("value")),
+            _interval(v.get("interval")),
+            _number(v.get("floor")),
             _number(control.get(key)),
         )
         for key, v in found["metrics"].items()
@@ -85,18 +85,21 @@ def show_numbers(title: str, found: Mapping[str, Any]) -> None:
     if not rows:
         out.print("No numbers: this model was not evaluated.", highlight=False)
         return
-    same = next(iter(found["metrics"].values()))["identity"]
+    identity = next(iter(found["metrics"].values())).get("identity", {})
+    short = {k: v[:12] if isinstance(v, str) else v for k, v in identity.items() if k != "metric"}
     out.print(
-        f"n = {same['n']:,} generated a seed, m = {same['m']:,} real ({same['split']}), seeds {same['seeds']}, "
-        f"{same['extractor']} classifier {same['extractor_hash'][:12]}, data {same['data'][:12]}, "
-        f"resizer {same['resizer']}, protocol {same['protocol']}",
-        highlight=False, soft_wrap=True, style="dim",
-    )  # fmt: skip
+        ", ".join(f"{k} {v}" for k, v in short.items()), highlight=False, soft_wrap=True, style="dim", markup=False
+    )
     classes = [
-        (r["class"], _number(r["agreement"]), _number(r["coverage"]) if r["coverage"] is not None else r.get("reason"),
-         _number(r["diversity"]), f"{r['train']:,}")
-        for r in found["per_class"]
-    ]  # fmt: skip
+        (
+            row["class"],
+            _number(row.get("agreement")),
+            row.get("reason") or _number(row.get("coverage")),
+            _number(row.get("diversity")),
+            row.get("train"),
+        )
+        for row in found["per_class"]
+    ]
     table("Per class, worst first", ["class", ">agreement", ">coverage", ">diversity", ">train images"], classes)
 
 

@@ -12,7 +12,7 @@ from kartina.data.imageset import ImageSet, Split, open_set
 from kartina.errors import DataError
 from kartina.generators.base import generate
 from kartina.handlers.load import load_any
-from kartina.metrics.evaluate import Generate, first_numbers
+from kartina.metrics.evaluate import TRAINING_SHARE, Generate, first_numbers
 from kartina.models.model import Model
 
 Progress = Callable[[float, str], None]
@@ -58,16 +58,24 @@ def evaluate_model(
             f"{_kind(data.spec.shape, data.spec.classes)}; expected the same. Evaluate on the data it was trained on, "
             "imported alike."
         )
-    return first_numbers(generator(model, batch, progress), data, seeds, split, samples, progress)
+
+    def made(seed: int, done: int, n: int) -> None:
+        if progress is not None:
+            share = (list(seeds).index(seed) + done / n) / len(seeds)
+            what = f"generating, seed {seed}: {done:,} of {n:,}"
+            progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * min(share, 1.0), what)
+
+    return first_numbers(generator(model, batch, made), data, seeds, split, samples, progress)
 
 
-def generator(model: Model, batch: int = 64, progress: Progress | None = None) -> Generate:
-    """A model as metrics see it: labels N and a generation seed in, uint8 N,C,H,W out."""
+def generator(model: Model, batch: int = 64, made: Callable[[int, int, int], None] | None = None) -> Generate:
+    """A model as metrics see it: labels N and a generation seed in, uint8 N,C,H,W out. `made` gets (seed, made, N)."""
     settings = model.controls()
 
     def make(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
         rows = model.rows(labels.tolist(), len(labels), seed * STRIDE, settings)
-        images: NDArray[np.uint8] = generate(model.family, rows, batch).images.numpy()
+        report = None if made is None else lambda done: made(seed, done, len(labels))
+        images: NDArray[np.uint8] = generate(model.family, rows, batch, report).images.numpy()
         return images
 
     return make

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from kartina.config import FORMAT, Frozen, ImageSpec, explain, home
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
@@ -105,6 +105,37 @@ class Manifest(Frozen):
         return self.model_dump(mode="json", by_alias=True)
 
 
+class Number(BaseModel):
+    """One metric in a card; keys beyond these are kept and not looked at."""
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    floor: float | None = None
+    identity: dict[str, Any] = Field(default_factory=dict)
+
+
+class ClassRow(BaseModel):
+    """One class in a card."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    class_: str = Field(alias="class")
+    agreement: float | None = None
+    coverage: float | None = None
+    diversity: float | None = None
+    train: int | None = None
+
+
+class Card(BaseModel):
+    """The shape of card.json, as far as anything relies on it."""
+
+    licence: str | None = None
+    about: str = ""
+    metrics: dict[str, Number] = Field(default_factory=dict)
+    per_class: list[ClassRow] = Field(default_factory=list)
+    control: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+
+
 class PackageRef(Frozen):
     """A package found on disk."""
 
@@ -162,7 +193,7 @@ def find(ref: str, paths: bool = True) -> PackageRef:
             raise NotFoundError(f"Found {len(hits)} models whose hash starts with {ref}; give more of its digits.")
         for package in hits.values():
             return package
-    if paths and (Path(ref) / "model.json").is_file():
+    if paths and _is_package(Path(ref)):
         path = Path(ref).absolute()
         manifest = read_manifest(path)
         return PackageRef(name=manifest.name, version=manifest.version, path=path, bundled=False)
@@ -211,6 +242,13 @@ def remove(ref: str) -> PackageRef:
     return package
 
 
+def _is_package(path: Path) -> bool:
+    try:
+        return (path / "model.json").is_file()
+    except OSError:  # a name too long to be one
+        return False
+
+
 def _is_version(text: str) -> bool:
     return re.fullmatch(r"[1-9][0-9]{0,8}", text) is not None
 
@@ -241,8 +279,15 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """card.json of the package in `path`. Raises IntegrityError where it is missing or not JSON."""
-    return read_json(path, "card.json")
+    """card.json of the package in `path`. Raises IntegrityError where it is missing or has not a card's shape."""
+    found = read_json(path, "card.json")
+    try:
+        Card.model_validate(found)
+    except ValidationError as error:
+        raise IntegrityError(
+            f"Found a card.json in {path} that is not a model's card: {explain(error)}. Get the package again."
+        ) from None
+    return found
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
@@ -334,7 +379,10 @@ def read_part(path: Path, part: Part) -> tuple[Tensors, bytes]:
             raise IntegrityError(
                 f"Found {tensors.parameters:,} parameters in {where}; model.json says {part.parameters:,}."
             )
-        content = length.to_bytes(8, "little") + header + file.read(size - 8 - length)
+        file.seek(0)
+        content: bytes = file.read(size)
+    if content[8 : 8 + length] != header or len(content) != size:
+        raise IntegrityError(f"Found {where} changing while it was read. Try again.")
     if hashlib.sha256(content).hexdigest() != part.sha256:
         raise IntegrityError(f"Found {where} changed: its sha256 is not the one in model.json. Get the package again.")
     return tensors, content
