@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from kartina import registry
+from kartina import logs, registry
 from kartina.config import ImageSpec
 from kartina.generators.base import build
 from kartina.models import package, png
@@ -24,6 +24,7 @@ from kartina.serving.client import LocalEngine
 from kartina.serving.protocol import Event, Output, RequestSpec, RowSpec
 from kartina.serving.supervisor import Supervisor
 
+logs.configure()  # tracebacks as plain JSON: the pretty ones take seconds
 TOYS = Path(__file__).parent / "toys"
 SPEC = ImageSpec(height=8, width=8, channels=1, classes=("cat", "dog", "кот"))
 PROVENANCE = Provenance(
@@ -46,6 +47,8 @@ def toys() -> Iterator[None]:
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(TOYS)
     os.environ["OMP_NUM_THREADS"] = "1"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     sys.path.insert(0, str(TOYS))
     import kartina_toy
 
@@ -53,6 +56,7 @@ def toys() -> Iterator[None]:
         registry.register("toy")(kartina_toy.Toy)
     yield
     registry.unregister("toy")
+    torch.set_num_threads(threads)
     sys.path.remove(str(TOYS))
     del os.environ["PYTHONPATH"], os.environ["OMP_NUM_THREADS"]
     if path is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kartina.models.package import PackageRef
-from kartina.serving.batching import Batcher
+from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
 from kartina.serving.residency import Residency
 from tests.engine import request, solo, toy_package
@@ -74,7 +74,7 @@ def test_a_late_request_gets_its_share_and_parked_rows_go_on_where_they_were(toy
     bench.submit(small)
     bench.steps(1)
     assert bench.running() == {"large": 5, "small": 3}
-    bench.steps(4)
+    bench.steps(4)  # and never back before it is done
     assert isinstance(bench.told["small"][-1], Finished)
     bench.run()
     assert_equals_solo(bench.told["large"], solo(toy, large))
@@ -90,6 +90,15 @@ def test_clients_share_alike_however_many_requests_they_have(toy: PackageRef) ->
     bench.steps(1)
     assert bench.running()["modest"] == 4
     assert sum(bench.running().values()) == 8
+
+
+def test_shares() -> None:
+    assert shares([("a", 100)], 8) == [8]
+    assert shares([("a", 2), ("a", 100)], 8) == [2, 6]
+    assert shares([("a", 100), ("a", 100), ("b", 100)], 8) == [2, 2, 4]
+    assert shares([("a", 100), ("b", 1), ("b", 0)], 8) == [7, 1, 0]
+    assert shares([("a", 1)] * 10, 8) == [1] * 8 + [0] * 2
+    assert shares([], 8) == []
 
 
 def test_rows_with_equal_and_unequal_steps_share_every_evaluation(toy: PackageRef) -> None:
@@ -203,7 +212,8 @@ def test_previews_are_for_who_asks(toy: PackageRef) -> None:
     bench.run()
     assert not [event for event in bench.told["plain"] if isinstance(event, Preview)]
     shown = [event for event in bench.told["watched"] if isinstance(event, Preview)]
-    assert [[index for index, _ in event.images] for event in shown] == [[0, 1]]  # nine steps are quick: one only
+    assert shown
+    assert all([index for index, _ in event.images] == [0, 1] for event in shown)
 
 
 def test_solo_is_what_it_says(toy: PackageRef) -> None:

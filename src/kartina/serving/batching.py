@@ -9,8 +9,9 @@ leave as they are and go on later.
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,10 +68,6 @@ class Request:
     told: float = 0.0  # when progress was last told
     shown: float = 0.0  # when previews were
 
-    @property
-    def open(self) -> bool:
-        return bool(self.waiting or self.parked)
-
 
 @dataclass(eq=False)
 class Slot:
@@ -89,6 +86,7 @@ class Group:
     slots: list[Slot] = field(default_factory=list)
     state: State | None = None
     cap: int = BATCH
+    changed: bool = True  # requests came or rows left: shares are dealt again
 
 
 class Batcher:
@@ -160,6 +158,8 @@ class Batcher:
                 request.recipe = model.recipe(request.controls, spec.task)
                 request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
                 request.model = model
+                if request.key in self.groups:
+                    self.groups[request.key].changed = True
             except Exception as error:  # a model from outside may raise anything: its request fails, the others go on
                 self._fail(request, error)
         self.models.trim({r.spec.hash for r in self.requests.values()})
@@ -171,22 +171,29 @@ class Batcher:
                 self._turns.append(request.key)
 
     def _admit(self, key: Any, group: Group) -> None:
-        """Fill the batch with rows whose turn it is, after making room for requests that have less than their share."""
-        asking = [r for r in self.requests.values() if r.key == key]
-        if not any(r.open for r in asking):
+        """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
+        if not group.changed:
             return
-        self._make_room(group, asking)
+        group.changed = False
+        asking = [r for r in self.requests.values() if r.key == key]
+        share = shares([(r.client, r.running + len(r.waiting) + len(r.parked)) for r in asking], group.cap)
+        over = {r: r.running - n for r, n in zip(asking, share, strict=True)}
+        parked: list[int] = []
+        for i in reversed(range(len(group.slots))):
+            if over[group.slots[i].request] > 0:
+                over[group.slots[i].request] -= 1
+                parked.append(i)
+        self._park(group, parked)
+
         back: list[Slot] = []
         fresh: list[Slot] = []
-        while len(group.slots) + len(back) + len(fresh) < group.cap:
-            request = _next(asking)
-            if request is None:
-                break
-            request.running += 1
-            if request.parked:
-                back.append(request.parked.popleft())
-            else:
-                fresh.append(Slot(request, request.waiting.popleft()))
+        for request, n in zip(asking, share, strict=True):
+            while request.running < n:
+                request.running += 1
+                if request.parked:
+                    back.append(request.parked.popleft())
+                else:
+                    fresh.append(Slot(request, request.waiting.popleft()))
         if back:
             states = [slot.state for slot in back if slot.state is not None]
             group.state = State.cat([group.state, *states] if group.state is not None else states)
@@ -195,23 +202,6 @@ class Batcher:
                 slot.state = None
         if fresh:
             self._start(group, fresh)
-
-    def _make_room(self, group: Group, asking: Sequence[Request]) -> None:
-        """Where the batch is full, park rows of requests over their share for those under it: clients have equal
-        shares of the cap, and a client's requests have equal shares of its own."""
-        clients = Counter(r.client for r in asking)
-        share = {r: max(1, group.cap // len(clients) // clients[r.client]) for r in asking}
-        wanted = sum(max(0, min(len(r.waiting) + len(r.parked), share[r] - r.running)) for r in asking)
-        over = {r: r.running - share[r] for r in asking}
-        parked: list[int] = []
-        for i in reversed(range(len(group.slots))):
-            if len(group.slots) - len(parked) + wanted <= group.cap:
-                break
-            request = group.slots[i].request
-            if over[request] > 0:
-                over[request] -= 1
-                parked.append(i)
-        self._park(group, parked)
 
     def _park(self, group: Group, rows: Sequence[int]) -> None:
         """Take rows (the last first) out of the batch, to go on later from where they are."""
@@ -290,6 +280,7 @@ class Batcher:
             request = next(iter(running), None) or next(r for r in self.requests.values() if r.key == key)
             return self._fail(request, error)
         group.cap //= 2
+        group.changed = True
         self._park(group, list(reversed(range(group.cap, len(group.slots)))))
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -361,6 +352,7 @@ class Batcher:
 
     def _keep(self, group: Group, rows: list[int]) -> None:
         """Only these rows stay in the batch."""
+        group.changed = True
         group.slots = [group.slots[i] for i in rows]
         group.state = group.state.take(torch.tensor(rows)) if rows and group.state is not None else None
 
@@ -378,6 +370,8 @@ class Batcher:
         if self.requests.pop(request.spec.id, None) is None:
             return
         group = self.groups.get(request.key)
+        if group is not None:
+            group.changed = True
         if group is not None and any(slot.request is request for slot in group.slots):
             self._keep(group, [i for i, slot in enumerate(group.slots) if slot.request is not request])
         request.waiting.clear()
@@ -390,12 +384,28 @@ def _owners(slots: Sequence[Slot]) -> list[Request]:
     return list(dict.fromkeys(slot.request for slot in slots))
 
 
-def _next(asking: Sequence[Request]) -> Request | None:
-    """Whose turn it is: of the client with the fewest rows running the request with the fewest, the oldest first."""
-    rows: Counter[tuple[Any, str]] = Counter()
-    for request in asking:
-        rows[request.client] += request.running
-    return min((r for r in asking if r.open), key=lambda r: (rows[r.client], r.running), default=None)
+def shares(asking: Sequence[tuple[Any, int]], cap: int) -> list[int]:
+    """How many rows of a batch of `cap` each request gets, given its (client, rows that it wants).
+
+    Rows are dealt one by one: to the client that has fewest, of its requests to the one that has fewest, the oldest
+    first (requests come in order of age). Nobody gets more than it wants, and nothing is left while somebody wants.
+    """
+    got = [0] * len(asking)
+    hands: dict[Any, list[tuple[int, int]]] = {}  # client -> its requests as a heap of (rows, age)
+    for age, (client, wants) in enumerate(asking):
+        if wants:
+            hands.setdefault(client, []).append((0, age))
+    clients = [(0, order, client) for order, client in enumerate(hands)]
+    while cap and clients:
+        rows, order, client = heapq.heappop(clients)
+        _, age = heapq.heappop(hands[client])
+        got[age] += 1
+        cap -= 1
+        if got[age] < asking[age][1]:
+            heapq.heappush(hands[client], (got[age], age))
+        if hands[client]:
+            heapq.heappush(clients, (rows + 1, order, client))
+    return got
 
 
 def _row(model: Model, request: Request, row: RowSpec) -> Row:
