@@ -19,6 +19,7 @@ from kartina.errors import ConflictError
 NAME = "digits"
 SIZE = 32
 IMAGES = 1797
+SPLITS = {"train": 1439, "val": 179, "test": 179}
 
 
 def import_digits() -> ImageSet:
@@ -26,7 +27,7 @@ def import_digits() -> ImageSet:
     made = (imageset.folder(NAME) / "data.json").is_file()
     if made:
         return imageset.open_set(NAME)
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     found: Any = load_digits()
     pixels = (np.rint(found.images) * 255 // 16).astype(np.uint8)

@@ -83,7 +83,12 @@ def record(name: str) -> dict[str, Any]:
     path = folder(name) / "data.json"
     if not path.is_file():
         raise NotFoundError.named("data set", name, names(), "Import one: kartina data import PATH --name NAME.")
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise IntegrityError(
+            f"Found {name}/data.json that cannot be read ({error}); import the data again with --replace."
+        ) from None
     return found
 
 
@@ -101,7 +106,12 @@ def open_set(name: str) -> ImageSet:
 
     def array(file: str) -> Any:
         path = where / file
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        except (ValueError, EOFError) as error:
+            raise IntegrityError(
+                f"Found {name}/{file} that cannot be read ({error}); import the data again with --replace."
+            ) from None
 
     found = ImageSet(
         name=name,

@@ -102,7 +102,7 @@ def import_source(
             f"channels auto, 1 or 3, flip auto, on or off."
         )
     _check_classes(source)
-    workers = (pool.default_workers() if workers is None else workers) if len(source) > _SMALL else 1
+    workers = workers_for(source, workers)
 
     # Plan: every image's row, split after split.
     given = source.given
@@ -119,7 +119,7 @@ def import_source(
     with _folder_for(name, replace) as folder, disk_errors(f"import {name!r}"):
         total = len(source) * (2 if source.paired else 1)
         _check_room(folder, total * size * size * 3)
-        done = _Counter(total, progress)
+        done = Counting(total, progress)
 
         # Pack.
         bad = _pack(source, source.index, row, folder / "images.npy", deep, plan, done)
@@ -194,6 +194,11 @@ def check_name(name: str, replace: bool = False) -> None:
         raise ConflictError("Found the name 'digits', which is the embedded data set's; expected another one.")
     if not replace and imageset.folder(name).exists():
         raise ConflictError(f"Found a data set called {name!r} already; choose another name, or pass --replace.")
+
+
+def workers_for(source: Source, asked: int | None) -> int:
+    """How many processes decode: as many as asked for or as there are cores; 1, inline, for a few images."""
+    return 1 if len(source) <= _SMALL else pool.default_workers() if asked is None else asked
 
 
 def flips(classes: Sequence[str]) -> bool:
@@ -285,7 +290,9 @@ def _check_room(folder: Path, need: int) -> None:
 # -- pack --------------------------------------------------------------------------------------------------------------
 
 
-class _Counter:
+class Counting:
+    """Counts images that are done, and tells whoever wants to know."""
+
     def __init__(self, total: int, progress: Progress | None):
         self.done, self.total, self.progress = 0, total, progress
 
@@ -302,7 +309,7 @@ def _pack(
     out: Path,
     channels: int,
     plan: _Plan,
-    done: _Counter,
+    done: Counting,
 ) -> dict[int, str]:
     """Decode the files at `index` into the rows of a new npy file. Returns image -> why it cannot be used."""
     skip = _new_npy(out, (len(index), channels, plan.size, plan.size))
@@ -400,7 +407,13 @@ def _folder_for(name: str, replace: bool) -> Iterator[Path]:
     """A hidden folder that becomes KARTINA_HOME/data/NAME when the block ends well, and is gone when it does not."""
     target = imageset.folder(name)
     with disk_errors(f"import {name!r}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StorageError(
+                f"Found a file where the folder {target.parent} should be; expected a folder. Move it away, or point "
+                f"KARTINA_HOME elsewhere."
+            ) from None
         tidy(target.parent)
         folder = target.parent / f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()

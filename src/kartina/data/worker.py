@@ -28,6 +28,8 @@ Item = bytes | Path | NDArray[np.uint8]
 
 MODES = ("?", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I", "CMYK", "YCbCr", "La", "RGBa")
 
+MARGIN = 6  # of 255: below it the noise of compression would decide a bit, as on plain backgrounds
+
 LOOK = np.dtype([
     ("ok", "?"), ("width", "<u4"), ("height", "<u4"), ("mode", "u1"), ("grey", "?"),
     ("digest", "<u8", (2,)),  # of size and pixels
@@ -85,8 +87,8 @@ def _describe(image: Image.Image, record: NDArray[Any]) -> None:
     luma = image.convert("L")
     pixels = np.asarray(luma if grey else image)
     digest = hashlib.blake2b(f"{image.width}x{image.height}/".encode() + pixels.tobytes(), digest_size=16).digest()
-    small = np.asarray(luma.resize((9, 8), Image.Resampling.BOX))
-    bits = np.packbits(small[:, :-1] > small[:, 1:])  # dHash: is each cell brighter than its right neighbour?
+    small = np.asarray(luma.resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
+    bits = np.packbits(small[:, :-1] > small[:, 1:] + MARGIN)  # dHash: is a cell brighter than its right neighbour?
     mode = image.info["file_mode"]
     record["ok"], record["grey"] = True, grey
     record["width"], record["height"] = image.info["file_size"]
