@@ -1,11 +1,9 @@
 /** Providers around the one page; a lost session leads back to the door. */
 import { MantineProvider } from "@mantine/core";
 import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { useTranslation } from "react-i18next";
 import { SessionGate } from "@/features/session/components/SessionGate";
 import { SESSION_KEY } from "@/features/session/key";
 import { problemOf } from "@/lib/problem";
-import styles from "./App.module.css";
 import { Header } from "./Header";
 import { StudioPage } from "./StudioPage";
 import { theme } from "./theme";
@@ -32,13 +30,9 @@ function makeClient(): QueryClient {
 const queries = makeClient();
 
 export function App() {
-  const { t } = useTranslation();
   return (
     <MantineProvider defaultColorScheme="auto" theme={theme}>
       <QueryClientProvider client={queries}>
-        <a className={styles.skip} href="#studio">
-          {t("app.skip")}
-        </a>
         <Header />
         <SessionGate>
           <StudioPage />

@@ -12,6 +12,9 @@ export function Header() {
   const dark = scheme === "dark";
   return (
     <header className={styles.header}>
+      <a className={styles.skip} href="#studio">
+        {t("app.skip")}
+      </a>
       <div className={styles.inner}>
         <a aria-label="Kartina" className={styles.mark} href="/">
           <svg aria-hidden="true" height="22" viewBox="0 0 22 22" width="22">

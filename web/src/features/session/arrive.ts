@@ -11,7 +11,7 @@ export interface Door {
   clean: (address: string) => void;
 }
 
-const isRefusal = (error: unknown) => [400, 401, 403, 404, 422].includes(problemOf(error).status);
+const isRefusal = (error: unknown) => [401, 422].includes(problemOf(error).status);
 
 /**
  * Enter with the token, if there is one, else by the cookie. A used token still enters where its cookie is. The
@@ -31,7 +31,7 @@ export async function arrive(arrival: Arrival, door: Door): Promise<Visit> {
   try {
     return { kind: "in", session: await door.get() };
   } catch (error) {
-    if (problemOf(error).status !== 401 && problemOf(error).status !== 403) throw error;
+    if (problemOf(error).status !== 401) throw error;
     return { kind: "out", refused };
   }
 }

@@ -42,136 +42,140 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
   const title = t("lightbox.title", { number: at + 1, count: job.outputs.length });
   const others = (model?.classes ?? []).filter((name) => name !== output?.label).slice(0, MOST_OTHERS);
   return (
-    <Modal
-      aria-label={title}
+    <Modal.Root
       centered={!narrow}
-      classNames={{ content: styles.content ?? "", body: styles.body ?? "" }}
       fullScreen={narrow}
       onClose={onClose}
-      onKeyDown={(event) => {
-        if (event.key === "ArrowLeft") step(-1);
-        if (event.key === "ArrowRight") step(1);
-      }}
       opened={output !== undefined}
-      overlayProps={{ backgroundOpacity: 0.6 }}
       padding={0}
       radius="lg"
       size="auto"
-      withCloseButton={false}
     >
-      {output && big && (
-        <div className={styles.box}>
-          <div className={styles.stage}>
-            <Picture
-              alt={t("wall.picture", { label: output.label ?? t("wall.unlabelled"), seed: output.seed })}
-              crisp={big.crisp}
-              eager
-              height={Math.round((big.width * output.height) / output.width)}
-              src={output.url}
-              width={big.width}
-            />
-          </div>
-          <div className={styles.side}>
-            <div className={styles.bar}>
-              <p className={styles.place}>{title}</p>
-              <ActionIcon
-                aria-label={t("lightbox.previous")}
-                disabled={at <= 0}
-                onClick={() => step(-1)}
-                size={36}
-                variant="subtle"
-              >
-                <IconLeft />
-              </ActionIcon>
-              <ActionIcon
-                aria-label={t("lightbox.next")}
-                disabled={at >= job.outputs.length - 1}
-                onClick={() => step(1)}
-                size={36}
-                variant="subtle"
-              >
-                <IconRight />
-              </ActionIcon>
-              <ActionIcon
-                aria-label={t("lightbox.close")}
-                data-autofocus
-                onClick={onClose}
-                size={36}
-                variant="subtle"
-              >
-                <IconClose />
-              </ActionIcon>
-            </div>
-            <h2 className={styles.label}>{output.label ?? t("wall.unlabelled")}</h2>
-            <dl className={styles.recipe}>
-              <div>
-                <dt>{t("lightbox.seed")}</dt>
-                <dd>{output.seed}</dd>
+      <Modal.Overlay backgroundOpacity={0.6} />
+      <Modal.Content
+        aria-label={title}
+        className={styles.content ?? ""}
+        onKeyDown={(event) => {
+          if (event.key === "ArrowLeft") step(-1);
+          if (event.key === "ArrowRight") step(1);
+        }}
+      >
+        <Modal.Body className={styles.body ?? ""}>
+          {output && big && (
+            <div className={styles.box}>
+              <div className={styles.stage}>
+                <Picture
+                  alt={t("wall.picture", { label: output.label ?? t("wall.unlabelled"), seed: output.seed })}
+                  crisp={big.crisp}
+                  eager
+                  height={Math.round((big.width * output.height) / output.width)}
+                  src={output.url}
+                  width={big.width}
+                />
               </div>
-              <div>
-                <dt>{t("lightbox.model")}</dt>
-                <dd>{job.request.model}</dd>
-              </div>
-              <div>
-                <dt>{t("lightbox.size")}</dt>
-                <dd>
-                  {output.width} × {output.height}
-                </dd>
-              </div>
-              {Object.entries(job.request.controls).map(([name, value]) => {
-                const field = fields.find((one) => one.name === name) ?? {
-                  name,
-                  title: name,
-                  description: "",
-                };
-                return (
-                  <div key={name}>
-                    <dt>{controlText(field, i18n.language).title}</dt>
-                    <dd>{told(value, i18n.language)}</dd>
+              <div className={styles.side}>
+                <div className={styles.bar}>
+                  <p className={styles.place}>{title}</p>
+                  <ActionIcon
+                    aria-label={t("lightbox.previous")}
+                    disabled={at <= 0}
+                    onClick={() => step(-1)}
+                    size={36}
+                    variant="subtle"
+                  >
+                    <IconLeft />
+                  </ActionIcon>
+                  <ActionIcon
+                    aria-label={t("lightbox.next")}
+                    disabled={at >= job.outputs.length - 1}
+                    onClick={() => step(1)}
+                    size={36}
+                    variant="subtle"
+                  >
+                    <IconRight />
+                  </ActionIcon>
+                  <ActionIcon
+                    aria-label={t("lightbox.close")}
+                    data-autofocus
+                    onClick={onClose}
+                    size={36}
+                    variant="subtle"
+                  >
+                    <IconClose />
+                  </ActionIcon>
+                </div>
+                <h2 className={styles.label}>{output.label ?? t("wall.unlabelled")}</h2>
+                <dl className={styles.recipe}>
+                  <div>
+                    <dt>{t("lightbox.seed")}</dt>
+                    <dd>{output.seed}</dd>
                   </div>
-                );
-              })}
-            </dl>
-            <div className={styles.actions}>
-              <Button
-                component="a"
-                download={fileName(output.index, output.label, output.seed)}
-                href={output.url}
-                leftSection={<IconDownload size={16} />}
-              >
-                {t("lightbox.download")}
-              </Button>
-              <Button
-                leftSection={<IconLock size={16} />}
-                onClick={() => onKeepSeed(output.seed)}
-                variant="default"
-              >
-                {t("lightbox.keep_seed")}
-              </Button>
-            </div>
-            {model && others.length > 0 && (
-              <section aria-labelledby="same-noise">
-                <h3 className={styles.caption} id="same-noise">
-                  {t("lightbox.same_noise")}
-                </h3>
-                <ul className={styles.others}>
-                  {others.map((name) => {
-                    const example = model.urls.classes[model.classes.indexOf(name)];
+                  <div>
+                    <dt>{t("lightbox.model")}</dt>
+                    <dd>{job.request.model}</dd>
+                  </div>
+                  <div>
+                    <dt>{t("lightbox.size")}</dt>
+                    <dd>
+                      {output.width} × {output.height}
+                    </dd>
+                  </div>
+                  {Object.entries(job.request.controls).map(([name, value]) => {
+                    const field = fields.find((one) => one.name === name) ?? {
+                      name,
+                      title: name,
+                      description: "",
+                    };
                     return (
-                      <li key={name}>
-                        <button onClick={() => onSameNoise(name, output.seed)} title={name} type="button">
-                          {example ? <img alt={name} height={40} src={example} width={40} /> : name}
-                        </button>
-                      </li>
+                      <div key={name}>
+                        <dt>{controlText(field, i18n.language).title}</dt>
+                        <dd>{told(value, i18n.language)}</dd>
+                      </div>
                     );
                   })}
-                </ul>
-              </section>
-            )}
-          </div>
-        </div>
-      )}
-    </Modal>
+                </dl>
+                <div className={styles.actions}>
+                  <Button
+                    component="a"
+                    download={fileName(output.index, output.label, output.seed)}
+                    href={output.url}
+                    leftSection={<IconDownload size={16} />}
+                  >
+                    {t("lightbox.download")}
+                  </Button>
+                  <Button
+                    leftSection={<IconLock size={16} />}
+                    onClick={() => onKeepSeed(output.seed)}
+                    variant="default"
+                  >
+                    {t("lightbox.keep_seed")}
+                  </Button>
+                </div>
+                {model && others.length > 0 && (
+                  <section aria-labelledby="same-noise">
+                    <h3 className={styles.caption} id="same-noise">
+                      {t("lightbox.same_noise")}
+                    </h3>
+                    <ul className={styles.others}>
+                      {others.map((name) => {
+                        const example = model.urls.classes[model.classes.indexOf(name)];
+                        return (
+                          <li key={name}>
+                            <button onClick={() => onSameNoise(name, output.seed)} title={name} type="button">
+                              {example ? <img alt={name} height={40} src={example} width={40} /> : name}
+                            </button>
+                          </li>
+                        );
+                      })}
+                    </ul>
+                  </section>
+                )}
+              </div>
+            </div>
+          )}
+        </Modal.Body>
+      </Modal.Content>
+    </Modal.Root>
   );
 }
 

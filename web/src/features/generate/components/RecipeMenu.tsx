@@ -17,7 +17,7 @@ export function RecipeMenu({ request, fields, onUse }: Props) {
   const { t } = useTranslation();
   const clipboard = useClipboard({ timeout: 1800 });
   return (
-    <Menu position="bottom-end" shadow="md" withinPortal>
+    <Menu position="bottom-end" shadow="md" withInitialFocusPlaceholder={false} withinPortal={false}>
       <Menu.Target>
         <Button
           leftSection={clipboard.copied ? <IconCheck size={16} /> : <IconSliders size={16} />}

@@ -64,13 +64,7 @@ function Entry({ job, labels, current, onOpen }: EntryProps) {
   const shown = job.outputs.slice(0, 4);
   const status = job.status === "succeeded" ? "" : t(`history.status_${job.status}`);
   return (
-    <button
-      aria-current={current || undefined}
-      aria-label={t("history.open", { labels, count: job.request.n, when })}
-      className={styles.entry}
-      onClick={onOpen}
-      type="button"
-    >
+    <button aria-current={current || undefined} className={styles.entry} onClick={onOpen} type="button">
       <span className={styles.collage} data-one={shown.length === 1 || undefined}>
         {shown.map((output) => (
           <img
@@ -84,6 +78,7 @@ function Entry({ job, labels, current, onOpen }: EntryProps) {
           />
         ))}
       </span>
+      <span className="visually-hidden">{t("history.open")} </span>
       <span className={styles.labels}>{labels}</span>
       <span className={styles.facts}>
         {job.request.n} · {when}

@@ -22,13 +22,10 @@ export function MetricButton({ name, metric }: { name: string; metric: Metric })
       withinPortal
     >
       <Popover.Target>
-        <button
-          aria-label={t("quality.explain", { metric: metricName(name), value })}
-          className={styles.button}
-          type="button"
-        >
+        <button className={styles.button} type="button">
           <span className={styles.value}>{value}</span>
           <span className={styles.name}>{metricName(name, true)}</span>
+          <span className="visually-hidden">{t("quality.explain")}</span>
         </button>
       </Popover.Target>
       <Popover.Dropdown aria-label={metricName(name)} className={styles.about} data-autofocus tabIndex={-1}>

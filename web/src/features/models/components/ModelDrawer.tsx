@@ -18,30 +18,23 @@ interface Props {
 export function ModelDrawer({ model, opened, onClose }: Props) {
   const { t } = useTranslation();
   return (
-    <Drawer
-      classNames={{
-        content: styles.content ?? "",
-        header: styles.header ?? "",
-        body: styles.body ?? "",
-        title: styles.title ?? "",
-      }}
-      closeButtonProps={{ "aria-label": t("card.close") }}
-      onClose={onClose}
-      opened={opened && model !== null}
-      overlayProps={{ backgroundOpacity: 0.35 }}
-      position="right"
-      size={680}
-      title={
-        model && (
-          <>
-            {model.name}
-            <span className={styles.version}>@{model.version}</span>
-          </>
-        )
-      }
-    >
-      {model && <Card model={model} />}
-    </Drawer>
+    <Drawer.Root onClose={onClose} opened={opened && model !== null} position="right" size={680}>
+      <Drawer.Overlay backgroundOpacity={0.35} />
+      <Drawer.Content aria-label={model?.name} className={styles.content ?? ""}>
+        {model && (
+          <Drawer.Body className={styles.body ?? ""}>
+            <div className={styles.header}>
+              <h2 className={styles.title}>
+                {model.name}
+                <span className={styles.version}>@{model.version}</span>
+              </h2>
+              <Drawer.CloseButton aria-label={t("card.close")} size={36} />
+            </div>
+            <Card model={model} />
+          </Drawer.Body>
+        )}
+      </Drawer.Content>
+    </Drawer.Root>
   );
 }
 
