@@ -260,8 +260,8 @@ def _advice(source: Source, report: Report) -> list[str]:
         out.append(f"{large} has {some[large]:,} images, {report.imbalance:g} times as many as {small}: train with "
                    f"--set labels=tempered or --set labels=balanced so that rare classes are learnt.")  # fmt: skip
     if counts.get("tiny_class"):
-        out.append(f"Some classes have fewer than {TINY} training images ({counts['tiny_class']}): add images, or merge or "
-                   f"leave out these classes.")  # fmt: skip
+        out.append(f"Some classes have fewer than {TINY} training images ({counts['tiny_class']}): add images, "
+                   f"or merge or leave out these classes.")  # fmt: skip
     leaks = sum(n for kind, n in counts.items() if "duplicate_across_splits" in kind)
     if leaks:
         out.append(f"Duplicates reach across splits ({leaks} times): numbers measured on val or test would flatter "
@@ -270,9 +270,7 @@ def _advice(source: Source, report: Report) -> list[str]:
     if torn:
         out.append(f"Duplicates carry different labels ({torn} times): keep the right one of each.")
     if counts.get("exact_duplicate"):
-        out.append(
-            f"{counts['exact_duplicate']} groups of exact copies weigh double in training: one of each is enough."
-        )
+        out.append(f"Exact copies weigh double in training ({counts['exact_duplicate']} times): keep one of each.")
     if counts.get("group_across_splits"):
         out.append(f"Groups stand in several of the given splits ({counts['group_across_splits']} times), which import "
                    f"leaves as they are: move each group to one split.")  # fmt: skip
@@ -280,7 +278,7 @@ def _advice(source: Source, report: Report) -> list[str]:
     if missing:
         how = ", by class" if report.classes else ""
         how += ", by group" if source.groups is not None else ""
-        out.append(f"There is no {' and no '.join(missing)} split: import takes 10% of train for each{how}.")  # fmt: skip
+        out.append(f"There is no {' and no '.join(missing)} split: import takes 10% of train for each{how}.")
     out += _advice_on_size(report)
     if report.images and report.grey == report.images:
         out.append("All images are grey: they are packed with 1 channel.")

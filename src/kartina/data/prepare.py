@@ -169,8 +169,7 @@ def import_source(
                 "group_by": source.group_by,
                 "groups": None if groups is None else len(np.unique(groups)),
                 "seed": seed,
-                "splits": {s: "given" if k in np.maximum(given, 0) and (k or s in source.splits()) else "made"
-                           for k, s in enumerate(SPLITS) if s in bounds},
+                "splits": {s: "given" if (given == k).any() else "made" for k, s in enumerate(SPLITS) if s in bounds},
                 "original_sizes": sampled.sizes,
             },
             "skipped": [{"path": source.name(i), "message": m} for i, m in sorted(bad.items())],
