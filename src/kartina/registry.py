@@ -33,7 +33,8 @@ def register(name: str) -> Callable[[F], F]:
 
     def add(cls: F) -> F:
         if name in _families:
-            raise ConflictError(f"Found two families called {name!r}: {_families[name].__module__} and {cls.__module__}.")
+            other = _families[name].__module__
+            raise ConflictError(f"Found two families called {name!r}: in {other} and in {cls.__module__}.")
         cls.name = name
         taken = {p: other for other, family in _families.items() for p in family.presets}
         for preset in cls.presets:

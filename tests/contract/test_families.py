@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import tiny
 
 from kartina import registry
 from kartina.config import TrainConfig, read
 from kartina.generators.base import At, Batch, Row, State, from_uint8, generate, rows_for
+from tests import tiny
 
 FAMILIES = registry.names()
 each = pytest.mark.parametrize("name", FAMILIES)

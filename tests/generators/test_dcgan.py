@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests import tiny
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from kartina.errors import ConfigError
 from kartina.generators.base import At, Batch
 from kartina.generators.dcgan import DCGAN
 from kartina.nets.norm import ConditionalBatchNorm
+from tests import tiny
 
 
 def at(seed: int = 0) -> At:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from tests import tiny
 from torch import Tensor
 
 from kartina.generators.base import At, Batch, Row, State, generate, rows_for
 from kartina.generators.flow import Flow, FlowControls
+from tests import tiny
 
 MU, SIGMA = 0.3, 0.25
 
@@ -53,7 +54,7 @@ def test_order_on_a_gaussian(solver: str, low: float, high: float) -> None:
     errors = [
         (run(model, [row(0, solver=solver, steps=n, guidance=1)]) - exact).abs().mean().item() for n in (16, 32, 64)
     ]
-    assert all(low < a / b < high for a, b in zip(errors, errors[1:], strict=False)), errors
+    assert all(low < a / b < high for a, b in pairwise(errors)), errors
 
 
 def test_evaluations_per_step() -> None:

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from tests import tiny
 
 from kartina.generators.base import At, Batch
 from kartina.generators.vae import kl_normal
+from tests import tiny
 
 
 def at(fraction: float = 1.0) -> At:

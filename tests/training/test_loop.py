@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests import tiny
 from torch import nn
 
 from kartina import registry
@@ -18,6 +17,7 @@ from kartina.errors import ConfigError, DivergedError, NotFoundError
 from kartina.generators.base import At, Batch, Family, Loss, Phase
 from kartina.training import budget, diagnosis
 from kartina.training.loop import Trainer, derive, pick_device, plan, schedule, train
+from tests import tiny
 
 
 class Nothing(FamilyConfig):
@@ -196,7 +196,7 @@ def test_budget_texts() -> None:
 
 
 def test_unknown_device_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--device cuda; this machine has: .*cpu"):
+    with pytest.raises(ConfigError, match=r"--device cuda; this machine has: .*cpu"):
         pick_device("cuda" if not torch.cuda.is_available() else "mps")
 
 

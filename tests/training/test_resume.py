@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests import tiny
 
 from kartina import registry
 from kartina.errors import ConflictError, IntegrityError
 from kartina.training import checkpoint
 from kartina.training.loop import train
 from kartina.training.run import Run
+from tests import tiny
 
 TRAIN = """
 import sys, os, signal

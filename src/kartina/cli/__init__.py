@@ -44,6 +44,8 @@ def root(
 
 
 def _register() -> None:
+    if app.registered_commands:
+        return
     for module, name in (
         ("data", "data"),
         ("train", "presets"),

@@ -106,13 +106,13 @@ class DCGAN(LatentFamily):
             32,
             "conditional DCGAN for minutes of CPU: relativistic pairing, lazy penalties, shifts",
             dict(width=64, width_max=256),
-            dict(batch=64, lr=4e-4, ema=10_000, warmup=2000, decay="linear", decay_from=0.5, decay_to=0.1),
+            dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1),
         ),
         "dcgan-64-cpu": Preset(
             64,
             "conditional DCGAN at 64 px for minutes of CPU",
             dict(width=48, width_max=256, gamma=2.0),
-            dict(batch=64, lr=4e-4, ema=10_000, warmup=2000, decay="linear", decay_from=0.5, decay_to=0.1),
+            dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1),
         ),
     }
 

@@ -64,7 +64,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """x N,Cin,H,W; t float N; label weights N,K+1 (the last one is the null label) -> N,Cout,H,W.
 
-    `widths` are the channels of each level, finest first; H and W must be multiples of stem * 2**(levels-1). `attention` lists the levels (0 = finest) that have it.
+    `widths` are the channels of each level, finest first; H and W must be multiples of stem * 2**(levels-1).
+    `attention` lists the levels (0 = finest) that have it.
     """
 
     def __init__(

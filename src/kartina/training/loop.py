@@ -279,7 +279,7 @@ class Trainer:
         """NaN/Inf guard; on an accelerator only now and then, because looking makes it wait."""
         if (self.device.type == "cpu" or self.steps % 16 == 0) and not bool(torch.isfinite(loss.detach())):
             raise DivergedError(
-                f"Found a loss of {float(loss.detach())} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
+                f"Found a loss of {loss.item()} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
                 f"expected a finite number. The last checkpoint is kept. Lower the learning rate (--set "
                 f"lr={self.train.lr / 2:g}) or train in full precision (--set precision=fp32)."
             )
