@@ -132,7 +132,7 @@ class Generations:
         self.models = models
         self.engine = engine
         self._live: dict[str, _Live] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Take up what an earlier process left unfinished."""
@@ -153,7 +153,7 @@ class Generations:
 
     def say_goodbye(self) -> None:
         """End every stream of events with Reconnect, now."""
-        self._stopping = True
+        self._stopping.set()
         for live in self._live.values():
             live.wake()
 
@@ -240,11 +240,13 @@ class Generations:
         return await to_thread(page)
 
     async def wait(self, id: str, seconds: float) -> Generation:
-        """The generation when it is finished, or as it is after `seconds`."""
+        """The generation when it is finished, or as it is after `seconds` or when the service stops."""
         live = self._live.get(id)
-        if live and not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.finished.wait(), seconds)
+        if live:
+            either = [asyncio.create_task(event.wait()) for event in (live.finished, self._stopping)]
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for task in either:
+                task.cancel()
         return live.record if live else await self.get(id)
 
     async def events(self, id: str, after: int | None = None, previews: bool = False) -> AsyncIterator[Event]:
@@ -273,7 +275,7 @@ class Generations:
                     if number > seen:
                         seen = number
                         yield Event(number, data)
-                if self._stopping and not live.finished.is_set():
+                if self._stopping.is_set() and not live.finished.is_set():
                     yield Event(seen, Reconnect())
                     return
                 if seen == live.last and not live.finished.is_set():

@@ -6,6 +6,7 @@ that lies there is complete: after a restart only the missing ones are made, fro
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from kartina.config import Frozen, lines
-from kartina.errors import IntegrityError, NotFoundError, disk_errors
+from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"]
 TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
@@ -104,6 +106,28 @@ def _ms(start: datetime | None, end: datetime | None) -> float | None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+@contextmanager
+def only_process(root: Path) -> Iterator[None]:
+    """Be the only process that makes this folder's generations. Raises ConflictError while another one is.
+
+    The lock is the kernel's: it goes with the process, however that ends.
+    """
+    with disk_errors("open the folder of generations"):
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"Found another service at work on {root.parent}; use or stop that one, or set KARTINA_HOME to another "
+                "folder."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 class Records:

@@ -138,10 +138,13 @@ def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
         writer.write(frame)
 
 
-def _end_with_stdin() -> None:
+def _end_with_stdin(socket: Path) -> None:
     """Whoever started this process holds the other end: when it is gone, so is the reason to run."""
     while os.read(0, 4096):
         pass
+    with contextlib.suppress(OSError):  # its folder was made for it alone
+        socket.unlink()
+        socket.parent.rmdir()
     os._exit(0)
 
 
@@ -168,7 +171,7 @@ def main() -> None:
     logs.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     if given.watch_stdin:
-        threading.Thread(target=_end_with_stdin, daemon=True, name="stdin").start()
+        threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()
     if given.threads:
         torch.set_num_threads(given.threads)
     worker = Worker(pick_device(given.device), batch=given.batch, models=given.models, size=given.bytes)

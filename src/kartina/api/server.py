@@ -1,0 +1,125 @@
+"""The service put together: worker, engine, app and HTTP server in one event loop, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from kartina.api.app import create_app
+from kartina.api.dependencies import Services
+from kartina.api.page import STATIC
+from kartina.api.security import LocalAccess, check_host, cookie_key
+from kartina.config import home
+from kartina.errors import ConfigError, ConflictError
+from kartina.services.records import only_process
+from kartina.serving.client import LocalEngine
+from kartina.serving.supervisor import Supervisor
+
+PORT = 8765
+TRIED = 20  # ports from PORT on, when none is asked for
+GRACE = 10  # seconds that responses have to end when the service stops
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A listening socket on a loopback address; without a port, the first free one from PORT on.
+
+    Raises ConfigError for an address that others can reach, ConflictError for a port that is taken.
+    """
+    check_host(host)
+    tried = range(PORT, PORT + TRIED) if port is None else (port,)
+    for number in tried:
+        family, kind, proto, _, address = socket.getaddrinfo(host.strip("[]"), number, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, proto)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(128)
+            return found
+        except OSError as error:
+            found.close()
+            if error.errno == errno.EACCES:
+                raise ConfigError(f"Found the port {number}, which needs more rights; use one above 1023.") from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigError(f"Found the address {host!r}, which this machine does not have.") from None
+            if error.errno != errno.EADDRINUSE:
+                raise
+    if port is None:
+        raise ConflictError(f"Found the ports {PORT} to {PORT + TRIED - 1} all taken; give a free one with --port.")
+    raise ConflictError(f"Found the port {port} taken by another program; give another with --port, or none.")
+
+
+def url(sock: socket.socket, host: str, token: str) -> str:
+    """Where the page is, with the token that opens it."""
+    name = f"[{host.strip('[]')}]" if ":" in host else host
+    return f"http://{name}:{sock.getsockname()[1]}/?token={token}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that ends open streams itself, and leaves what follows a signal to its caller."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], goodbye: Callable[[], None]):
+        super().__init__(config)
+        self.ready = ready
+        self.goodbye = goodbye
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.goodbye()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+async def run(
+    sock: socket.socket,
+    token: str,
+    ready: Callable[[], None],
+    *,
+    worker: Sequence[str] = (),
+    static: Path = STATIC,
+) -> None:
+    """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
+
+    `worker` goes to the worker's command line. Raises ConflictError when another process serves this KARTINA_HOME.
+    """
+    access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(home()))
+    with only_process(home() / "generations"):
+        supervisor = Supervisor(worker)
+        engine = LocalEngine(supervisor.socket)
+        app = create_app(engine, access, static=static)
+        of: Services = app.state.services
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        await supervisor.start()
+        try:
+            await _Server(config, ready, of.generations.say_goodbye).serve([sock])
+        finally:
+            await engine.close()
+            await supervisor.stop()
