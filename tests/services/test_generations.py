@@ -83,7 +83,7 @@ def test_a_generation_is_accepted_made_and_kept(toy: PackageRef, home: Path, wor
         assert done.queue_ms is not None and done.execution_ms is not None
         recipe = png.read_recipe(made.image(done.image_id(1)).read_bytes())
         assert recipe is not None and (recipe["label"], recipe["seed"]) == ("cat", 8)
-        with zipfile.ZipFile(await made.zip(done.id)) as archive:
+        with await made.zip(done.id) as file, zipfile.ZipFile(file) as archive:
             assert archive.namelist() == ["000-dog-seed7.png", "001-cat-seed8.png", "002-dog-seed9.png"]
         # Sent again with nothing left open, it makes the same bytes.
         again = await made.submit(Submission(done.model, done.task, done.labels, done.n, done.seed, done.controls))
@@ -341,9 +341,9 @@ def test_without_a_worker_a_generation_fails_with_a_reason(toy: PackageRef, home
 
 
 def test_one_process_at_a_time(home: Path) -> None:
-    with only_process(home / "generations"):
-        with pytest.raises(ConflictError, match="another service"), only_process(home / "generations"):
-            pass
+    refused = pytest.raises(ConflictError, match="another service")
+    with only_process(home / "generations"), refused, only_process(home / "generations"):
+        pass
     with only_process(home / "generations"):
         pass
 

@@ -31,9 +31,7 @@ def test_a_model_tells_what_it_is(toy: PackageRef) -> None:
     assert None not in found.class_images
 
 
-def test_it_is_found_by_name_version_and_hash_but_never_by_path(
-    toy: PackageRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_found_by_name_and_hash_but_never_by_path(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
     models = Models()
     second = toy_package(toy.path.parent.parent, seed=1)
     assert models.get("toy").manifest.version == 2

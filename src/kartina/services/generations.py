@@ -378,11 +378,15 @@ class Generations:
                         return await self._end(live, "canceled")
                     case Failed():
                         return await self._end(live, "failed", Failure(code=event.code, message=event.message))
+            failure = Failure(code="error", message="The engine ended the request without a result.")
         except KartinaError as error:
-            self.engine.cancel(id)
-            await _drain(events)
-            return await self._end(live, "failed", Failure(code=error.code, message=str(error)))
-        raise RuntimeError(f"the engine left the request {id} without an end")
+            failure = Failure(code=error.code, message=str(error))
+        except Exception as error:  # no generation is left without an end, whatever its making met
+            log.error("generation_crashed", id=id, exc_info=error)
+            failure = Failure(code="error", message=f"Something went wrong ({type(error).__name__}); see the log.")
+        self.engine.cancel(id)
+        await _drain(events)
+        await self._end(live, "failed", failure)
 
     def _started(self, live: _Live) -> None:
         if live.record.started_at is None:
