@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tests import tiny
+from PIL import Image
 from torch import Tensor, nn
 
 from kartina import registry
 from kartina.config import FamilyConfig, ImageSpec, Preset
 from kartina.generators.base import At, Batch, LatentFamily, Loss, Phase
 from kartina.handlers.load import load_any
+from kartina.handlers.publish import publish
 from kartina.models import package
+from kartina.serving.batching import Batcher
+from kartina.serving.protocol import RequestSpec, RowSpec
+from kartina.serving.residency import Residency
 from kartina.training.loop import plan, train
 from kartina.training.run import Run
+from tests import tiny
 
 
 # -- the family: this is all there is to it ------------------------------------------------------------------------
@@ -63,8 +70,9 @@ def toy() -> Iterator[None]:
 
 
 def test_a_family_costs_one_file(toy: None, home: Path) -> None:
-    from kartina.handlers.publish import publish
-
+    loaded = threading.Event()
+    batcher = Batcher(Residency("cpu", loaded.set))
+    events: dict[str, list[Any]] = {"one": [], "two": []}
     tiny.store(tiny.images(), home)
 
     # Train, stop, go on.
@@ -81,9 +89,21 @@ def test_a_family_costs_one_file(toy: None, home: Path) -> None:
     assert columns[0] < columns[1] < columns[2]
 
     # Package and read it back, without a line of its own.
-    found = publish(run.id, "toy", evaluate=False)
+    found = publish(run.id, "toy", evaluate=False, precision="fp32")
     again = load_any("toy").sample(["a", "b", "c"], n=6, seed=3)
     assert np.array_equal(samples.images, again.images)
     manifest = package.read_manifest(found.path)
     assert manifest.family == "moments" and set(manifest.tasks) == {"generate"}
-    assert torch.equal(torch.from_numpy(again.images), torch.from_numpy(samples.images))
+
+    # Serve: through the engine's batcher, next to another caller.
+    for caller in ("one", "two"):
+        rows = tuple(RowSpec(index=i, label=i % 3, seed=3 + i) for i in range(6))
+        spec = RequestSpec(id=caller, model=str(found.path), hash=manifest.hash, rows=rows, client=caller)
+        batcher.submit(spec, events[caller].append)
+    while any(not e or e[-1].type != "finished" for e in events.values()):
+        if not batcher.step():
+            loaded.wait(5)
+    for received in events.values():
+        outputs = sorted((e for e in received if e.type == "output"), key=lambda e: e.index)
+        served = np.stack([np.asarray(Image.open(io.BytesIO(e.png)))[None] for e in outputs])
+        assert np.abs(served.astype(int) - samples.images).max() <= 1

@@ -268,7 +268,7 @@ def reshaped(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def retyped(tensors: dict[str, torch.Tensor]) -> None:
-    tensors["last.bias"] = tensors["last.bias"].half()
+    tensors["last.bias"] = tensors["last.bias"].to(torch.bfloat16)
 
 
 @pytest.mark.parametrize("change", [missing, extra, reshaped, retyped])

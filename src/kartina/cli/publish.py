@@ -8,6 +8,7 @@ import typer
 
 from kartina.cli.evaluate import bar, show_numbers
 from kartina.cli.output import Json, out, print_json
+from kartina.errors import ConfigError
 
 
 def publish(
@@ -18,16 +19,25 @@ def publish(
     evaluate: Annotated[bool, typer.Option(help="Measure it on val for the card.")] = True,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Generation seeds of the numbers.")] = 3,
     samples: Annotated[int, typer.Option(min=1, max=10_000, help="Images per generation seed.")] = 2000,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A default control of the model, such as guidance=2; repeatable.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of the stored weights: fp16 or fp32.")] = "fp16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Json = False,
 ) -> None:
     """Make a run's model a package that can be served and shared: weights, card, numbers, samples."""
+    from kartina.handlers.load import parse_controls
     from kartina.handlers.publish import publish as do
     from kartina.models import package
     from kartina.training.loop import pick_device
 
+    if precision not in ("fp16", "fp32"):
+        raise ConfigError(f"Found --precision {precision}; expected fp16 or fp32.")
+    defaults = {"generate": parse_controls(set_)} if set_ else None
     with bar() as report:
         found = do(run, name, licence, about, evaluate=evaluate, seeds=tuple(range(seeds)), samples=samples,
+                   defaults=defaults, precision="fp32" if precision == "fp32" else "fp16",
                    device=pick_device(device), progress=report.update)  # fmt: skip
     manifest, card = package.read_manifest(found.path), package.read_card(found.path)
     if json:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kartina import __version__
 from kartina.data.imageset import ImageSet
 from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
 from kartina.models import package, png
-from kartina.models.model import Model, save
+from kartina.models.model import Model, round_to_half, save
 from kartina.models.package import PackageRef, Provenance
 from kartina.training.run import Run
 
@@ -29,19 +29,26 @@ def publish(
     seeds: Sequence[int] = (0, 1, 2),
     samples: int = SAMPLES,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    precision: Literal["fp16", "fp32"] = "fp16",
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> PackageRef:
     """Publish a run (id, number or folder) as the next version of the model `name`.
 
     The card gets numbers on the val split unless `evaluate` is off (or the data have no classes). `defaults` are
-    controls per task over the family's. Raises ConfigError for an unusable name, NotFoundError for an unknown run or
-    one without a checkpoint, IntegrityError when its data have changed; nothing partial is left.
+    controls per task over the family's; `precision` is that of the stored weights (sampling is in fp32).
+    Raises ConfigError for an unusable name or default, NotFoundError for an unknown run or one without a checkpoint,
+    IntegrityError when its data have changed; nothing partial is left.
     """
     package.check_name(name)
     found = Run.open(run)
     data = found.data()
-    model = Model(found.ema(device), found.id)
+    family = found.ema(device)
+    if precision == "fp16":
+        round_to_half(family)
+    model = Model(family, found.id, defaults={task: dict(given) for task, given in (defaults or {}).items()})
+    for task in model.defaults:
+        model.controls(task)  # a wrong default is refused before anything is measured
     numbers: dict[str, Any] = {"metrics": {}, "per_class": []}
     if evaluate and len(data.spec.classes) > 1:
         numbers = evaluate_model(model, data, "val", seeds, samples, progress=progress)

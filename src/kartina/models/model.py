@@ -43,6 +43,7 @@ class Model:
     ref: str  # name@version, or the run's id
     manifest: Manifest | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)  # controls per task, over the package's
 
     @property
     def spec(self) -> ImageSpec:
@@ -60,7 +61,8 @@ class Model:
         capabilities = self.family.capabilities()
         if task not in capabilities:
             raise NotFoundError.named("task", task, capabilities)
-        defaults = self.manifest.tasks[task].defaults if self.manifest and task in self.manifest.tasks else {}
+        stored = self.manifest.tasks[task].defaults if self.manifest and task in self.manifest.tasks else {}
+        defaults = {**stored, **self.defaults.get(task, {})}
         return read(capabilities[task].controls, {**defaults, **given}, f"controls of {self.ref}")
 
     def label(self, name: str | int) -> int:
@@ -161,6 +163,10 @@ def load_part(family: Family, name: str, part: Part, path: Path) -> None:
     module: nn.Module = getattr(family, name)
     expected = {key: (_DTYPES[t.dtype], tuple(t.shape)) for key, t in module.state_dict().items()}
     found, content = package.read_part(path, part)
+    # A float32 parameter may be stored as float16; nothing else may differ.
+    for key, p in module.named_parameters():
+        if p.dtype == torch.float32 and found.tensors.get(key) == ("F16", tuple(p.shape)):
+            expected[key] = found.tensors[key]
     if found.tensors != expected:
         unlike = sorted(k for k in expected.keys() | found.tensors.keys() if expected.get(k) != found.tensors.get(k))
         key = unlike[0]
@@ -169,7 +175,8 @@ def load_part(family: Family, name: str, part: Part, path: Path) -> None:
             f"{key!r} (found {found.tensors.get(key)}, expected {expected.get(key)}). Get the package again.",
             details=unlike[:50],
         )
-    module.load_state_dict(load_tensors(content), strict=True, assign=True)
+    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in load_tensors(content).items()}
+    module.load_state_dict(tensors, strict=True, assign=True)
 
 
 def _no_meta(family: Family, name: str) -> None:
@@ -262,10 +269,32 @@ def _manifest(
     return draft.model_copy(update={"hash": package.content_hash(draft.json_shape())})
 
 
+def round_to_half(family: Family) -> Family:
+    """Round the parameters to what float16 can hold, in place; returns the family, still float32.
+
+    Do it before measuring what will be stored in half precision. Raises ConfigError for a weight beyond its range.
+    """
+    for name, p in family.named_parameters():
+        if p.dtype == torch.float32:
+            rounded = p.detach().half().float()
+            if not torch.isfinite(rounded).all():
+                raise ConfigError(f"Found a weight in {name} beyond float16's range; publish with --precision fp32.")
+            p.data.copy_(rounded)
+    return family
+
+
 def _bytes(module: nn.Module) -> bytes:
-    """The module's state as safetensors; tied tensors are written once each."""
-    state: dict[str, Tensor] = module.state_dict()
-    content: bytes = save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
+    """The module's state as safetensors; tied tensors are written once each.
+
+    A parameter that float16 holds exactly (see `round_to_half`) is stored so, in half the bytes.
+    """
+    parameters = {k for k, p in module.named_parameters() if p.dtype == torch.float32}
+    state: dict[str, Tensor] = {}
+    for key, value in module.state_dict().items():
+        tensor = value.detach().cpu().contiguous().clone()
+        half = tensor.half() if key in parameters else tensor
+        state[key] = half if torch.equal(half.to(tensor.dtype), tensor) else tensor
+    content: bytes = save_tensors(state)
     return content
 
 
