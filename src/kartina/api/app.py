@@ -22,8 +22,6 @@ from kartina.services.generations import Generations
 from kartina.services.models import Models
 from kartina.serving.protocol import Engine
 
-MAX_BODY = 2**20  # bytes of a request's body
-
 ABOUT = """
 Conditional image generators as a service: pick a model, ask for images of its classes, follow the job, fetch PNGs
 that carry their recipes.
@@ -57,7 +55,6 @@ def create_app(engine: Engine, access: LocalAccess, *, root: Path | None = None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=MAX_BODY,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )

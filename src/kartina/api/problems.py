@@ -44,11 +44,12 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
 }
 _BY_STATUS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
               406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 421: "misdirected"}  # fmt: skip
+TOO_LARGE = "Found a request body over the size limit of 1 MiB; send less."
 _RETRY_AFTER = {"queue_full": "5", "unavailable": "5"}  # seconds
 
 
 class HttpProblem(Exception):
-    """A problem of HTTP itself, raised by routes; errors of the product come from `kartina.errors`."""
+    """A problem that a route itself answers with; errors of the product come from `kartina.errors`."""
 
     def __init__(self, code: str, detail: str):
         super().__init__(detail)
@@ -80,7 +81,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the app as a problem."""
+    """Answer every error of the app as a problem; what nobody foresaw is the guard's (`kartina.api.security`)."""
 
     def request_id(request: Request) -> str | None:
         found: str | None = request.scope.get("state", {}).get("request_id")
@@ -109,15 +110,9 @@ def install(app: FastAPI) -> None:
         detail = {
             404: f"Found nothing at {request.url.path}; see /openapi.json for what there is.",
             405: f"Found the method {request.method} at {request.url.path}, which does not take it.",
-            413: "Found a request body over the size limit of 1 MB; send less.",
+            413: TOO_LARGE,
         }.get(error.status_code, str(error.detail))
         return answer(problem_of(code, detail, request_id=request_id(request)), dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        log.error("request_crashed", path=request.url.path, exc_info=error)
-        detail = "Something went wrong inside Kartina; the service's log says more under this request_id."
-        return answer(problem_of("error", detail, request_id=request_id(request)))
 
 
 def _line(found: Any) -> str:

@@ -21,13 +21,15 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kartina.api.problems import answer, problem_of
+from kartina.api.problems import TOO_LARGE, answer, problem_of
 from kartina.errors import ConfigError, disk_errors
 
 log = structlog.get_logger("kartina.api")
 
+MAX_BODY = 2**20  # bytes of a request's body
 COOKIE_AGE = 30 * 24 * 3600  # seconds
 UNSAFE = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -146,12 +148,22 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        taken = 0
+
+        async def guarded_receive() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAX_BODY:
+                raise HTTPException(413)
+            return message
+
         refusal = self._refuse(scope, Headers(scope=scope))
         try:
             if refusal:
                 await answer(problem_of(*refusal, request_id=request_id))(scope, receive, guarded_send)
             else:
-                await self.app(scope, receive, guarded_send)
+                await self.app(scope, guarded_receive, guarded_send)
         except Exception as error:  # the last net: what no route foresaw is logged, and answered where it can be
             log.error("request_crashed", request_id=request_id, path=scope["path"], exc_info=error)
             if not started:
@@ -179,6 +191,9 @@ class Guard:
                 return "forbidden", f"Found a request from {origin!r}; expected one from this service's page."
             if origin is None and site not in (None, "same-origin", "none"):
                 return "forbidden", f"Found a {site} request; expected one from this service's page."
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length) > MAX_BODY:
+            return "too_large", TOO_LARGE
         if _is_open(scope["method"], scope["path"]) or self.access.admits(headers):
             return None
         return "unauthenticated", (

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from kartina.api.dependencies import ServicesDep
-from kartina.api.problems import HttpProblem, answer, problem_of, responses
+from kartina.api.problems import HttpProblem, responses
 from kartina.api.schemas import (
     GenerationRequest,
     Job,
@@ -95,7 +95,7 @@ async def create_generation(
         path = await to_thread(of.generations.image, found.image_id(0))
         return FileResponse(path, media_type="image/png", headers=location)
     if as_png and found.status == "failed" and found.error is not None:
-        return answer(problem_of(found.error.code, found.error.message), location)
+        raise HttpProblem(found.error.code, found.error.message)
     response.headers.update(location)
     response.status_code = 200 if found.finished else 202
     return Job.of(found, of.generations.queue_position(found))
