@@ -1,0 +1,65 @@
+"""Every family through the batcher: rows that differ in everything, joining late, equal their solo runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kartina.generators.base import generate, rows_for
+from kartina.models import package
+from kartina.models.model import load, save
+from kartina.serving.batching import Batcher
+from kartina.serving.protocol import Event, Finished, RequestSpec, RowSpec
+from kartina.serving.residency import Residency
+from tests import tiny
+from tests.engine import CARD, PROVENANCE
+from tests.serving.images import assert_equals_solo
+
+CONTROLS: dict[str, list[dict[str, Any]]] = {
+    "flow": [
+        {"solver": "euler", "steps": 5, "guidance": 1.0},
+        {"solver": "heun", "steps": 9, "guidance": 3.0},
+        {"solver": "heun", "steps": 4, "guidance": 1.0},
+    ]
+}
+
+
+@pytest.mark.parametrize("name", sorted(tiny.TINY))
+def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ref = save(tiny.sampler(name), name, PROVENANCE, CARD, root=tmp_path)
+    hash = package.read_manifest(ref.path).hash
+    told: dict[str, list[Event]] = {}
+    woken = threading.Event()
+    batcher = Batcher(Residency("cpu", woken.set), batch=6)
+    asked: list[RequestSpec] = []
+    for i, controls in enumerate(CONTROLS.get(name, [{}, {}, {}])):
+        rows = tuple(RowSpec(index=j, label=(i + j) % 3, seed=100 * i + j) for j in range(3 + i))
+        asked.append(RequestSpec(id=str(i), model=str(ref.path), hash=hash, rows=rows, controls=controls))
+
+    with torch.inference_mode():
+        for i, spec in enumerate(asked):
+            told[spec.id] = []
+            batcher.submit(spec, told[spec.id].append)
+            for _ in range(2 * i + 3 if spec is not asked[-1] else 10_000):
+                if not batcher.requests:
+                    break
+                if not batcher.step():
+                    assert woken.wait(10)
+        model = load(ref)
+        for spec in asked:
+            assert isinstance(told[spec.id][-1], Finished)
+            settings = model.controls(**spec.controls)
+            alone = {
+                row.index: generate(model.family, rows_for(model.family, [row.label or 0], 1, row.seed, settings))
+                .images[0].numpy()
+                for row in spec.rows
+            }  # fmt: skip
+            assert_equals_solo(told[spec.id], alone)
+            assert len({image.tobytes() for image in alone.values()}) > 1  # they are not all one image
+    torch.set_num_threads(threads)
