@@ -24,7 +24,7 @@ function packed(width: number, wall: Wall): { columns: number; fill: number } {
 
 /** The columns and the width of one picture for `count` pictures of `natural` pixels across. */
 export function hang(natural: number, count: number, wall: Wall): Hanging {
-  const least = count === 1 ? 1 : count <= 6 ? 2 : 3; // columns, also on a phone
+  const least = count === 1 ? 1 : count <= 6 ? 2 : count <= 30 ? 3 : 4; // columns, also on a phone
   const room = (wall.width - (least - 1) * wall.gap) / least - 2 * wall.mat;
   const ideal = Math.min(wanted(count), room);
   // Near the ideal, the whole factor that leaves the least of the wall empty.

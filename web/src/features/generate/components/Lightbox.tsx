@@ -1,6 +1,6 @@
 /** One picture large, with what made it, and what can be done with it. Arrow keys go from picture to picture. */
 import { ActionIcon, Button, Modal } from "@mantine/core";
-import { useViewportSize } from "@mantine/hooks";
+import { useViewportSize, useWindowEvent } from "@mantine/hooks";
 import { useTranslation } from "react-i18next";
 import type { Job, Model } from "@/client/client";
 import { IconClose, IconDownload, IconLeft, IconLock, IconRight } from "@/components/icons";
@@ -31,6 +31,11 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
     const next = job.outputs[at + by];
     if (next) onMove(next.index);
   };
+  useWindowEvent("keydown", (event) => {
+    if (!output) return;
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
   const narrow = screen.width < 800;
   const room = narrow
     ? Math.min(screen.width - 64, screen.height * 0.5)
@@ -52,14 +57,7 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
       size="auto"
     >
       <Modal.Overlay backgroundOpacity={0.6} />
-      <Modal.Content
-        aria-label={title}
-        className={styles.content ?? ""}
-        onKeyDown={(event) => {
-          if (event.key === "ArrowLeft") step(-1);
-          if (event.key === "ArrowRight") step(1);
-        }}
-      >
+      <Modal.Content aria-label={title} className={styles.content ?? ""}>
         <Modal.Body className={styles.body ?? ""}>
           {output && big && (
             <div className={styles.box}>

@@ -33,7 +33,7 @@ function faultsByControl(error: unknown, names: string[]): Record<string, string
         message.startsWith(`controls.${name}`) ||
         message.startsWith(`${name}:`)
       )
-        faults[name] = message;
+        faults[name] = message.slice(message.indexOf(": ") + 1).trim();
   return faults;
 }
 
@@ -99,9 +99,13 @@ export function RecipePanel({ model, draft, onChange, onGenerate, sending, error
             />
           </section>
         )}
-        {error ? <ProblemNotice error={error} onDismiss={onDismiss} /> : null}
       </div>
       <div className={styles.act}>
+        {error ? (
+          <div className={styles.problem}>
+            <ProblemNotice error={error} onDismiss={onDismiss} />
+          </div>
+        ) : null}
         <Button fullWidth loaderProps={{ type: "dots" }} loading={sending} size="md" type="submit">
           {t("recipe.generate")}
           <span aria-hidden="true" className={styles.hint}>

@@ -65,7 +65,8 @@ function Entry({ job, labels, current, onOpen }: EntryProps) {
   const status = job.status === "succeeded" ? "" : t(`history.status_${job.status}`);
   return (
     <button aria-current={current || undefined} className={styles.entry} onClick={onOpen} type="button">
-      <span className={styles.collage} data-one={shown.length === 1 || undefined}>
+      <span className={styles.collage} data-one={shown.length < 2 || undefined}>
+        {shown.length === 0 && <span className={styles.nothing}>{status}</span>}
         {shown.map((output) => (
           <img
             alt=""
@@ -82,7 +83,7 @@ function Entry({ job, labels, current, onOpen }: EntryProps) {
       <span className={styles.labels}>{labels}</span>
       <span className={styles.facts}>
         {job.request.n} · {when}
-        {status && <> · {status}</>}
+        {status && shown.length > 0 && <> · {status}</>}
       </span>
     </button>
   );

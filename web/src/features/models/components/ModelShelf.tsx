@@ -23,7 +23,11 @@ export function ModelShelf({ models, selected, onSelect }: Props) {
       </h2>
       <fieldset className={styles.group}>
         <legend className="visually-hidden">{t("models.choose")}</legend>
-        <ul className={styles.shelf} data-few={models.length < 3 || undefined}>
+        <ul
+          className={styles.shelf}
+          data-few={models.length < 3 || undefined}
+          data-many={models.length > 3 || undefined}
+        >
           {models.map((model) => (
             <ModelCard
               key={model.ref}

@@ -1,0 +1,133 @@
+"""A real Chromium on a real service: `kartina serve` in a process of its own, with a toy model in its home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.engine import TOYS, toy_package, toys  # noqa: F401  fixture
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "src" / "kartina" / "api" / "static" / "index.html"
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGS = ["--headless", "--no-sandbox", "--disable-background-networking"]
+PATIENCE = 20_000  # ms
+
+
+def _without(what: str) -> NoReturn:
+    """Skip, loudly (-ra lists it); a failure where CI=true says that the browser tests must run."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"CI=true, but {what}; the browser tests must run.")
+    pytest.skip(f"BROWSER TESTS DID NOT RUN: {what}.")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        _without(f"found no browser called {', '.join(NAMES)}")
+    if not PAGE.is_file() or not AXE.is_file():
+        _without("the page is not built (run `make ui`)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running service."""
+
+    link: str  # with the token
+    home: Path
+
+    @property
+    def origin(self) -> str:
+        return self.link.partition("/?")[0]
+
+
+@pytest.fixture(scope="module")
+def served(chromium: Browser, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:  # noqa: F811
+    """`kartina serve` on a free port, with a model called `pets` of 8x8 images and three classes."""
+    home = tmp_path_factory.mktemp("home")
+    toy_package(home / "models", "pets")
+    env = {**os.environ, "KARTINA_HOME": str(home), "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "kartina.cli", "serve", "--no-open", "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = ""
+            for line in process.stdout:
+                said += line
+                if "http://" in line:
+                    break
+            assert "token=" in said, f"Found {said!r}; expected the link with its token."
+            yield Served(said.split()[-1], home)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@dataclass
+class Visit:
+    """Opens pages, and remembers what their consoles complained of."""
+
+    browser: Browser
+    contexts: list[BrowserContext] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def __call__(self, url: str, *, phone: bool = False, **options: Any) -> Page:
+        size = {"width": 375, "height": 812} if phone else {"width": 1440, "height": 900}
+        settings = {"locale": "en-US", "viewport": size, "has_touch": phone, "accept_downloads": True, **options}
+        context = self.browser.new_context(**settings)
+        context.set_default_timeout(PATIENCE)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        context.add_init_script(path=AXE)  # reaches the page whatever its CSP
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+        page.goto(url)
+        return page
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Visit]:
+    """Opens a URL in a fresh profile: `visit(url, phone=True, locale="ru-RU", color_scheme="dark")`.
+
+    Fails the test when a page threw, logged an error, or met its content security policy.
+    """
+    opened = Visit(chromium)
+    yield opened
+    for context in opened.contexts:
+        context.close()
+    refused = "the server responded with a status of 401"  # the question whether there is a session
+    assert [text for text in opened.complaints if refused not in text] == []
+
+
+@pytest.fixture
+def check_accessible() -> Callable[[Page, str], None]:
+    """Run axe over the page as it is: no violation of WCAG 2.2 AA, none of its best practices."""
+
+    def check(page: Page, state: str) -> None:
+        page.wait_for_timeout(150)  # what is left of transitions: axe measures the colours that are on the screen
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        found = page.evaluate(
+            """async (tags) => (await axe.run(document, { runOnly: tags })).violations
+                .map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join(" ; ")}`)""",
+            tags,
+        )
+        assert found == [], state
+
+    return check

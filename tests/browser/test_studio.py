@@ -1,0 +1,278 @@
+"""The studio page as a person meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Download, Page, expect
+
+from tests.browser.conftest import Served, Visit
+
+pytestmark = pytest.mark.browser
+
+Check = Callable[[Page, str], None]
+
+
+def pick(page: Page, model: str = "pets") -> None:
+    """Choose a model by its card."""
+    radio = page.get_by_role("radio", name=model, exact=True)
+    page.get_by_role("listitem").filter(has=radio).get_by_text(model, exact=True).click()
+    expect(radio).to_be_checked()
+
+
+def choose(page: Page, *classes: str) -> None:
+    for name in classes:
+        page.locator("label").filter(has=page.get_by_role("checkbox", name=name, exact=True)).click()
+
+
+def pictures(page: Page):  # type: ignore[no-untyped-def]
+    return page.get_by_role("button", name=re.compile(r"^Picture \d+:"))
+
+
+def draw(page: Page, n: int = 16) -> None:
+    """Press Generate and wait for the last picture."""
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("link", name="Download ZIP")).to_be_visible()
+    expect(pictures(page)).to_have_count(n)
+
+
+def content(download: Download) -> bytes:
+    return Path(download.path()).read_bytes()
+
+
+def test_from_the_link_to_pictures_on_disk(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    assert "token" not in page.url
+    choose(page, "dog", "кот")
+    page.get_by_label("Seed", exact=True).fill("7")
+    with page.expect_response(re.compile(r"/events$")) as stream:
+        draw(page)
+    assert stream.value.headers["content-type"].startswith("text/event-stream")
+    expect(page.get_by_role("heading", name="dog, кот")).to_be_visible()
+
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download ZIP").click()
+    with zipfile.ZipFile(io.BytesIO(content(started.value))) as archive:
+        names = sorted(archive.namelist())
+        assert len(names) == 16
+        assert all(archive.read(name).startswith(b"\x89PNG") for name in names)
+        third = archive.read(names[2])
+
+    page.get_by_role("button", name="Picture 3: dog, seed 9").click()
+    box = page.get_by_role("dialog")
+    expect(box.get_by_role("heading", name="dog")).to_be_visible()
+    with page.expect_download() as started:
+        box.get_by_role("link", name="Download PNG").click()
+    assert started.value.suggested_filename == "002-dog-seed9.png"
+    assert content(started.value) == third
+    with Image.open(io.BytesIO(third)) as image:
+        assert image.size == (8, 8)
+        recipe = json.loads(image.info["kartina"])
+    assert (recipe["label"], recipe["seed"]) == ("dog", 9)
+
+
+def test_pictures_are_magnified_by_whole_numbers(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    draw(page)
+    shown = pictures(page).first.locator("img")
+    size = shown.evaluate("(img) => [img.getBoundingClientRect().width, getComputedStyle(img).imageRendering]")
+    assert size[0] > 80 and size[0] % 8 == 0
+    assert size[1] == "pixelated"
+
+
+def test_a_generation_can_be_varied_reloaded_and_reopened(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    choose(page, "cat")
+    page.get_by_label("Images", exact=True).fill("3")
+    draw(page, 3)
+    first = page.url
+    page.get_by_role("button", name="Vary").click()
+    page.wait_for_url(lambda url: url != first)
+    expect(pictures(page)).to_have_count(3)
+    second = page.url
+
+    page.reload()
+    expect(pictures(page)).to_have_count(3)
+    page.go_back()
+    assert page.url == first
+    expect(pictures(page)).to_have_count(3)
+    page.get_by_role("button", name=re.compile("Open cat")).first.click()
+    assert page.url == second
+
+    page.get_by_role("button", name="Recipe").click()
+    page.get_by_role("menuitem", name="Copy as Python").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert 'kartina.load("pets@1")' in copied and 'model.sample(["cat"], n=3, seed=' in copied
+
+
+def test_the_same_noise_with_another_class(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    choose(page, "cat")
+    page.get_by_label("Seed", exact=True).fill("40")
+    draw(page)
+    page.get_by_role("button", name="Picture 3: cat, seed 42").click()
+    page.get_by_role("dialog").get_by_role("button", name="dog").click()
+    expect(page.get_by_role("button", name="Picture 1: dog, seed 42")).to_be_visible()
+
+
+def test_a_locked_seed_stays_and_an_unlocked_one_changes(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    seed = page.get_by_label("Seed", exact=True)
+    draw(page)
+    before = seed.input_value()
+    draw(page)
+    assert seed.input_value() != before
+    page.get_by_role("button", name="Keep the seed").click()
+    before = seed.input_value()
+    draw(page)
+    assert seed.input_value() == before
+    page.get_by_role("button", name="New seed").click()
+    assert seed.input_value() != before
+
+
+def test_progress_is_live_and_can_be_canceled(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    page.get_by_role("textbox", name="Steps").fill("900")
+    page.get_by_role("textbox", name="Delay").fill("0.05")
+    page.get_by_role("button", name="Generate").click()
+    progress = page.get_by_role("progressbar", name="Progress")
+    expect(progress).to_be_visible()
+    expect(progress).not_to_have_attribute("aria-valuenow", "0")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Canceled", exact=True).first).to_be_visible()
+    expect(progress).to_be_hidden()
+    page.get_by_role("button", name="Reset").click()
+    draw(page)  # and the next one is not held up
+
+
+def test_a_failure_is_told_and_the_page_goes_on(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    page.get_by_role("radiogroup", name="Trouble").get_by_text("step", exact=True).click()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_text("Not drawn").first).to_be_visible()
+    page.get_by_role("button", name="Reset").click()
+    draw(page)
+
+
+def test_the_card_says_how_good_the_model_is(served: Served, visit: Visit) -> None:
+    page = visit(served.link)
+    pick(page)
+    card = page.get_by_role("listitem").filter(has=page.get_by_role("radio", name="pets", exact=True))
+    card.get_by_role("button", name="0.50 coverage").click()
+    about = page.get_by_role("dialog", name="Coverage")
+    expect(about).to_contain_text("Real images score 0.90")
+    page.keyboard.press("Escape")
+    expect(about).to_be_hidden()
+
+    page.get_by_role("button", name="Details of pets").click()
+    drawer = page.get_by_role("dialog", name="pets")
+    expect(drawer.get_by_role("region", name="By class, worst first")).to_contain_text("dog")
+    expect(drawer.get_by_role("img", name="Samples of pets, not selected")).to_be_visible()
+    expect(drawer).to_contain_text("CC0-1.0")
+
+
+def test_without_a_session_the_page_says_how_to_get_in(served: Served, visit: Visit) -> None:
+    page = visit(served.origin)
+    expect(page.get_by_role("heading", name="Open the link from your terminal")).to_be_visible()
+    page.goto(f"{served.origin}/?token=wrong")
+    expect(page.get_by_text("was not accepted")).to_be_visible()
+    assert "token" not in page.url
+    page.goto(served.link)
+    expect(page.get_by_role("radio", name="pets", exact=True)).to_be_attached()
+    page.goto(served.origin)  # the cookie stays
+    expect(page.get_by_role("radio", name="pets", exact=True)).to_be_attached()
+
+
+def tab_to(page: Page, what: str, most: int = 80) -> None:
+    """Press Tab until the focus is on what the CSS selector `what` names."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate("(what) => document.activeElement?.matches(what) ?? false", what):
+            return
+    raise AssertionError(f"Tab never came to {what}")
+
+
+def test_by_keyboard_alone(served: Served, visit: Visit) -> None:
+    page = visit(f"{served.link}&model=pets@1")
+    expect(page.get_by_role("radio", name="pets", exact=True)).to_be_checked()
+    tab_to(page, "a[href='#studio']")
+    page.keyboard.press("Enter")
+    tab_to(page, "input[type=radio][name=model]")
+    tab_to(page, "input[type=checkbox][value=dog]")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("checkbox", name="dog", exact=True)).to_be_checked()
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("heading", name="dog", exact=True)).to_be_visible()
+    expect(pictures(page)).to_have_count(16)
+
+    tab_to(page, "button[aria-label^='Picture 1:']")
+    page.keyboard.press("Enter")
+    box = page.get_by_role("dialog")
+    expect(box).to_have_accessible_name("Picture 1 of 16")
+    page.keyboard.press("ArrowRight")
+    expect(box).to_have_accessible_name("Picture 2 of 16")
+    page.keyboard.press("Escape")
+    expect(box).to_be_hidden()
+    expect(pictures(page).first).to_be_focused()
+
+
+def test_in_russian(served: Served, visit: Visit) -> None:
+    page = visit(served.link, locale="ru-RU")
+    pick(page)
+    expect(page.locator("html")).to_have_attribute("lang", "ru")
+    page.get_by_role("button", name="Нарисовать").click()
+    expect(page.get_by_role("link", name="Скачать ZIP")).to_be_visible()
+    expect(page.get_by_text("16 картинок за").first).to_be_visible()
+    page.get_by_role("radio", name="EN").locator("xpath=following-sibling::label").click()
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+    page.reload()  # the choice stays
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_accessible_in_every_state(
+    served: Served, visit: Visit, check_accessible: Check, light: str, phone: bool
+) -> None:
+    page = visit(served.origin, color_scheme=light, phone=phone, reduced_motion="reduce")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    check_accessible(page, "without a session")
+    page.goto(served.link)
+    pick(page)
+    check_accessible(page, "before the first generation")
+    draw(page)
+    check_accessible(page, "pictures")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+
+    pictures(page).first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check_accessible(page, "lightbox")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Recipe").click()
+    expect(page.get_by_role("menuitem").first).to_be_visible()
+    check_accessible(page, "menu")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Details of pets").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check_accessible(page, "details")
+    page.keyboard.press("Escape")
+
+    page.get_by_role("radiogroup", name="Trouble").get_by_text("step", exact=True).click()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    check_accessible(page, "failed")
