@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from kartina.nets.layers import Fourier, MinibatchStd, upsample2, zero
-from kartina.nets.norm import ConditionalBatchNorm, standing_statistics
-from kartina.nets.unet import UNet, norm
+from kartina.nets.norm import ConditionalBatchNorm, group_norm, standing_statistics
+from kartina.nets.unet import UNet
 
 
 def test_minibatch_std_by_hand() -> None:
@@ -82,4 +82,4 @@ def test_unet_sees_its_condition() -> None:
 
 
 def test_group_norm_groups() -> None:
-    assert [norm(c).num_groups for c in (8, 64, 96, 112, 512)] == [1, 8, 12, 14, 32]
+    assert [group_norm(c).num_groups for c in (8, 64, 96, 112, 512)] == [1, 8, 12, 14, 32]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,7 +32,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for column in columns:
         grid.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+        grid.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     out.print(grid)
 
 
@@ -50,12 +51,8 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[int, in
 
 def fail(error: KartinaError) -> None:
     """Print an error for a person: the sentence, then its details."""
-    err.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
     for line in error.details[:50]:
-        err.print(f"  {_plain(line)}", highlight=False, soft_wrap=True)
+        err.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     if len(error.details) > 50:
         err.print(f"  ... and {len(error.details) - 50} more", highlight=False)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")

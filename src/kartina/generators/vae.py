@@ -24,6 +24,7 @@ from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
 from kartina.errors import ConfigError
 from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
 from kartina.nets.layers import upsample2, zero
+from kartina.nets.norm import group_norm
 from kartina.registry import register
 
 
@@ -45,13 +46,14 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, labels: int):
         super().__init__()
+        self.norm1, self.norm2 = group_norm(channels), group_norm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.label = nn.Linear(labels, channels, bias=False)
         self.conv2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        h = self.conv1(F.silu(x)) + self.label(y)[:, :, None, None]
-        out: Tensor = x + self.conv2(F.silu(h))
+        h = self.conv1(F.silu(self.norm1(x))) + self.label(y)[:, :, None, None]
+        out: Tensor = x + self.conv2(F.silu(self.norm2(h)))
         return out
 
 
@@ -116,14 +118,14 @@ class VAE(LatentFamily):
         "vae-32-cpu": Preset(
             32,
             "conditional VAE for minutes of CPU: fast, varied, soft",
-            dict(width=64, width_max=192),
-            dict(batch=64, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=200.0),
+            dict(z=32, width=64, width_max=192, beta=3.0),
+            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
         ),
         "vae-64-cpu": Preset(
             64,
             "conditional VAE at 64 px for minutes of CPU",
-            dict(width=64, width_max=256, levels=4),
-            dict(batch=64, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=400.0),
+            dict(z=64, width=32, width_max=192, levels=4, beta=3.0),
+            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
         ),
     }
 

@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with at least 8 channels a group and at most 32 groups."""
+    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 8 or g == 1))
+    return nn.GroupNorm(groups, channels)
+
+
 class ConditionalBatchNorm(nn.Module):
     """BatchNorm whose gain and bias come from the label weights (Dumoulin 2017): N,C,H,W and N,K -> N,C,H,W."""
 

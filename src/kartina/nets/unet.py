@@ -16,12 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kartina.nets.layers import Fourier, zero
-
-
-def norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with at least 8 channels a group and at most 32 groups."""
-    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 8 or g == 1))
-    return nn.GroupNorm(groups, channels)
+from kartina.nets.norm import group_norm
 
 
 class Block(nn.Module):
@@ -29,9 +24,9 @@ class Block(nn.Module):
 
     def __init__(self, cin: int, cout: int, emb: int, dropout: float = 0.0):
         super().__init__()
-        self.norm1, self.conv1 = norm(cin), nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm1, self.conv1 = group_norm(cin), nn.Conv2d(cin, cout, 3, padding=1)
         self.cond = nn.Linear(emb, 2 * cout)
-        self.norm2, self.conv2 = norm(cout), zero(nn.Conv2d(cout, cout, 3, padding=1))
+        self.norm2, self.conv2 = group_norm(cout), zero(nn.Conv2d(cout, cout, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
 
@@ -49,7 +44,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, head: int = 32):
         super().__init__()
         self.heads = max(h for h in range(1, channels + 1) if channels % h == 0 and (h == 1 or channels // h >= head))
-        self.norm = norm(channels)
+        self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
@@ -113,7 +108,7 @@ class UNet(nn.Module):
                 self.up.append(Upsample(c))
 
         # Out: unfold, then look at neighbours and at the input at full resolution.
-        self.out = nn.Sequential(norm(c), nn.SiLU(), nn.Conv2d(c, head * stem**2, 3, padding=1), nn.PixelShuffle(stem))
+        self.out = nn.Sequential(group_norm(c), nn.SiLU(), nn.Conv2d(c, head * stem**2, 3, padding=1), nn.PixelShuffle(stem))
         self.refine = nn.Conv2d(head + cin, head, 3, padding=1)
         self.last = zero(nn.Conv2d(head, cout, 3, padding=1))
 
