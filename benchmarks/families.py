@@ -1,0 +1,134 @@
+"""Families side by side on one data set at an equal time budget: trained one after another, measured, drawn.
+
+    python -m benchmarks.families --data fashion --budget 10m --out docs/results/fashion-10m PRESET ...
+
+Resumable: a finished run, or a finished measurement, is not repeated; an interrupted run goes on. Writes results.json,
+table.md and a fixed-seed grid per preset. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.training import ceiling
+from kartina.generators.base import generate, rows_for
+from kartina.handlers.evaluate import evaluate_ref
+from kartina.handlers.load import load_any
+from kartina.training import budget as budgets
+from kartina.training.loop import Trainer, plan, train
+from kartina.training.run import Run, names
+
+COLUMNS = 10
+
+
+def trained(preset: str, data: str, seconds: float) -> Run:
+    """The run of this preset, data and budget: found, gone on with, or new."""
+    for name in names():
+        run = Run.open(name)
+        if (run.config.preset, run.config.data, run.config.budget) == (preset, data, seconds):
+            break
+    else:
+        run = Run.create(plan(preset, data, budget=seconds))
+    if run.status()["status"] != "finished":
+        train(run, lambda p: print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True))
+        print()
+    return run
+
+
+def flops(run: Run) -> float:
+    """FLOPs of training per image seen, counted over one cycle of phases."""
+    trainer = Trainer(run.config, run.data())
+    cycle = math.lcm(*(p.every for p in trainer.phases))
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(cycle):
+            trainer.step()
+    return counter.get_total_flops() / (cycle * trainer.images_per_step)
+
+
+def sampling(ref: str) -> float:
+    """ms per image at batch 16, default controls."""
+    family = load_any(ref).family
+    generate(family, rows_for(family, [0], 16, 0), 16)
+    begun = time.perf_counter()
+    generate(family, rows_for(family, [0], 32, 1), 16)
+    return (time.perf_counter() - begun) / 32 * 1000
+
+
+def measure(run: Run, out: Path) -> dict[str, Any]:
+    """Numbers on val, speed, and the grid."""
+    found = evaluate_ref(run.id, seeds=(0, 1, 2))
+    status = run.status()
+    rate = status["images"] / status["seconds"]
+    top = ceiling()
+    model = load_any(run.id)
+    shown = range(min(10, model.family.classes))
+    sheet = model.sample([k for k in shown for _ in range(COLUMNS)], n=COLUMNS * len(shown), seed=0)
+    sheet.save(out / f"{run.config.preset}.png")
+    return {
+        **found,
+        "run": run.id,
+        "images": status["images"],
+        "seconds": status["seconds"],
+        "img/s": rate,
+        "gflop/s": rate * flops(run) / 1e9,
+        "ceiling": top,
+        "ms/sample": sampling(run.id),
+        "warnings": status["warnings"],
+    }
+
+
+def cell(value: dict[str, Any], digits: int) -> str:
+    low, high = value["interval"] or (math.nan, math.nan)
+    return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def table(results: dict[str, Any]) -> str:
+    lines = [
+        "| preset | images | img/s | GFLOP/s (share of ceiling) | ms/sample | class agreement | coverage | diversity "
+        "| worst class diversity | FD-domain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for preset, r in results.items():
+        m = r["metrics"]
+        worst = min((c["diversity"], c["class"]) for c in r["per_class"])
+        lines.append(
+            f"| {preset} | {r['images']:,} | {r['img/s']:.0f} | {r['gflop/s']:.0f} ({r['gflop/s'] / r['ceiling']:.0%}) "
+            f"| {r['ms/sample']:.1f} | {cell(m['class_agreement'], 3)} | {cell(m['coverage'], 3)} "
+            f"| {cell(m['diversity'], 2)} | {worst[0]:.2f} ({worst[1]}) | {cell(m['fd'], 2)} |"
+        )
+    m = next(iter(results.values()))["metrics"]
+    floors = [m[k]["floor"] for k in ("class_agreement", "coverage", "diversity", "fd")]
+    lines.append(
+        f"| *real images (floor)* | | | | | {floors[0]:.3f} | {floors[1]:.3f} | {floors[2]:.2f} | | {floors[3]:.2f} |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("presets", nargs="+")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--budget", default="3m")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "results.json"
+    results = json.loads(file.read_text()) if file.is_file() else {}
+    for preset in given.presets:
+        run = trained(preset, given.data, budgets.seconds(given.budget))
+        if results.get(preset, {}).get("run") != run.id:
+            results[preset] = measure(run, given.out)
+            file.write_text(json.dumps(results, indent=1))
+        (given.out / "table.md").write_text(table({p: results[p] for p in given.presets if p in results}))
+    print(table({p: results[p] for p in given.presets}))
+
+
+if __name__ == "__main__":
+    main()
