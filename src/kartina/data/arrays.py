@@ -86,7 +86,8 @@ def read_idx(path: Path) -> ArrayFile:
     found = ArrayFile(path, np.dtype(_IDX[head[2]]), shape, 4 + len(dims))
     need = found.skip + int(np.prod([int(s) for s in shape], dtype=object)) * found.dtype.itemsize
     have = path.stat().st_size
-    gzipped = path.open("rb").read(2) == _GZIP
+    with path.open("rb") as raw:
+        gzipped = raw.read(2) == _GZIP
     if need > have * (_DEFLATE if gzipped else 1):
         raise DataError(
             f"Found {path.name} of {have:,} bytes; expected {need:,} for its {' x '.join(map(str, shape))} values. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,17 +46,9 @@ def open_image(data: bytes | Path, at_least: int | None = None) -> Image.Image:
     no side below that. Raises DataError with the reason.
     """
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(_too_big(image.width, image.height))
-            if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"found an animation of {image.n_frames} frames, expected one still image")  # type: ignore[attr-defined]
-            mode, (width, height) = image.mode, image.size
-            if at_least is not None and image.format == "JPEG":
-                image.draft(None, (at_least, at_least))
-            image.load()
-            turn = _orientation(image)
-            flat = _flatten(image if turn is None else image.transpose(turn))
+        with warnings.catch_warnings():  # Pillow's remarks about odd but readable files
+            warnings.simplefilter("ignore")
+            flat, mode, size = _load(data, at_least)
     except UnidentifiedImageError:
         raise DataError(f"found {_what(data)}, {EXPECTED}") from None
     except Image.DecompressionBombError:
@@ -70,9 +63,25 @@ def open_image(data: bytes | Path, at_least: int | None = None) -> Image.Image:
         # Pillow's decoders tell of a damaged file in any of these.
         cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise DataError(f"found a {'truncated' if cut else 'damaged'} image ({error}), expected a whole one") from None
-    sideways = turn is not None and turn in _SIDEWAYS
-    flat.info = {"file_mode": mode, "file_size": (height, width) if sideways else (width, height)}
+    flat.info = {"file_mode": mode, "file_size": size}
     return flat
+
+
+def _load(data: bytes | Path, at_least: int | None) -> tuple[Image.Image, str, tuple[int, int]]:
+    """(the image; the mode and the upright size of the file)."""
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+        mode, (width, height) = image.mode, image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(_too_big(width, height))
+        frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+        if frames > 1:
+            raise DataError(f"found an animation of {frames} frames, expected one still image")
+        if at_least is not None and image.format == "JPEG":
+            image.draft(None, (at_least, at_least))
+        image.load()
+        turn = _orientation(image)
+        size = (height, width) if turn in _SIDEWAYS else (width, height)
+        return _flatten(image if turn is None else image.transpose(turn)), mode, size
 
 
 def decode(data: bytes | Path, size: int, fit: Fit = "crop", channels: int = 3) -> NDArray[np.uint8]:

@@ -17,16 +17,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kartina.config import ImageSpec, home
+from kartina.data.paths import SPLITS as SPLITS
+from kartina.data.paths import Split as Split
 from kartina.errors import DataError, IntegrityError, NotFoundError
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from kartina.data import duplicates, pool, prepare, worker
 from kartina.data.archive import MAX_ENTRIES
-from kartina.data.imageset import SPLITS
-from kartina.data.paths import suffix
+from kartina.data.paths import SPLITS, suffix
 from kartina.data.sources import Source, open_source
 
 TINY = 50  # training images below which a class is learnt by heart rather than learnt
@@ -87,11 +86,12 @@ def inspect_source(
     source: Source, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Report:
     """`inspect_path` for a source that is open already."""
-    workers = prepare.workers_for(source, workers)
     done = prepare.Counting(len(source) * (2 if source.paired else 1), progress)
-    looked, bad = _look(source, source.index, workers, done)
+    with pool.Pool(prepare.workers_for(source, workers)) as decoders:
+        looked, bad = _look(source, source.index, decoders, done)
+        if source.partner is not None:
+            inputs, more = _look(source, source.partner, decoders, done)
     if source.partner is not None:
-        inputs, more = _look(source, source.partner, workers, done)
         bad |= {i: f"its source in A: {message}" for i, message in more.items() if i not in bad}
         looked["ok"] &= inputs["ok"]
     ok = looked["ok"]
@@ -128,14 +128,14 @@ def inspect_source(
 
 
 def _look(
-    source: Source, index: NDArray[np.int64], workers: int, done: prepare.Counting
+    source: Source, index: NDArray[np.int64], decoders: pool.Pool, done: prepare.Counting
 ) -> tuple[NDArray[Any], dict[int, str]]:
     """(LOOK records N, image -> why it cannot be used) of the files at `index`."""
     looked = np.zeros(len(index), worker.LOOK)
     bad: dict[int, str] = {}
     image_at = np.argsort(index, kind="stable")
     at = 0
-    for reply, body in pool.run("look", (task for _, task in source.files.tasks(index[image_at])), workers):
+    for reply, body in decoders.run("look", (task for _, task in source.files.tasks(index[image_at]))):
         records = np.frombuffer(body, worker.LOOK)
         looked[image_at[at : at + len(records)]] = records
         bad.update((int(image_at[at + i]), message) for i, message in reply["bad"])

@@ -6,8 +6,10 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
+from typing import Literal
 
-from kartina.data.imageset import Split
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 FOREIGN = frozenset({".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".ico", ".jp2", ".psd"})

@@ -29,42 +29,53 @@ def default_workers() -> int:
     return min(cores, 16)
 
 
-def run(job: str, tasks: Iterable[Message], workers: int) -> Iterator[Message]:
-    """Do `job` (a name in `kartina.data.worker.JOBS`) for every task, in order; inline where workers <= 1.
+class Pool:
+    """Worker processes, started when they are first needed and ended with the `with` block; none where workers <= 1."""
 
-    An OSError of a worker (a full disk) is raised here as it is. Raises KartinaError when a worker dies. The workers
-    are ended when the iterator is exhausted, closed or broken off.
-    """
-    if workers <= 1:
-        from kartina.data.worker import perform
+    def __init__(self, workers: int):
+        self.workers = workers
+        self._procs: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._threads: ThreadPoolExecutor | None = None
 
-        yield from (perform(job, head, body) for head, body in tasks)
-        return
-    procs = [_Worker(job) for _ in range(workers)]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for proc in procs:
-        idle.put(proc)
+    def __enter__(self) -> Pool:
+        return self
 
-    def ask(task: Message) -> Message:
-        proc = idle.get()
-        try:
-            return proc.ask(task)
-        finally:
-            idle.put(proc)
+    def __exit__(self, *_: object) -> None:
+        for proc in self._procs:
+            proc.end()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="kartina-decode")
-    ahead: deque[Future[Message]] = deque()
-    try:
-        for task in tasks:
-            ahead.append(threads.submit(ask, task))
-            if len(ahead) > 2 * workers:
+    def run(self, job: str, tasks: Iterable[Message]) -> Iterator[Message]:
+        """Do `job` (a name in `kartina.data.worker.JOBS`) for every task, in order.
+
+        An OSError of a worker (a full disk) is raised here as it is. Raises KartinaError when a worker dies.
+        """
+        if self.workers <= 1:
+            from kartina.data.worker import perform
+
+            yield from (perform({**head, "job": job}, body) for head, body in tasks)
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="kartina-decode")
+        ahead: deque[Future[Message]] = deque()
+        for head, body in tasks:
+            if len(self._procs) < self.workers:
+                self._procs.append(_Worker())
+                self._idle.put(self._procs[-1])
+            ahead.append(self._threads.submit(self._ask, ({**head, "job": job}, body)))
+            if len(ahead) > 2 * self.workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:
-        for proc in procs:
-            proc.end()
-        threads.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, task: Message) -> Message:
+        proc = self._idle.get()
+        try:
+            return proc.ask(task)
+        finally:
+            self._idle.put(proc)
 
 
 def write_message(file: IO[bytes], message: Message) -> None:
@@ -86,9 +97,9 @@ def read_message(file: IO[bytes]) -> Message | None:
 
 
 class _Worker:
-    def __init__(self, job: str) -> None:
+    def __init__(self) -> None:
         self._proc = subprocess.Popen(
-            [sys.executable, "-m", "kartina.data.worker", job],
+            [sys.executable, "-m", "kartina.data.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"},

@@ -17,14 +17,14 @@ import os
 import re
 import secrets
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ from kartina.config import FORMAT, ImageSpec
 from kartina.data import imageset, pool, splits, worker
 from kartina.data.archive import MAX_ENTRIES
 from kartina.data.decode import FITS, Fit
-from kartina.data.imageset import SPLITS, ImageSet, open_set
+from kartina.data.imageset import ImageSet, open_set
+from kartina.data.paths import SPLITS
 from kartina.data.sources import Source, open_source
 from kartina.errors import ConflictError, DataError, StorageError, disk_errors
 
@@ -102,84 +103,13 @@ def import_source(
             f"channels auto, 1 or 3, flip auto, on or off."
         )
     _check_classes(source)
-    workers = workers_for(source, workers)
-
-    # Plan: every image's row, split after split.
-    given = source.given
-    split = splits.assign(given, source.labels, source.groups, seed)
-    order = np.argsort(split, kind="stable")  # row -> image
-    row = np.empty(len(order), np.int64)
-    row[order] = np.arange(len(order))
-    sampled = _sample(source, source.index, workers)
-    size = size or sampled.size
-    deep = sampled.channels if channels == "auto" else int(channels)
-    flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
-    plan = _Plan(size, fit, workers)
-
-    with _folder_for(name, replace) as folder, disk_errors(f"import {name!r}"):
-        total = len(source) * (2 if source.paired else 1)
-        _check_room(folder, total * size * size * 3)
-        done = Counting(total, progress)
-
-        # Pack.
-        bad = _pack(source, source.index, row, folder / "images.npy", deep, plan, done)
-        deep_source = 0
-        if source.partner is not None:
-            deep_source = _sample(source, source.partner, workers).channels if channels == "auto" else int(channels)
-            bad |= _pack(source, source.partner, row, folder / "sources.npy", deep_source, plan, done)
-        if bad and not skip_bad:
-            raise _bad_files(source, bad)
-        if len(bad) == len(source):
-            raise _bad_files(source, bad)
-        good = np.ones(len(order), bool)
-        good[row[np.fromiter(bad, np.int64, len(bad))]] = False
-        if bad:
-            _drop_rows(folder / "images.npy", good)
-            if source.paired:
-                _drop_rows(folder / "sources.npy", good)
-            order = order[good]
-
-        # Seal.
-        bounds = _bounds(split[order])
-        labels = None if source.labels is None else source.labels[order]
-        groups = None if source.groups is None else source.groups[order]
-        if labels is not None:
-            np.save(folder / "labels.npy", labels, allow_pickle=False)
-        if groups is not None:
-            np.save(folder / "groups.npy", groups, allow_pickle=False)
-        with (folder / "files.txt").open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(source.name(i).replace("\n", "\\n").replace("\r", "\\r") + "\n" for i in order.tolist())
-        spec = ImageSpec(height=size, width=size, channels=deep, classes=source.classes, flip_safe=flip_safe,
-                         paired=source.paired)  # fmt: skip
-        about = {
-            "format": FORMAT,
-            "name": name,
-            "hash": content_hash(folder, spec.classes, bounds),
-            "images": len(order),
-            "spec": spec.model_dump(mode="json"),
-            "bounds": bounds,
-            "counts": _counts(labels, bounds, spec.classes),
-            "made": {
-                "from": source.kind,
-                "file": source.title,
-                "fit": fit,
-                "channels": channels,
-                "source_channels": deep_source or None,
-                "flip": flip,
-                "group_by": source.group_by,
-                "groups": None if groups is None else len(np.unique(groups)),
-                "seed": seed,
-                "splits": {s: "given" if (given == k).any() else "made" for k, s in enumerate(SPLITS) if s in bounds},
-                "original_sizes": sampled.sizes,
-            },
-            "skipped": [{"path": source.name(i), "message": m} for i, m in sorted(bad.items())],
-            "ignored": source.ignored,
-            "kartina": _version(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-        (folder / "data.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        for path in folder.iterdir():
-            _sync(path)
+    asked = {"fit": fit, "channels": channels, "flip": flip, "seed": seed}
+    with pool.Pool(workers_for(source, workers)) as decoders:
+        plan = _plan(source, size, fit, channels, seed, decoders)
+        with _folder_for(name, replace) as folder, disk_errors(f"import {name!r}"):
+            order, bad = _pack(source, plan, folder, skip_bad, decoders, progress)
+            flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
+            _seal(source, plan, folder, name, order, bad, flip_safe, asked)
     return open_set(name)
 
 
@@ -229,9 +159,28 @@ def content_hash(folder: Path, classes: Sequence[str], bounds: dict[str, list[in
 
 @dataclass(frozen=True)
 class _Plan:
+    split: NDArray[np.int8]  # N: of every image
+    order: NDArray[np.int64]  # row -> image: split after split
     size: int
     fit: Fit
-    workers: int
+    channels: int
+    source_channels: int  # 0 unless the data are pairs
+    sizes: dict[str, int]
+
+
+def _plan(source: Source, size: int | None, fit: Fit, channels: str, seed: int, decoders: pool.Pool) -> _Plan:
+    split = splits.assign(source.given, source.labels, source.groups, seed)
+    sampled = _sample(source, source.index, decoders)
+    inputs = None if source.partner is None else _sample(source, source.partner, decoders)
+    return _Plan(
+        split=split,
+        order=np.argsort(split, kind="stable"),
+        size=size or sampled.size,
+        fit=fit,
+        channels=sampled.channels if channels == "auto" else int(channels),
+        source_channels=0 if inputs is None else inputs.channels if channels == "auto" else int(channels),
+        sizes=sampled.sizes,
+    )
 
 
 @dataclass(frozen=True)
@@ -241,7 +190,7 @@ class _Sampled:
     sizes: dict[str, int]  # "width x height" -> how many of the sample
 
 
-def _sample(source: Source, index: NDArray[np.int64], workers: int) -> _Sampled:
+def _sample(source: Source, index: NDArray[np.int64], decoders: pool.Pool) -> _Sampled:
     """Size and channels by a sample of the images spread over all."""
     if source.uniform is not None:
         height, width, deep = source.uniform
@@ -249,7 +198,7 @@ def _sample(source: Source, index: NDArray[np.int64], workers: int) -> _Sampled:
         return _Sampled(min(max(size, 4), MAX_SIZE), 1 if deep == 1 else 3, {f"{width}x{height}": len(source)})
     some = np.sort(index[np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(np.int64))])
     tasks = (task for _, task in source.files.tasks(some))
-    records = [np.frombuffer(body, worker.LOOK) for _, body in pool.run("look", tasks, workers)]
+    records = [np.frombuffer(body, worker.LOOK) for _, body in decoders.run("look", tasks)]
     looked = np.concatenate(records)
     looked = looked[looked["ok"]]
     if not len(looked):
@@ -302,18 +251,45 @@ class Counting:
 
 
 def _pack(
+    source: Source, plan: _Plan, folder: Path, skip_bad: bool, decoders: pool.Pool, progress: Progress | None
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Write images.npy, and sources.npy for pairs. Returns (row -> image, image -> why it was skipped)."""
+    total = len(source) * (2 if source.paired else 1)
+    _check_room(folder, total * plan.size**2 * 3)
+    done = Counting(total, progress)
+    row = np.empty(len(plan.order), np.int64)
+    row[plan.order] = np.arange(len(row))
+    files = [(folder / "images.npy", source.index, plan.channels)]
+    if source.partner is not None:
+        files.append((folder / "sources.npy", source.partner, plan.source_channels))
+    bad: dict[int, str] = {}
+    for out, index, channels in files:
+        bad |= _decode_to(out, source, index, row, channels, plan, decoders, done)
+    if bad and (not skip_bad or len(bad) == len(source)):
+        raise _bad_files(source, bad)
+    if not bad:
+        return plan.order, bad
+    good = np.ones(len(row), bool)
+    good[row[np.fromiter(bad, np.int64, len(bad))]] = False
+    for out, _, _ in files:
+        _drop_rows(out, good)
+    return plan.order[good], bad
+
+
+def _decode_to(
+    out: Path,
     source: Source,
     index: NDArray[np.int64],
     row: NDArray[np.int64],
-    out: Path,
     channels: int,
     plan: _Plan,
+    decoders: pool.Pool,
     done: Counting,
 ) -> dict[int, str]:
     """Decode the files at `index` into the rows of a new npy file. Returns image -> why it cannot be used."""
     skip = _new_npy(out, (len(index), channels, plan.size, plan.size))
     image_at = np.argsort(index, kind="stable")  # images in the order of their files
-    chunks: list[tuple[int, int]] = []
+    chunks: deque[tuple[int, int]] = deque()  # sent and not yet answered: where in image_at, how many
     more = {"out": str(out), "skip": skip, "size": plan.size, "fit": plan.fit, "channels": channels}
 
     def tasks() -> Iterator[pool.Message]:
@@ -324,8 +300,8 @@ def _pack(
             at += len(positions)
 
     bad: dict[int, str] = {}
-    for k, (reply, _) in enumerate(pool.run("pack", tasks(), plan.workers)):
-        at, n = chunks[k]
+    for reply, _ in decoders.run("pack", tasks()):
+        at, n = chunks.popleft()
         bad.update((int(image_at[at + i]), message) for i, message in reply["bad"])
         done.add(n)
     return bad
@@ -364,6 +340,57 @@ def _bad_files(source: Source, bad: dict[int, str]) -> DataError:
 
 
 # -- seal --------------------------------------------------------------------------------------------------------------
+
+
+def _seal(
+    source: Source,
+    plan: _Plan,
+    folder: Path,
+    name: str,
+    order: NDArray[np.int64],
+    bad: dict[int, str],
+    flip_safe: bool,
+    asked: dict[str, Any],
+) -> None:
+    """Write what stands beside the pixels, data.json last, and see all of it on the disk."""
+    bounds = _bounds(plan.split[order])
+    labels = None if source.labels is None else source.labels[order]
+    groups = None if source.groups is None else source.groups[order]
+    if labels is not None:
+        np.save(folder / "labels.npy", labels, allow_pickle=False)
+    if groups is not None:
+        np.save(folder / "groups.npy", groups, allow_pickle=False)
+    with (folder / "files.txt").open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(source.name(i).replace("\n", "\\n").replace("\r", "\\r") + "\n" for i in order.tolist())
+    spec = ImageSpec(height=plan.size, width=plan.size, channels=plan.channels, classes=source.classes,
+                     flip_safe=flip_safe, paired=source.paired)  # fmt: skip
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "hash": content_hash(folder, spec.classes, bounds),
+        "images": len(order),
+        "spec": spec.model_dump(mode="json"),
+        "bounds": bounds,
+        "counts": _counts(labels, bounds, spec.classes),
+        "made": {
+            "from": source.kind,
+            "file": source.title,
+            **asked,
+            "group_by": source.group_by,
+            "groups": None if groups is None else len(np.unique(groups)),
+            "splits": {
+                s: "given" if (source.given == k).any() else "made" for k, s in enumerate(SPLITS) if s in bounds
+            },
+            "original_sizes": plan.sizes,
+        },
+        "skipped": [{"path": source.name(i), "message": m} for i, m in sorted(bad.items())],
+        "ignored": source.ignored,
+        "kartina": _version(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (folder / "data.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
 
 
 def _bounds(split: NDArray[np.int8]) -> dict[str, list[int]]:

@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 
 from kartina.data.archive import MAX_ENTRIES, Archive
 from kartina.data.arrays import ArrayFile, is_idx, read_idx, read_npz
-from kartina.data.imageset import SPLITS, Split
-from kartina.data.paths import FOREIGN, IMAGES, PathList, is_junk, natural, split_of, suffix
+from kartina.data.paths import FOREIGN, IMAGES, SPLITS, PathList, Split, is_junk, natural, split_of, suffix
 from kartina.data.pool import Message
 from kartina.data.splits import NONE
 from kartina.errors import DataError
@@ -660,9 +659,11 @@ def _grouped(source: Source, pattern: str) -> Source:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"Found --group-by {pattern!r}, which is no regular expression ({error}).") from None
+        raise DataError(
+            f"Found --group-by {pattern!r}, which is no regular expression ({error}); expected one, such as '([0-9]+)_'."
+        ) from None
     if compiled.groups < 1:
-        raise DataError(f"Found --group-by {pattern!r} without a capture group; expected one, such as '([0-9]+)_'.")
+        raise DataError(f"Found --group-by {pattern!r} without a capture group; expected one.")
     ids: dict[str, int] = {}
     groups = np.zeros(len(source), np.int64)
     missed = []

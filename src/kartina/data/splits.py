@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kartina.data.imageset import SPLITS
+from kartina.data.paths import SPLITS
 from kartina.errors import DataError
 
 SHARE = 0.1

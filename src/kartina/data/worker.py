@@ -9,7 +9,6 @@ import hashlib
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -138,18 +137,16 @@ def _write(out: Path, skip: int, rows: list[int], pixels: list[NDArray[np.uint8]
 JOBS: dict[str, Callable[[dict[str, Any], bytes], Message]] = {"pack": pack, "look": look}
 
 
-def perform(job: str, head: dict[str, Any], body: bytes) -> Message:
-    """Do one task here. Pillow's remarks about odd but readable files are not passed on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return JOBS[job](head, body)
+def perform(head: dict[str, Any], body: bytes) -> Message:
+    """Do one task: head["job"] names it."""
+    return JOBS[head["job"]](head, body)
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     while (task := read_message(sys.stdin.buffer)) is not None:
         try:
-            reply = perform(sys.argv[1], *task)
+            reply = perform(*task)
         except OSError as error:
             reply = ({"os_error": [error.errno, error.strerror, error.filename]}, b"")
         write_message(sys.stdout.buffer, reply)
