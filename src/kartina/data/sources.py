@@ -659,9 +659,7 @@ def _grouped(source: Source, pattern: str) -> Source:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(
-            f"Found --group-by {pattern!r}, which is no regular expression ({error}); expected one, such as '([0-9]+)_'."
-        ) from None
+        raise DataError(f"Found --group-by {pattern!r}; expected a regular expression ({error}).") from None
     if compiled.groups < 1:
         raise DataError(f"Found --group-by {pattern!r} without a capture group; expected one.")
     ids: dict[str, int] = {}
