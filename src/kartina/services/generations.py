@@ -107,6 +107,13 @@ class _Live:
         self.finished = asyncio.Event()
         self.watchers = 0  # readers that want previews
         self.task: asyncio.Task[None] | None = None
+        self.saved = True  # False: its end could not be written down
+
+    def end(self, record: Generation) -> None:
+        """No more events after this one."""
+        self.record = record
+        self.finished.set()
+        self.tell(StatusChanged(record, None))
 
     def tell(self, data: StatusChanged | Progressed | Previewed | OutputMade) -> None:
         """Number an event. Of progress and previews only the newest is kept; nothing else is ever dropped."""
@@ -265,7 +272,8 @@ class Generations:
             self.engine.watch(id, True)
         try:
             seen = live.last
-            if after is not None and live.first <= after <= live.last:
+            news = not live.finished.is_set() or after != live.last  # to come, or missed
+            if after is not None and live.first <= after <= live.last and news:
                 seen = after
             else:
                 yield Event(seen, StatusChanged(live.record, self.queue_position(live.record)))
@@ -305,7 +313,8 @@ class Generations:
         live = self._live.get(id)
         if live is not None:
             await self.cancel(id)
-            await asyncio.wait_for(live.finished.wait(), 60)
+            if live.task is not None:
+                await asyncio.wait([live.task])  # to its very end: nothing is written after this
             self._live.pop(id, None)
         await to_thread(self.records.delete, id)
 
@@ -411,31 +420,32 @@ class Generations:
             live.tell(OutputMade(live.record, made))
 
     async def _end(self, live: _Live, status: str, error: Failure | None = None) -> None:
-        """Write down how it ended, then tell. Where even that cannot be written, memory keeps it until a restart."""
+        """Write down how it ended, and tell.
+
+        A success is told first: should the process be killed before it is written down, the next one finds every image
+        there. What cannot be written stays in memory until a restart.
+        """
         started = live.record.started_at or (now() if status == "succeeded" else None)
+        step = live.record.steps if status == "succeeded" else live.record.step
         record = live.record.model_copy(
-            update={"status": status, "error": error, "completed_at": now(), "started_at": started}
+            update={"status": status, "error": error, "completed_at": now(), "started_at": started, "step": step}
         )
-        if status == "succeeded":
-            record = record.model_copy(update={"step": record.steps})
 
         def write() -> None:
             self.records.sync_images(record)
             self.records.write(record)
 
-        saved = True
+        if status == "succeeded":
+            live.end(record)
         try:
             await to_thread(write)
         except StorageError as problem:
-            saved = False
-            failure = error or Failure(code=problem.code, message=str(problem))
-            record = record.model_copy(update={"status": "failed", "error": failure})
             log.error("generation_not_saved", id=record.id, error=str(problem))
-        live.record = record
-        if saved:
-            self._live.pop(record.id, None)
-        live.finished.set()
-        live.tell(StatusChanged(record, None))
+            live.saved = False
+        if not live.finished.is_set():
+            live.end(record)
+        if live.saved and self._live.get(record.id) is live:
+            del self._live[record.id]
 
 
 def _spec(record: Generation, info: ModelInfo, client: str) -> RequestSpec:

@@ -28,6 +28,7 @@ Status = Literal["queued", "running", "succeeded", "failed", "canceling", "cance
 TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
 FORMAT = 1  # of record.json
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
 _ID = re.compile(r"gen_[0-9a-hjkmnp-tv-z]{26}\Z")
 _IMAGE_ID = re.compile(r"(gen_[0-9a-hjkmnp-tv-z]{26})-([0-9]{3})\Z")
@@ -200,9 +201,9 @@ class Records:
         return found
 
     def images(self, record: Generation) -> tuple[Made, ...]:
-        """The images of the record that lie on the disk, by index."""
+        """The images of the record that lie whole on the disk, by index."""
         folder = self.root / record.id
-        return tuple(record.made(i) for i in range(record.n) if (folder / f"{i:03d}.png").is_file())
+        return tuple(record.made(i) for i in range(record.n) if _is_whole_png(folder / f"{i:03d}.png"))
 
     def image(self, image_id: str) -> Path:
         """The file of an image. Raises NotFoundError."""
@@ -263,6 +264,16 @@ def _write(path: Path, data: bytes, *, durable: bool) -> None:
         raise
     if durable:
         _sync(path.parent)
+
+
+def _is_whole_png(path: Path) -> bool:
+    """Whether the file is there to its last chunk: after a power cut a name may be there without its content."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:
+        return False
 
 
 def _sync(path: Path) -> None:
