@@ -17,15 +17,17 @@ def at(fraction: float = 1.0) -> At:
 
 
 def test_kl_is_the_closed_form() -> None:
-    mean, logvar = torch.randn(50, 4), torch.randn(50, 4)
+    mean, logvar, prior_mean, prior_logvar = torch.randn(4, 50, 4)
     q = torch.distributions.Normal(mean, (0.5 * logvar).exp())
-    expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0, 1))
-    assert torch.allclose(kl_normal(mean, logvar), expected, atol=1e-5)
-    assert kl_normal(torch.zeros(1), torch.zeros(1)).item() == 0
+    p = torch.distributions.Normal(prior_mean, (0.5 * prior_logvar).exp())
+    expected = torch.distributions.kl_divergence(q, p)
+    assert torch.allclose(kl_normal(mean, logvar, prior_mean, prior_logvar), expected, rtol=1e-4, atol=1e-5)
+    assert kl_normal(*torch.zeros(4, 1)).item() == 0
 
 
 def test_elbo_by_hand() -> None:
     model = tiny.family("vae", beta=0.5, beta_warmup=0.0)
+    torch.nn.init.normal_(model.prior.table, std=0.5)
     x = torch.rand(6, 1, 16, 16) * 2 - 1
     batch = Batch(x, torch.arange(6) % 3, torch.arange(6))
     loss = model.loss("elbo", batch, at())
@@ -37,7 +39,10 @@ def test_elbo_by_hand() -> None:
     normal = torch.distributions.Normal(model.decoder(z, y), sigma)
     nll = -normal.log_prob(x).sum(dim=[1, 2, 3]).mean()
     kl = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mean, (0.5 * logvar).exp()), torch.distributions.Normal(0, 1)
+        torch.distributions.Normal(mean, (0.5 * logvar).exp()),
+        torch.distributions.Normal(
+            model.prior.table[batch.labels, :4], (0.5 * model.prior.table[batch.labels, 4:]).exp()
+        ),
     )
     assert loss.stats["nll"].item() == pytest.approx(nll.item(), rel=1e-4)
     assert loss.total.item() == pytest.approx((nll + 0.5 * kl.sum(1).mean()).item(), rel=1e-4)
@@ -86,3 +91,16 @@ def test_it_overfits_what_it_sees() -> None:
         loss.total.backward()
         optimiser.step()
     assert loss.stats["nll"].item() < first - 100
+
+
+@pytest.mark.parametrize("prior", ["learned", "standard"])
+def test_sampling_draws_from_the_prior_of_the_class(prior: str) -> None:
+    model = tiny.family("vae", prior=prior)
+    z, y = torch.randn(2, 4), torch.eye(3)[[0, 2]]
+    if prior == "standard":
+        assert torch.equal(model.decode(z, y), model.decoder(z, y))
+        assert "prior.table" not in dict(model.named_parameters())
+        return
+    torch.nn.init.normal_(model.prior.table)
+    mean, logvar = model.prior.table[[0, 2]].chunk(2, dim=1)
+    assert torch.allclose(model.decode(z, y), model.decoder(mean + (logvar / 2).exp() * z, y), atol=1e-5)

@@ -2,18 +2,22 @@
 
 Loss: the negative ELBO, summed over pixels and latents, averaged over the batch,
 
-    -ELBO = E_q[ -log p(x | z, y) ] + beta * KL( q(z | x, y) || N(0, I) ).
+    -ELBO = E_q[ -log p(x | z, y) ] + beta * KL( q(z | x, y) || p(z | y) ).
+
+p(z | y) is a diagonal Gaussian learned for each class (Sohn 2015, eq. 4), or N(0, I) for all with `prior=standard`. The
+learned one draws recognisable classes many times sooner: with a shared prior the latent first learns the class, and
+takes long to unlearn it (docs/LOG.md).
 
 p(x | z, y) is a Gaussian whose one standard deviation is learned (sigma-VAE, Rybkin 2021), so that reconstruction and
-KL find their own balance; `beta` and `sigma_min` lean on it. Sampling decodes z ~ N(0, I) and shows the mean, which is
-why images are soft: what the latent does not carry is averaged away.
+KL find their own balance; `beta` and `sigma_min` lean on it. Sampling decodes z ~ p(z | y) and shows the mean, which
+is why images are soft: what the latent does not carry is averaged away.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -36,6 +40,7 @@ class VAEConfig(FamilyConfig):
     stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
     blocks: int = Field(1, ge=1, le=8)  # residual blocks a level
     conditional: bool = True
+    prior: Literal["learned", "standard"] = "learned"  # p(z | y): a Gaussian a class, or N(0, I)
     beta: float = Field(1.0, ge=0)  # weight of the KL term
     beta_warmup: float = Field(0.1, ge=0, le=1)  # share of the budget over which beta rises from 0
     sigma_min: float = Field(0.05, gt=0)  # the learned sigma stays above (images span 2)
@@ -105,6 +110,22 @@ class Decoder(nn.Module):
         return mean
 
 
+class Prior(nn.Module):
+    """Label weights N,K -> mean and log-variance of p(z | y), each N,Z; zeros (the standard normal) unless learned."""
+
+    def __init__(self, labels: int, z: int, learned: bool):
+        super().__init__()
+        table = torch.zeros(labels, 2 * z)
+        if learned:
+            self.table = nn.Parameter(table)
+        else:
+            self.register_buffer("table", table)
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = (y @ self.table).float().chunk(2, dim=1)
+        return mean, logvar.clamp(-6, 6)
+
+
 def _cells(config: VAEConfig, spec: ImageSpec) -> int:
     fold = config.stem * int(2 ** (config.levels - 1))
     return (spec.height // fold) * (spec.width // fold)
@@ -113,7 +134,7 @@ def _cells(config: VAEConfig, spec: ImageSpec) -> int:
 @register("vae")
 class VAE(LatentFamily):
     Config = VAEConfig
-    parts: ClassVar = ("encoder", "decoder")
+    parts: ClassVar = ("encoder", "decoder", "prior")
     presets: ClassVar = {
         "vae-32-cpu": Preset(
             32,
@@ -140,6 +161,7 @@ class VAE(LatentFamily):
         widths = [min(config.width_max, config.width * 2**i) for i in range(config.levels)]
         self.encoder = Encoder(config, spec, self.classes, widths)
         self.decoder = Decoder(config, spec, self.classes, widths)
+        self.prior = Prior(self.classes, config.z, config.prior == "learned")
         self.log_sigma = nn.Parameter(torch.tensor(math.log(0.3)))
 
     # -- training ------------------------------------------------------------------------------------------------
@@ -160,7 +182,7 @@ class VAE(LatentFamily):
         sigma = self.log_sigma.exp().clamp(min=self.config.sigma_min)
         nll = 0.5 * ((batch.images - recon) / sigma).square() + sigma.log() + 0.5 * math.log(2 * math.pi)
         nll = nll.sum(dim=[1, 2, 3]).mean()
-        kl = kl_normal(mean, logvar).sum(dim=1).mean()
+        kl = kl_normal(mean, logvar, *self.prior(y)).sum(dim=1).mean()
 
         rise = 1.0 if not self.config.beta_warmup else min(1.0, at.fraction / self.config.beta_warmup)
         stats = {"elbo": -(nll + kl).detach(), "nll": nll.detach(), "kl": kl.detach(), "sigma": sigma.detach()}
@@ -169,10 +191,12 @@ class VAE(LatentFamily):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        images: Tensor = self.decoder(z, y)
+        mean, logvar = self.prior(y)
+        images: Tensor = self.decoder(mean + (0.5 * logvar).exp() * z, y)
         return images
 
 
-def kl_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL( N(mean, exp(logvar)) || N(0, 1) ), elementwise (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+def kl_normal(mean: Tensor, logvar: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:
+    """KL( N(mean, exp(logvar)) || N(prior_mean, exp(prior_logvar)) ), elementwise."""
+    apart = (mean - prior_mean).square()
+    return 0.5 * ((apart + logvar.exp()) / prior_logvar.exp() - 1 - logvar + prior_logvar)
