@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -182,3 +183,20 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(DataError, match="no such file"):
             decode(path, 8)
+
+
+def test_random_damage_never_does_worse_than_a_data_error() -> None:
+    rng, exif = random.Random(0), Image.Exif()
+    exif[0x0112] = 6
+    noise = Image.fromarray(NOISE[:24, :20])
+    whole = [encode(noise, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
+    whole += [encode(noise.convert("CMYK"), "JPEG"), encode(noise.convert("P")), encode(noise.convert("RGBA"))]
+    for _ in range(2000):
+        data = bytearray(rng.choice(whole))
+        data = data[: rng.randrange(len(data))] if rng.random() < 0.2 else data
+        for _ in range(min(len(data), rng.randint(1, 8))):
+            data[rng.randrange(min(len(data), 200))] = rng.randrange(256)
+        try:
+            assert decode(bytes(data), 16).shape == (3, 16, 16)
+        except DataError:
+            continue

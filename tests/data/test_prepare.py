@@ -337,3 +337,9 @@ def test_progress_counts_every_image(tmp_path: Path, home: Path) -> None:
     told: list[tuple[int, int]] = []
     import_path(tmp_path / "in", "a", progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (330, 330) and [d for d, _ in told] == sorted(d for d, _ in told)
+
+
+def test_the_data_layer_does_not_load_torch() -> None:
+    code = "import sys, kartina.cli.data; print(sorted({'torch', 'sklearn', 'scipy'} & sys.modules.keys()))"
+    out, err = run(code).communicate(timeout=60)
+    assert out == "[]\n", err

@@ -68,7 +68,8 @@ def import_path(
 ) -> ImageSet:
     """Import the images at `path` (see `sources`) as the data set `name`, and open it.
 
-    size is that of the square images: by default the images' own when they are all equal and square, else 64.
+    size is that of the square images: by default the images' own when they are all equal and square, else 64; channels
+    "auto" is 1 when all are grey. Both go by a sample of 2,000 images spread over all.
     Raises DataError for what cannot be used (its `details` list bad files), ConflictError for a name that is taken,
     StorageError for a full or read-only disk; then nothing is left behind.
     """
@@ -334,7 +335,7 @@ def _bad_files(source: Source, bad: dict[int, str]) -> DataError:
     lines = [f"{source.name(i)}: {message}" for i, message in sorted(bad.items())]
     return DataError(
         f"Found {len(bad):,} of {len(source):,} images in {source.title} that cannot be used; expected whole JPEG, "
-        f"PNG or WebP images. Mend or remove them, or pass --skip-bad to import the others. The first: {lines[0]}",
+        f"PNG or WebP images. Mend or remove them, or pass --skip-bad to import the others.",
         details=lines,
     )
 

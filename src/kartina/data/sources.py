@@ -674,7 +674,7 @@ def _grouped(source: Source, pattern: str) -> Source:
     if missed:
         raise DataError(
             f"Found {len(missed):,} of {len(source):,} paths that --group-by {pattern!r} does not match; expected "
-            f"all to. The first is {missed[0]}.",
+            f"all to.",
             details=missed[:100],
         )
     return replace(source, groups=groups, group_by=pattern)
