@@ -107,6 +107,7 @@ class _Live:
         self.finished = asyncio.Event()
         self.watchers = 0  # readers that want previews
         self.task: asyncio.Task[None] | None = None
+        self.writing = asyncio.Lock()  # the record's writes come one after the other
         self.saved = True  # False: its end could not be written down
 
     def end(self, record: Generation) -> None:
@@ -305,7 +306,10 @@ class Generations:
             live.record = live.record.model_copy(update={"status": "canceling"})
             live.tell(StatusChanged(live.record, None))
             self.engine.cancel(id)
-            await to_thread(self.records.write, live.record)
+            async with live.writing:
+                if not live.finished.is_set():
+                    with contextlib.suppress(StorageError):  # it is canceled all the same
+                        await to_thread(self.records.write, live.record)
         return live.record
 
     async def delete(self, id: str) -> None:
@@ -438,7 +442,8 @@ class Generations:
         if status == "succeeded":
             live.end(record)
         try:
-            await to_thread(write)
+            async with live.writing:
+                await to_thread(write)
         except StorageError as problem:
             log.error("generation_not_saved", id=record.id, error=str(problem))
             live.saved = False
