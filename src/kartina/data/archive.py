@@ -52,7 +52,7 @@ class Archive:
         self.names = PathList()
         self.folders: set[str] = set()  # empty ones as well, where the archive lists them
         self._columns = {
-            k: array(t) for k, t in zip(("offset", "packed", "size", "crc", "method"), "QQQLB", strict=True)
+            k: array(t) for k, t in zip(("offset", "packed", "size", "crc", "method"), "QQQIB", strict=True)
         }
         with path.open("rb") as file:
             count, start, base = _directory(file, path)

@@ -125,7 +125,7 @@ def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entrie
             return _idx(path.name, idx, class_names, unlabelled)
         listing = _walk(Path(os.path.abspath(path)))
         lists = sorted({".csv", ".jsonl", ".npz", ".zip"} & listing.ignored.keys())
-        if lists and not listing.keep and not listing.foreign:
+        if lists and not len(listing.keep) and not listing.foreign:
             raise DataError(f"Found no images in {path} but {lists[0]} files; pass such a file instead of its folder.")
         return _arrange(listing, class_names, unlabelled)
     kind = suffix(path.name)
@@ -181,7 +181,7 @@ class _Listing:
     kind: str
     title: str
     files: FolderFiles | ZipFiles
-    keep: list[int]  # the images, by their place in `files.names`, sorted by name
+    keep: NDArray[np.int64]  # the images, by their place in `files.names`, sorted by name
     folders: set[str]
     ignored: dict[str, int]  # files that are no images, by suffix
     foreign: tuple[str, ...]  # images of other formats
@@ -215,21 +215,22 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _sift(names: PathList, folders: set[str]) -> tuple[list[int], set[str], dict[str, int], tuple[str, ...]]:
+def _sift(names: PathList, folders: set[str]) -> tuple[NDArray[np.int64], set[str], dict[str, int], tuple[str, ...]]:
     """(positions of images in sorted order, folders, other files by suffix, images of other formats)."""
-    keep: list[int] = []
+    order = names.order()
+    keep = np.zeros(len(order), bool)
     ignored: Counter[str] = Counter()
     foreign: list[str] = []
-    for i in names.order():
+    for at, i in enumerate(order):
         name = names[i]
         kind = suffix(name)
         if kind in IMAGES:
-            keep.append(i)
+            keep[at] = True
         elif kind in FOREIGN:
             foreign.append(name)
         else:
             ignored[kind] += 1
-    return keep, folders, dict(ignored), tuple(foreign)
+    return order[keep], folders, dict(ignored), tuple(foreign)
 
 
 def _arrange(listing: _Listing, class_names: tuple[str, ...], unlabelled: bool) -> Source:
@@ -240,7 +241,7 @@ def _arrange(listing: _Listing, class_names: tuple[str, ...], unlabelled: bool) 
             raise DataError(f"Found two files called {names[a]!r} in {title}; expected each name once. Pack it again.")
     prefix = _wrapping(names, order)
     wrap = len(prefix)
-    tops = sorted({n[wrap:].split("/", 1)[0] for n in (names[i] for i in order)})
+    tops = sorted({names[i][wrap:].split("/", 1)[0] for i in order})
     as_splits = [t for t in tops if split_of(t) is not None]
     split_layout = 0 < len(as_splits) == len(tops)
     if len(as_splits) > 1 and not split_layout:
@@ -263,7 +264,7 @@ def _arrange(listing: _Listing, class_names: tuple[str, ...], unlabelled: bool) 
             codes[at] = seen.setdefault(parts[0], len(seen))
         elif len(loose) < 3:
             loose.append(names[i])
-    index = np.array(order, np.int64)
+    index = order
     found = Source(listing.kind, title, listing.files, index, None, given, (), unlabelled=unlabelled,
                    ignored=listing.ignored, foreign=listing.foreign)  # fmt: skip
     if split_layout and set(seen) == {"A", "B"} and not loose:
@@ -295,9 +296,9 @@ def _arrange(listing: _Listing, class_names: tuple[str, ...], unlabelled: bool) 
     return replace(found, labels=rank[codes], classes=classes, empty=tuple(empty))
 
 
-def _wrapping(names: PathList, order: list[int]) -> str:
+def _wrapping(names: PathList, order: NDArray[np.int64]) -> str:
     """The folder around everything ("name/"), "" where there is none or where it holds images itself."""
-    if not order:
+    if not len(order):
         return ""
     first, prefix = names[order[0]].split("/"), ""
     while len(first) > 2 and split_of(first[0]) is None:
