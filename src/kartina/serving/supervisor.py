@@ -83,7 +83,10 @@ class Supervisor:
             deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(BACKOFF) - 1)
             log.error("worker_died", pid=process.pid, code=code, pause=BACKOFF[deaths])
             await asyncio.sleep(BACKOFF[deaths])
-            self._process = await self._spawn()
+            try:
+                self._process = await self._spawn()
+            except OSError as error:  # no memory, no processes left: later, perhaps
+                log.error("worker_not_started", error=str(error))
 
     async def _spawn(self) -> Process:
         self.starts += 1
