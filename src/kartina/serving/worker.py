@@ -143,7 +143,7 @@ def _end_with_stdin(socket: Path) -> None:
     while os.read(0, 4096):
         pass
     with contextlib.suppress(OSError):  # its folder was made for it alone
-        socket.unlink()
+        socket.unlink(missing_ok=True)
         socket.parent.rmdir()
     os._exit(0)
 
