@@ -147,3 +147,10 @@ def test_previews_end_as_the_image() -> None:
             state = model.step(state)
             assert model.preview(state).shape == (1, 1, 16, 16)
     assert torch.equal(model.preview(state), model.finish(state).images)
+
+
+def test_shifted_times_keep_the_ends_and_crowd_towards_noise() -> None:
+    model = tiny.sampler("flow", shift=3.0)
+    u = torch.linspace(0, 1, 5)
+    assert model.time(u).tolist() == pytest.approx([0, 0.75 / 1.5, 1.5 / 2, 2.25 / 2.5, 1])
+    assert torch.equal(tiny.sampler("flow").time(u), u)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kartina.generators.base import At, Batch
-from kartina.generators.vae import kl_normal
+from kartina.generators.vae import LEVER, kl_normal
 from tests import tiny
 
 
@@ -27,7 +27,7 @@ def test_kl_is_the_closed_form() -> None:
 
 def test_elbo_by_hand() -> None:
     model = tiny.family("vae", beta=0.5, beta_warmup=0.0)
-    torch.nn.init.normal_(model.prior.table, std=0.5)
+    torch.nn.init.normal_(model.prior.table, std=0.5 / LEVER)
     x = torch.rand(6, 1, 16, 16) * 2 - 1
     batch = Batch(x, torch.arange(6) % 3, torch.arange(6))
     loss = model.loss("elbo", batch, at())
@@ -41,7 +41,7 @@ def test_elbo_by_hand() -> None:
     kl = torch.distributions.kl_divergence(
         torch.distributions.Normal(mean, (0.5 * logvar).exp()),
         torch.distributions.Normal(
-            model.prior.table[batch.labels, :4], (0.5 * model.prior.table[batch.labels, 4:]).exp()
+            LEVER * model.prior.table[batch.labels, :4], (0.5 * LEVER * model.prior.table[batch.labels, 4:]).exp()
         ),
     )
     assert loss.stats["nll"].item() == pytest.approx(nll.item(), rel=1e-4)
@@ -101,6 +101,6 @@ def test_sampling_draws_from_the_prior_of_the_class(prior: str) -> None:
         assert torch.equal(model.decode(z, y), model.decoder(z, y))
         assert "prior.table" not in dict(model.named_parameters())
         return
-    torch.nn.init.normal_(model.prior.table)
-    mean, logvar = model.prior.table[[0, 2]].chunk(2, dim=1)
+    torch.nn.init.normal_(model.prior.table, std=1 / LEVER)
+    mean, logvar = (LEVER * model.prior.table[[0, 2]]).chunk(2, dim=1)
     assert torch.allclose(model.decode(z, y), model.decoder(mean + (logvar / 2).exp() * z, y), atol=1e-5)

@@ -49,14 +49,15 @@ class FlowConfig(FamilyConfig):
     stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
-    t_mean: float = -0.4  # logit-normal training times: mean and deviation of logit(t)
+    t_mean: float = 0.4  # logit-normal training times: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, ge=1, le=20)  # crowds solver steps towards noise, for large images (Esser 2024, eq. 23)
     t_min: float = Field(0.05, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
 
 
 class FlowControls(Controls):
     guidance: float = Field(1.5, ge=0, le=10, description="Pull towards the class: 1 is off, more is more typical")
-    steps: int = Field(12, ge=1, le=200, description="Steps of the solver: more is finer and slower")
+    steps: int = Field(8, ge=1, le=200, description="Steps of the solver: more is finer and slower")
     solver: Literal["heun", "euler"] = Field("heun", description="Heun evaluates the network twice a step, Euler once")
 
 
@@ -80,7 +81,7 @@ class Flow(Family):
         "flow-64-cpu": Preset(
             64,
             "flow matching at 64 px for minutes of CPU: folded four times",
-            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4),
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_mean=0.8, shift=2.0),
             dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
     }
@@ -166,8 +167,7 @@ class Flow(Family):
         step, steps, second = s["step"], s["steps"], s["stage"] == 1
 
         # One evaluation: at the start of the step, or (Heun) at its end.
-        t = 1 - step / steps
-        t_next = 1 - (step + 1) / steps
+        t, t_next = self.time(1 - step / steps), self.time(1 - (step + 1) / steps)
         wide = (slice(None), None, None, None)
         dt = (t_next - t)[wide]
         here = torch.where(second, t_next, t)
@@ -187,6 +187,11 @@ class Flow(Family):
             step=step + (~halfway).long(),
         )
         return new if s is state else state.put(active, new)
+
+    def time(self, u: Tensor) -> Tensor:
+        """Even solver times u in [0, 1] -> path times, crowded towards 1 by `shift`."""
+        s = self.config.shift
+        return s * u / (1 + (s - 1) * u)
 
     def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
         """D_u + w (D_c - D_u), evaluating the unconditional half only for rows with w != 1, in the same batch."""

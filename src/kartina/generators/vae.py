@@ -31,6 +31,10 @@ from kartina.nets.layers import upsample2, zero
 from kartina.nets.norm import group_norm
 from kartina.registry import register
 
+# Adam moves a parameter by about lr an update, whatever its scale. The noise level and the priors must travel whole
+# units within some hundred updates, so they are stored divided by this (an equalised learning rate).
+LEVER = 10.0
+
 
 class VAEConfig(FamilyConfig):
     z: int = Field(64, ge=1, le=4096)  # latent dimensions
@@ -122,7 +126,7 @@ class Prior(nn.Module):
             self.register_buffer("table", table)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        mean, logvar = (y @ self.table).float().chunk(2, dim=1)
+        mean, logvar = (LEVER * (y @ self.table)).float().chunk(2, dim=1)
         return mean, logvar.clamp(-6, 6)
 
 
@@ -162,7 +166,7 @@ class VAE(LatentFamily):
         self.encoder = Encoder(config, spec, self.classes, widths)
         self.decoder = Decoder(config, spec, self.classes, widths)
         self.prior = Prior(self.classes, config.z, config.prior == "learned")
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.3)))
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.3) / LEVER))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class VAE(LatentFamily):
         recon = self.decoder(z, y)
 
         # -log N(x; recon, sigma^2), summed over pixels.
-        sigma = self.log_sigma.exp().clamp(min=self.config.sigma_min)
+        sigma = (LEVER * self.log_sigma).exp().clamp(min=self.config.sigma_min)
         nll = 0.5 * ((batch.images - recon) / sigma).square() + sigma.log() + 0.5 * math.log(2 * math.pi)
         nll = nll.sum(dim=[1, 2, 3]).mean()
         kl = kl_normal(mean, logvar, *self.prior(y)).sum(dim=1).mean()
