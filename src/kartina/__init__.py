@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kartina.data.inspect import inspect
+    from kartina.data.inspect import inspect_path as inspect
     from kartina.data.prepare import import_path as import_data
     from kartina.handlers.evaluate import evaluate_ref as evaluate
     from kartina.handlers.load import load_any as load
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "import_data", "inspect", "load", "publish", "resume", "train"]
 
 _WHERE = {
-    "inspect": ("kartina.data.inspect", "inspect"),
+    "inspect": ("kartina.data.inspect", "inspect_path"),
     "import_data": ("kartina.data.prepare", "import_path"),
     "train": ("kartina.handlers.train", "train"),
     "resume": ("kartina.handlers.train", "resume"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests import tiny
 
 from kartina.training.run import Run
+from tests import tiny
 
 TINY = ["--set", "width=8", "--set", "width_max=8", "--set", "threads=1", "--set", "batch=8", "--set", "grids=2"]
 

@@ -5,6 +5,7 @@ Modules that need torch are imported inside the verbs, so that `kartina --help` 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -66,6 +67,7 @@ def _register() -> None:
 
 def main() -> None:
     """Entry point: run a verb; an expected error is one sentence on stderr and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin starve each other on a busy machine
     _register()
     try:
         with disk_errors("finish"):

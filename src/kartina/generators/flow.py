@@ -191,7 +191,8 @@ class Flow(Family):
     def time(self, u: Tensor) -> Tensor:
         """Even solver times u in [0, 1] -> path times, crowded towards 1 by `shift`."""
         s = self.config.shift
-        return s * u / (1 + (s - 1) * u)
+        t: Tensor = s * u / (1 + (s - 1) * u)
+        return t
 
     def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
         """D_u + w (D_c - D_u), evaluating the unconditional half only for rows with w != 1, in the same batch."""

@@ -108,7 +108,9 @@ class UNet(nn.Module):
                 self.up.append(Upsample(c))
 
         # Out: unfold, then look at neighbours and at the input at full resolution.
-        self.out = nn.Sequential(group_norm(c), nn.SiLU(), nn.Conv2d(c, head * stem**2, 3, padding=1), nn.PixelShuffle(stem))
+        self.out = nn.Sequential(
+            group_norm(c), nn.SiLU(), nn.Conv2d(c, head * stem**2, 3, padding=1), nn.PixelShuffle(stem)
+        )
         self.refine = nn.Conv2d(head + cin, head, 3, padding=1)
         self.last = zero(nn.Conv2d(head, cout, 3, padding=1))
 
