@@ -251,7 +251,7 @@ class Records:
 
 def _write(path: Path, data: bytes, *, durable: bool) -> None:
     """Write a file whole: under another name first, then renamed."""
-    temporary = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")  # two writers never share one
     try:
         with open(temporary, "wb") as file:
             file.write(data)
