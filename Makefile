@@ -1,6 +1,7 @@
 # Everything a person does with a checkout. `make run` and `make test` need make and Python 3.11+, nothing else.
 
 PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 NPM := $(PY) scripts/npm.py --prefix web

@@ -211,7 +211,8 @@ def run(code: str, *args: str, **options: object) -> subprocess.Popen[str]:
 
 
 IMPORT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits it ignored
 from kartina.data.prepare import import_path
 from kartina.errors import KartinaError
 def tell(done, total):
