@@ -61,9 +61,9 @@ def sampling(ref: str) -> float:
     return (time.perf_counter() - begun) / 32 * 1000
 
 
-def measure(run: Run, out: Path) -> dict[str, Any]:
+def measure(run: Run, out: Path, samples: int) -> dict[str, Any]:
     """Numbers on val, speed, and the grid."""
-    found = evaluate_ref(run.id, seeds=(0, 1, 2))
+    found = evaluate_ref(run.id, seeds=(0, 1, 2), samples=samples)
     status = run.status()
     rate = status["images"] / status["seconds"]
     top = ceiling()
@@ -116,15 +116,16 @@ def main() -> None:
     parser.add_argument("presets", nargs="+")
     parser.add_argument("--data", required=True)
     parser.add_argument("--budget", default="3m")
+    parser.add_argument("--samples", type=int, default=1000, help="generated images per generation seed")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
-    for preset in given.presets:
-        run = trained(preset, given.data, budgets.seconds(given.budget))
+    runs = {p: trained(p, given.data, budgets.seconds(given.budget)) for p in given.presets}
+    for preset, run in runs.items():
         if results.get(preset, {}).get("run") != run.id:
-            results[preset] = measure(run, given.out)
+            results[preset] = measure(run, given.out, given.samples)
             file.write_text(json.dumps(results, indent=1))
         (given.out / "table.md").write_text(table({p: results[p] for p in given.presets if p in results}))
     print(table({p: results[p] for p in given.presets}))

@@ -52,7 +52,7 @@ class FlowConfig(FamilyConfig):
     t_mean: float = 0.4  # logit-normal training times: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0)
     shift: float = Field(1.0, ge=1, le=20)  # crowds solver steps towards noise, for large images (Esser 2024, eq. 23)
-    t_min: float = Field(0.05, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
+    t_min: float = Field(0.1, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
 
 
 class FlowControls(Controls):
@@ -81,7 +81,7 @@ class Flow(Family):
         "flow-64-cpu": Preset(
             64,
             "flow matching at 64 px for minutes of CPU: folded four times",
-            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_mean=0.8, shift=2.0),
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_mean=0.8, t_min=0.2, shift=2.0),
             dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
     }
