@@ -3,7 +3,7 @@
     python -m benchmarks.families --data fashion --budget 10m --out docs/results/fashion-10m PRESET ...
 
 Resumable: a finished run, or a finished measurement, is not repeated; an interrupted run goes on. Writes results.json,
-table.md and a fixed-seed grid per preset. Nothing else should run on the machine.
+README.md and a fixed-seed grid per preset. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import ceiling
+from kartina import registry
+from kartina.data.imageset import open_set
 from kartina.generators.base import generate, rows_for
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
 from kartina.training import budget as budgets
-from kartina.training.loop import Trainer, plan, train
+from kartina.training.loop import Trainer, cores, plan, train
 from kartina.training.run import Run, names
 
 COLUMNS = 10
@@ -30,9 +33,13 @@ COLUMNS = 10
 
 def trained(preset: str, data: str, seconds: float) -> Run:
     """The run of this preset, data and budget: found, gone on with, or new."""
+    family, made = registry.preset(preset)
+    settings = registry.family(family).Config(**made.config).model_dump(mode="json")
     for name in names():
         run = Run.open(name)
-        if (run.config.preset, run.config.data, run.config.budget) == (preset, data, seconds):
+        same = (run.config.preset, run.config.data, run.config.budget) == (preset, data, seconds)
+        known = registry.family(family).Config(**run.config.config).model_dump(mode="json")
+        if same and known == settings and run.config.data_hash == open_set(data).hash:
             break
     else:
         run = Run.create(plan(preset, data, budget=seconds))
@@ -111,6 +118,48 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def page(results: dict[str, Any], given: argparse.Namespace) -> str:
+    """The table with what it means, and the grids."""
+    first = next(iter(results.values()))
+    identity = first["metrics"]["fd"]["identity"]
+    lines = [
+        f"# {given.data}, {given.budget} each",
+        "",
+        f"Trained one after another on {machine()}, nothing else running;",
+        f"measured on {identity['split']} with",
+        f"{identity['n']:,} generated against {identity['m']:,} real images, seeds {identity['seeds']}, in the features",
+        f"of a classifier trained on the real training split ({identity['extractor']}, ",
+        f"{identity['extractor_hash'][:12]}). In brackets: 95% intervals over generation seeds (one training each, so",
+        "retraining is not in them). The floor of coverage, diversity and FD is what as many real training images",
+        f"score; that of agreement is the real {identity['split']} split.",
+        "",
+        table(results),
+        f"The ceiling is this machine's best bf16 convolution: {first['ceiling']:.0f} GFLOP/s. Repeat it with",
+        "",
+        f"    python -m benchmarks.families --data {given.data} --budget {given.budget} --samples {given.samples} "
+        f"--out {given.out.as_posix()} {' '.join(results)}",
+        "",
+        "Diversity of every class, as a share of the real one:",
+        "",
+        "| class | " + " | ".join(results) + " |",
+        "|---|" + "---|" * len(results),
+    ]
+    classes = [row["class"] for row in first["per_class"]]
+    for name in sorted(classes):
+        cells = [next(r["diversity"] for r in found["per_class"] if r["class"] == name) for found in results.values()]
+        lines.append(f"| {name} | " + " | ".join(f"{c:.2f}" for c in cells) + " |")
+    for preset in results:
+        lines += ["", f"## {preset}", "", f"![{preset}: a row a class, seeds in order, nothing chosen]({preset}.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """The processor and how many cores of it are used."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    names_ = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    return f"{cores()} cores of an {names_[0] if names_ else platform.processor() or 'unknown processor'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("presets", nargs="+")
@@ -127,7 +176,7 @@ def main() -> None:
         if results.get(preset, {}).get("run") != run.id:
             results[preset] = measure(run, given.out, given.samples)
             file.write_text(json.dumps(results, indent=1))
-        (given.out / "table.md").write_text(table({p: results[p] for p in given.presets if p in results}))
+        (given.out / "README.md").write_text(page({p: results[p] for p in given.presets if p in results}, given))
     print(table({p: results[p] for p in given.presets}))
 
 

@@ -27,9 +27,9 @@ def home() -> Path:
 
 
 class Frozen(BaseModel):
-    """Immutable, and a key that it does not know is an error."""
+    """Immutable; a key that it does not know, and a number that is not finite, are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ImageSpec(Frozen):
@@ -66,22 +66,22 @@ class TrainConfig(Frozen):
     """How any family is trained. Counts are in images, so they do not change with the batch size."""
 
     batch: int = Field(64, ge=1, le=65536)  # images per update
-    lr: float = Field(2e-4, gt=0)  # Adam's peak learning rate (a family may set one per optimiser)
-    warmup: int = Field(0, ge=0)  # images over which the learning rate rises from 0
+    lr: float = Field(2e-4, gt=0, le=1)  # Adam's peak learning rate (a family may set one per optimiser)
+    warmup: int = Field(0, ge=0, le=10**12)  # images over which the learning rate rises from 0
     decay: Literal["none", "linear", "cosine"] = "none"  # from its peak to `decay_to` at the end of the budget
     decay_from: float = Field(0.0, ge=0, lt=1)  # share of the budget after which the decay starts
     decay_to: float = Field(0.0, ge=0, le=1)  # the last learning rate, as a share of the peak
-    ema: int = Field(10_000, ge=0)  # half-life of the weights' moving average, in images; 0 = none
-    ema_ramp: float = Field(0.05, ge=0)  # the half-life is at most this share of the images seen
-    clip: float = Field(0.0, ge=0)  # largest gradient norm; 0 = not clipped
+    ema: int = Field(10_000, ge=0, le=10**12)  # half-life of the weights' moving average, in images; 0 = none
+    ema_ramp: float = Field(0.05, ge=0, le=1e6)  # the half-life is at most this share of the images seen
+    clip: float = Field(0.0, ge=0, le=1e12)  # largest gradient norm; 0 = not clipped
     labels: Literal["data", "balanced", "tempered"] = "data"  # how labels are drawn, real and generated
     temper: float = Field(0.5, ge=0, le=1)  # tempered: class probability ~ count ** temper
     flip: Literal["auto", "on", "off"] = "auto"  # horizontal flips; auto: where the data says it is safe
     precision: Literal["bf16", "fp32"] = "bf16"  # autocast during training
     seed: int = Field(0, ge=0, lt=2**63)
-    threads: int = Field(0, ge=0)  # CPU threads; 0 = as many as there are cores
-    grids: int = Field(12, ge=0)  # sample grids drawn over the run
-    checkpoint_every: float = Field(60.0, ge=0)  # seconds between checkpoints; 0 = only at the end
+    threads: int = Field(0, ge=0, le=1024)  # CPU threads; 0 = as many as there are cores
+    grids: int = Field(12, ge=0, le=10_000)  # sample grids drawn over the run
+    checkpoint_every: float = Field(60.0, ge=0, le=1e6)  # seconds between checkpoints; 0 = only at the end
 
 
 @dataclass(frozen=True)

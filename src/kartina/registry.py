@@ -11,13 +11,14 @@ entry point group `kartina.families`, whose value names a module that registers 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from kartina.config import Preset
-from kartina.errors import ConflictError, NotFoundError
+from kartina.errors import ConflictError, KartinaError, NotFoundError
 
 F = TypeVar("F", bound=type[Any])
 
@@ -57,7 +58,10 @@ def _load() -> None:
         _loaded = True
         import_module("kartina.generators")
         for point in entry_points(group="kartina.families"):
-            point.load()
+            try:
+                point.load()
+            except (ImportError, AttributeError, SyntaxError, KartinaError) as error:
+                warnings.warn(f"Left out the family {point.name!r} of {point.value}: {error}", stacklevel=3)
 
 
 def names() -> list[str]:

@@ -103,6 +103,8 @@ def test_sampling_errors_leave_no_file(cli, blobs: Path, tmp_path: Path) -> None
         (["--set", "spred=1"], "spred"),
         (["--set", "spread=9"], "spread"),
         (["--set", "spread"], "expected key=value"),
+        (["--set", "seed=7"], "seed: no such key"),
+        (["--set", "task=x"], "task: no such key"),
     ):
         found = cli("sample", run, *args, "-o", tmp_path / "x.png")
         assert found.code == 2 and says in " ".join(found.err.split())

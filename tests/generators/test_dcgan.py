@@ -148,3 +148,18 @@ def test_spectral_norm_bounds_every_layer() -> None:
 def test_sizes_it_cannot_make_are_refused(size: int) -> None:
     with pytest.raises(ConfigError, match=rf"{size}x{size}; DCGAN needs square"):
         tiny.family("dcgan", shape=tiny.spec(size))
+
+
+def test_saturation_is_seen_through_a_shift_of_all_logits() -> None:
+    """The relativistic loss does not fix D's zero, so the warning must not depend on it."""
+    model = tiny.family("dcgan", loss="relativistic")
+    before = model.loss("D", batch(), at()).stats["sign_real"]
+    model.discriminator.head.bias.data += 100
+    assert torch.equal(model.loss("D", batch(), at()).stats["sign_real"], before)
+
+
+def test_every_augmentation_can_be_switched_on() -> None:
+    plain = tiny.family("dcgan", translate=0.0).loss("D", batch(), at()).total
+    for switch in ("translate", "cutout", "colour"):
+        changed = tiny.family("dcgan", **{"translate": 0.0, switch: 0.4}).loss("D", batch(), at()).total
+        assert torch.isfinite(changed) and not torch.equal(changed, plain), switch

@@ -35,7 +35,7 @@ def test_elbo_by_hand() -> None:
     y = model.one_hot(batch.labels)
     mean, logvar = model.encoder(x, y)
     z = mean + (0.5 * logvar).exp() * at().randn(*mean.shape)
-    sigma = 0.3
+    sigma = 0.3  # 0.05 + 0.25
     normal = torch.distributions.Normal(model.decoder(z, y), sigma)
     nll = -normal.log_prob(x).sum(dim=[1, 2, 3]).mean()
     kl = torch.distributions.kl_divergence(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,24 +121,53 @@ def test_only_the_phase_trains(home: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(d, trainer.family.discriminator.parameters(), strict=True))
 
 
-def test_nan_stops_with_the_checkpoint_kept(home: Path) -> None:
-    run = tiny.run("vae", home, n=8 * 50)
+class Poisoned(Probe):
+    """Says NaN at step 9."""
+
+    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        found = super().loss(phase, batch, at)
+        return Loss(found.total * float("nan")) if at.step == 9 else found
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    registry.register("poisoned")(Poisoned)
+    tiny.TINY["poisoned"] = {}
+    try:
+        yield
+    finally:
+        registry.unregister("poisoned")
+        del tiny.TINY["poisoned"]
+
+
+def test_nan_stops_with_the_checkpoint_kept(poisoned: None, home: Path) -> None:
+    run = tiny.run("poisoned", home, n=24 * 50)
     calls = iter([False, False, True])
     train(run, stop=lambda: next(calls))
     kept = run.checkpoint()
-    inner = Trainer.check
-
-    def poisoned(self: Trainer, loss: torch.Tensor, phase: str) -> None:
-        inner(self, loss * float("nan") if self.steps == 9 else loss, phase)
-
-    Trainer.check = poisoned  # type: ignore[method-assign]
-    try:
-        with pytest.raises(DivergedError, match=r"loss of nan.*step 9.*lr="):
-            train(run)
-    finally:
-        Trainer.check = inner  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match=r"loss of nan.*step 9.*lr="):
+        train(run)
     assert run.checkpoint() == kept
     assert run.status()["status"] == "failed" and "nan" in run.status()["error"]
+
+
+def test_broken_weights_are_never_saved(home: Path) -> None:
+    data = tiny.images()
+    trainer = Trainer(tiny.run_config("vae", data, 1000), data)
+    next(trainer.family.parameters()).data[0] = float("inf")
+    with pytest.raises(DivergedError, match="not finite"):
+        trainer.save(home)
+    assert not list(home.glob("*"))
+
+
+def test_resuming_elsewhere_is_said(home: Path) -> None:
+    run = tiny.run("vae", home, n=64)
+    calls = iter([False, True])
+    train(run, stop=lambda: next(calls))
+    state = run.checkpoint() / "state.json"
+    state.write_text(state.read_text().replace('"threads": 1', '"threads": 7'))
+    train(run)
+    assert "threads was 7 and is 1" in run.status()["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -173,12 +203,18 @@ def test_a_time_budget_becomes_images_once(home: Path) -> None:
         ("vae-32-cpu", "blobs", ["width"], ConfigError, r"--set 'width'; expected key=value"),
         ("vae-32-cpu", "blobs", ["width=wide"], ConfigError, r"width: .*found 'wide'"),
         ("vae-32-cpu", "blobs", ["batch=0"], ConfigError, r"batch: .*found 0"),
+        ("vae-32-cpu", "blobs", ["lr=Infinity"], ConfigError, r"lr: "),
+        ("vae-32-cpu", "blobs", ["lr=NaN"], ConfigError, r"lr: "),
+        ("vae-32-cpu", "./blobs", [], NotFoundError, r"data set called './blobs'"),
+        ("flow-32-cpu", "big", ["widths=[]"], ConfigError, r"widths: "),
+        ("flow-32-cpu", "big", ["attention=[7]"], ConfigError, r"attention at level 7"),
     ],
 )
 def test_bad_plans_are_refused_in_words(
     preset: str, data: str, settings: list[str], error: type[Exception], says: str, home: Path
 ) -> None:
     tiny.store(tiny.images(), home)
+    tiny.store(replace(tiny.images(shape=tiny.spec(32)), name="big"), home)
     with pytest.raises(error, match=says):
         plan(preset, data, images=100, settings=settings)
     assert not (home / "runs").exists()

@@ -111,6 +111,35 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(home: Path) -> None:
     assert run.checkpoint() == first
     with pytest.raises(IntegrityError, match="damaged checkpoint"):
         checkpoint.read(newest)
+    (first / "state.json").unlink()
+    with pytest.raises(IntegrityError, match="none of them whole"):  # and not: start over
+        train(run)
+    assert newest.is_dir() and first.is_dir()
+
+
+def test_a_checkpoint_of_other_networks_is_refused_in_words(home: Path) -> None:
+    run = tiny.run("vae", home, n=64)
+    calls = iter([False, True])
+    train(run, stop=lambda: next(calls))
+    config = json.loads((run.path / "config.json").read_text())
+    config["config"]["width"] = 16
+    (run.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match="does not fit the networks"):
+        train(Run.open(run.id))
+
+
+def test_resuming_a_finished_run_changes_nothing(home: Path) -> None:
+    run = tiny.run("vae", home, n=16)
+    train(run)
+    before = {p: p.stat().st_mtime_ns for p in (run.path / "checkpoints").rglob("*")}
+    assert train(run) == "finished"
+    assert before == {p: p.stat().st_mtime_ns for p in (run.path / "checkpoints").rglob("*")}
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    shared = torch.randn(3)
+    path = checkpoint.write(tmp_path, {"model": {"a": shared, "b": shared}}, {"images": 1})
+    assert torch.equal(checkpoint.read(path).tensors["model"]["b"], shared)
 
 
 def test_two_processes_cannot_train_one_run(home: Path) -> None:

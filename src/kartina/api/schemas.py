@@ -66,7 +66,9 @@ class Metric(Response):
 
     value: float
     interval: tuple[float, float] | None = Field(default=None, description="[low, high] over generation seeds")
-    floor: float | None = Field(default=None, description="What real images of the held-out split score")
+    floor: float | None = Field(
+        default=None, description="What as many real images score; of class_agreement, the held-out split itself"
+    )
     identity: dict[str, JsonValue] = Field(
         default={}, description="How it was measured; equal identities can be compared"
     )

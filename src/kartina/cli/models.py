@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from kartina.cli.output import Json, err, out, print_json, table
 from kartina.models import package
@@ -41,7 +42,7 @@ def list_(json: Json = False) -> None:
         try:
             rows.append(_row(found))
         except IntegrityError as error:
-            err.print(f"[yellow]Warning:[/] {error}", highlight=False)
+            err.print(f"[yellow]Warning:[/] {escape(str(error))}", highlight=False)
     if json:
         return print_json(rows)
     shown = [

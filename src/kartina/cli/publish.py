@@ -44,5 +44,7 @@ def publish(
         return print_json({"ref": str(found), "name": found.name, "version": found.version, "hash": manifest.hash,
                            "path": str(found.path), "card": card})  # fmt: skip
     show_numbers(f"{found}, on val", card)
-    out.print(f"Published {found} ({manifest.hash[:12]}) in {found.path}", highlight=False, soft_wrap=True)
+    out.print(
+        f"Published {found} ({manifest.hash[:12]}) in {found.path}", highlight=False, soft_wrap=True, markup=False
+    )
     out.print(f"Next: kartina sample {found.name}   or   kartina serve", highlight=False)

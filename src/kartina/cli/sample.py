@@ -32,10 +32,15 @@ def sample(
     found = load_any(model, pick_device(device))
     with progress("drawing", n) as report:
         samples = found.sample(
-            class_ or None, n=n, seed=seed, batch=batch, progress=lambda done: report(done, n), **parse_controls(set_)
+            class_ or None,
+            n=n,
+            seed=seed,
+            batch=batch,
+            progress=lambda done: report(done, n),
+            controls=parse_controls(set_),
         )
     path = samples.save(output)
     if json:
         labels = [samples.classes[i] if samples.classes else None for i in samples.labels]
         return print_json({"path": str(path), "n": n, "labels": labels, "seeds": [int(s) for s in samples.seeds]})
-    out.print(f"Wrote {n} image{'s' if n > 1 else ''} to {path}", highlight=False, soft_wrap=True)
+    out.print(f"Wrote {n} image{'s' if n > 1 else ''} to {path}", highlight=False, soft_wrap=True, markup=False)

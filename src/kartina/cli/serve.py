@@ -11,6 +11,10 @@ from typing import Annotated
 
 import typer
 
+from kartina.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 
 def serve(
     host: Annotated[str, typer.Option(help="A loopback address: 127.0.0.1, localhost or ::1.")] = "127.0.0.1",
@@ -27,6 +31,8 @@ def serve(
     from kartina import logs
     from kartina.api import server
 
+    if device not in DEVICES:
+        raise ConfigError(f"Found --device {device}; expected one of {', '.join(DEVICES)}.")
     logs.configure()
     sock = server.listen(host, port)
     token = secrets.token_urlsafe(24)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kartina.cli.output import Json, err, out, print_json, table
@@ -38,7 +39,7 @@ def train(
     resume: Annotated[str | None, typer.Option(help="Go on with this run (id or number).")] = None,
     json: Json = False,
 ) -> None:
-    """Train a generator. Ctrl-C saves and stops; --resume goes on, bit for bit."""
+    """Train a generator. Ctrl-C saves and stops; --resume goes on (on a CPU, bit for bit)."""
     from kartina.errors import ConfigError
     from kartina.training import budget as budgets
     from kartina.training.loop import plan
@@ -94,7 +95,7 @@ def _follow(run: Any, json: bool) -> None:
         for warning in p.warnings:
             if warning not in told:
                 told.add(warning)
-                err.print(f"[yellow]Warning:[/] {warning}", highlight=False)
+                err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
 
     with loop.interruptible() as stop, bar if err.is_terminal else Live(console=err, auto_refresh=False):
         result = loop.train(run, watch, stop)
@@ -106,7 +107,7 @@ def _follow(run: Any, json: bool) -> None:
         out.print(f"Go on: kartina train --resume {run.id}", highlight=False)
     else:
         out.print(f"Finished {run.id}: {status['images']:,} images in {status['seconds']:.0f} s.", highlight=False)
-        out.print(f"Look: {run.path / 'grids'}", highlight=False, soft_wrap=True)
+        out.print(f"Look: {run.path / 'grids'}", highlight=False, soft_wrap=True, markup=False)
         out.print(f"Next: kartina publish {run.id} --name NAME", highlight=False)
 
 
@@ -134,7 +135,7 @@ def list_(json: Json = False) -> None:
         try:
             rows.append(_row(Run.open(name)))
         except IntegrityError as error:
-            err.print(f"[yellow]Warning:[/] {error}", highlight=False)
+            err.print(f"[yellow]Warning:[/] {escape(str(error))}", highlight=False)
     if json:
         return print_json(rows)
     table(

@@ -15,6 +15,7 @@ Images are stored split by split, train then val then test, so that a split is a
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ class ImageSet:
         return np.bincount(self.labels, minlength=len(self.spec.classes)).astype(np.int64)
 
 
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # what a data set may be called
+
+
 def folder(name: str) -> Path:
     return home() / "data" / name
 
@@ -80,7 +84,7 @@ def names() -> list[str]:
 def record(name: str) -> dict[str, Any]:
     """The data.json of the set `name`."""
     path = folder(name) / "data.json"
-    if not path.is_file():
+    if not NAME.fullmatch(name) or not path.is_file():
         raise NotFoundError.named("data set", name, names(), "Import one: kartina data import PATH --name NAME.")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

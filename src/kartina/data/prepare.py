@@ -40,7 +40,6 @@ from kartina.errors import ConflictError, DataError, StorageError, disk_errors
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 SAMPLE = 2000  # images looked at to choose size and channels
 DEFAULT_SIZE = 64
 MAX_SIZE = 1024
@@ -116,7 +115,7 @@ def import_source(
 
 def check_name(name: str, replace: bool = False) -> None:
     """Raises DataError for a name that cannot be used, ConflictError for one that is taken."""
-    if not NAME.fullmatch(name):
+    if not imageset.NAME.fullmatch(name):
         raise DataError(
             f"Found the name {name!r}; expected 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first."
         )

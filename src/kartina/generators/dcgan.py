@@ -8,10 +8,12 @@ Condition: G's BatchNorm takes gain and bias from the label; D scores by project
 2018). `conditional=false` is the paper's unconditional model.
 
 Recipe (`loss`, `gamma`, `minibatch_std`, `translate`, `norm`): the paper's loss and BatchNorm in D drop modes of a
-class within minutes. What keeps them is, in the order of what it brought (docs/LOG.md): pairing each generated image
-with a real one of its class (relativistic pairing, Jolicoeur-Martineau 2019; Huang 2024), zero-centred gradient
-penalties on both sides, done lazily, no BatchNorm in D, a standard deviation over the minibatch, and shifts by a few
-pixels before D (DiffAugment).
+class within minutes. Here each generated image is paired with a real one of its class (relativistic pairing,
+Jolicoeur-Martineau 2019; Huang 2024), with zero-centred gradient penalties on both sides, done lazily, no BatchNorm in
+D, a standard deviation over the minibatch, and shifts by a few pixels before D (DiffAugment). The presets also depart
+from the paper's batch of 128 and learning rate of 2e-4: within minutes the count of updates is what is scarce
+(docs/LOG.md tells what was seen). `loss=softplus norm=batch gamma=0 minibatch_std=false translate=0 batch=128 lr=2e-4`
+is the paper's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.augment.diffaugment import translate
+from kartina.augment.diffaugment import colour, cutout, translate
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
 from kartina.errors import ConfigError
 from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
@@ -41,9 +43,11 @@ class DCGANConfig(FamilyConfig):
     loss: Literal["softplus", "hinge", "relativistic"] = "relativistic"
     norm: Literal["none", "batch", "spectral"] = "none"  # in D
     minibatch_std: bool = True
-    gamma: float = Field(1.0, ge=0)  # weight of the gradient penalty; 0 = none
-    penalty_every: int = Field(8, ge=1)  # steps between penalties
+    gamma: float = Field(1.0, ge=0, le=1e6)  # weight of the gradient penalty; 0 = none
+    penalty_every: int = Field(8, ge=1, le=1000)  # steps between penalties
     translate: float = Field(0.09, ge=0, lt=1)  # shifts before D, as a share of the side
+    cutout: float = Field(0.0, ge=0, lt=1)  # a grey square before D, as a share of the side
+    colour: float = Field(0.0, ge=0, le=1)  # brightness, saturation and contrast changed before D
     d_steps: int = Field(1, ge=1, le=16)  # D updates per G update
 
 
@@ -126,8 +130,9 @@ class DCGAN(LatentFamily):
             )
         self.generator = Generator(config, size, spec.channels, self.classes)
         self.discriminator = Discriminator(config, size, spec.channels, self.classes)
+        gains = _gains(self)
         for m in self.modules():
-            if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and m not in _gains(self):
+            if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and m not in gains:
                 nn.init.normal_(m.weight, std=0.02)
         if config.norm == "spectral":  # Miyato 2018
             for m in list(self.discriminator.modules()):
@@ -152,7 +157,9 @@ class DCGAN(LatentFamily):
             with torch.no_grad():
                 fake = self.generator(at.randn(len(batch), self.config.z), y)
             real_logit, fake_logit = self.score(batch.images, y, at), self.score(fake, y, at)
-            stats = {"real": real_logit, "fake": fake_logit, "sign_real": real_logit.sign()}
+            # Only the difference means something to the relativistic loss: its logits have no zero.
+            margin = real_logit - fake_logit if self.config.loss == "relativistic" else real_logit
+            stats = {"real": real_logit, "fake": fake_logit, "sign_real": margin.sign()}
             total = self.d_loss(real_logit, fake_logit)
         else:
             fake = self.generator(at.randn(len(batch), self.config.z), y)
@@ -194,7 +201,10 @@ class DCGAN(LatentFamily):
         return Loss(total, {"penalty": square.detach()})
 
     def score(self, images: Tensor, y: Tensor, at: At) -> Tensor:
-        logits: Tensor = self.discriminator(translate(images, self.config.translate, at.rng), y)
+        """D's logits of augmented images: float32 N."""
+        images = colour(images, self.config.colour, at.rng) if self.config.colour else images
+        images = cutout(translate(images, self.config.translate, at.rng), self.config.cutout, at.rng)
+        logits: Tensor = self.discriminator(images, y)
         return logits
 
     def settle(self, data: Any, rng: torch.Generator) -> None:

@@ -41,16 +41,18 @@ from kartina.generators.base import (
 from kartina.nets.unet import UNet
 from kartina.registry import register
 
+Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+
 
 class FlowConfig(FamilyConfig):
-    widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = (64, 128, 128)  # channels, finest first
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = (64, 128, 128)  # channels, finest first
     blocks: int = Field(2, ge=1, le=8)  # residual blocks a level
     attention: tuple[int, ...] = (1, 2)  # levels with self-attention, 0 = finest
     stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
-    t_mean: float = 0.4  # logit-normal training times: mean and deviation of logit(t)
-    t_std: float = Field(1.0, gt=0)
+    t_mean: float = Field(0.4, ge=-10, le=10)  # logit-normal training times: mean and deviation of logit(t)
+    t_std: float = Field(1.0, gt=0, le=10)
     shift: float = Field(1.0, ge=1, le=20)  # crowds solver steps towards noise, for large images (Esser 2024, eq. 23)
     t_min: float = Field(0.1, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
 
@@ -88,6 +90,12 @@ class Flow(Family):
 
     def __init__(self, config: FlowConfig, spec: ImageSpec):
         super().__init__(config, spec)
+        beyond = [level for level in config.attention if not 0 <= level < len(config.widths)]
+        if beyond:
+            raise ConfigError(
+                f"Found attention at level {beyond[0]}; this flow has levels 0 (finest) to {len(config.widths) - 1}. "
+                f"Set attention to some of those, or widths to more."
+            )
         fold = config.stem * 2 ** (len(config.widths) - 1)
         if spec.height % fold or spec.width % fold:
             raise ConfigError(
@@ -152,7 +160,9 @@ class Flow(Family):
                 "stage": column([0] * len(rows), torch.int64),  # Heun: 1 = the second evaluation is due
                 "clean": torch.zeros_like(x),  # the last D, for previews
                 "y": y,
-                "guidance": column([row.controls.guidance for row in rows], torch.float32),
+                "guidance": column(
+                    [row.controls.guidance if self.spec.classes else 1.0 for row in rows], torch.float32
+                ),
                 "heun": column([row.controls.solver == "heun" for row in rows], torch.bool),
                 "step": column([0] * len(rows), torch.int64),
                 "steps": column([row.controls.steps for row in rows], torch.int64),

@@ -45,9 +45,9 @@ class VAEConfig(FamilyConfig):
     blocks: int = Field(1, ge=1, le=8)  # residual blocks a level
     conditional: bool = True
     prior: Literal["learned", "standard"] = "learned"  # p(z | y): a Gaussian a class, or N(0, I)
-    beta: float = Field(1.0, ge=0)  # weight of the KL term
+    beta: float = Field(1.0, ge=0, le=1e6)  # weight of the KL term
     beta_warmup: float = Field(0.1, ge=0, le=1)  # share of the budget over which beta rises from 0
-    sigma_min: float = Field(0.05, gt=0)  # the learned sigma stays above (images span 2)
+    sigma_min: float = Field(0.05, gt=0, le=10)  # the learned sigma stays above (images span 2)
 
 
 class Block(nn.Module):
@@ -166,7 +166,7 @@ class VAE(LatentFamily):
         self.encoder = Encoder(config, spec, self.classes, widths)
         self.decoder = Decoder(config, spec, self.classes, widths)
         self.prior = Prior(self.classes, config.z, config.prior == "learned")
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.3) / LEVER))
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.25) / LEVER))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class VAE(LatentFamily):
         recon = self.decoder(z, y)
 
         # -log N(x; recon, sigma^2), summed over pixels.
-        sigma = (LEVER * self.log_sigma).exp().clamp(min=self.config.sigma_min)
+        sigma = self.config.sigma_min + (LEVER * self.log_sigma).exp()
         nll = 0.5 * ((batch.images - recon) / sigma).square() + sigma.log() + 0.5 * math.log(2 * math.pi)
         nll = nll.sum(dim=[1, 2, 3]).mean()
         kl = kl_normal(mean, logvar, *self.prior(y)).sum(dim=1).mean()

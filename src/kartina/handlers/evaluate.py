@@ -82,11 +82,10 @@ def generator(model: Model, batch: int = 64, made: Callable[[int, int, int], Non
 
 
 def _trained_on(model: Model) -> str:
-    if model.manifest is None:
-        from kartina.training.run import Run
-
-        return Run.open(model.ref).config.data
-    return model.manifest.provenance.data
+    name = model.manifest.provenance.data if model.manifest else model.data
+    if name is None:
+        raise DataError(f"Found no record of the data that {model.ref} learnt from; name a data set with --data.")
+    return name
 
 
 def _kind(shape: tuple[int, int, int], classes: tuple[str, ...]) -> str:

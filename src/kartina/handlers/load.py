@@ -30,7 +30,7 @@ def load_any(ref: str, device: str = "cpu") -> Model:
         raise NotFoundError.named(
             "model or run", ref, known, "See `kartina models list` and `kartina runs list`."
         ) from None
-    return Model(run.ema(device), run.id)
+    return Model(run.ema(device), run.id, data=run.config.data)
 
 
 def parse_controls(pairs: Sequence[str] | None) -> dict[str, Any]:

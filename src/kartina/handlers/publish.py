@@ -43,22 +43,24 @@ def publish(
     package.check_name(name)
     found = Run.open(run)
     data = found.data()
-    family = found.ema(device)
+    family, counters = found.trained(device)
     if precision == "fp16":
         round_to_half(family)
-    model = Model(family, found.id, defaults={task: dict(given) for task, given in (defaults or {}).items()})
+    model = Model(
+        family, found.id, data=data.name, defaults={task: dict(given) for task, given in (defaults or {}).items()}
+    )
     for task in model.defaults:
         model.controls(task)  # a wrong default is refused before anything is measured
     numbers: dict[str, Any] = {"metrics": {}, "per_class": []}
     if evaluate and len(data.spec.classes) > 1:
         numbers = evaluate_model(model, data, "val", seeds, samples, progress=progress)
-    status, config = found.status(), found.config
+    config = found.config
     origin = Provenance(
         preset=config.preset,
         data=config.data,
         data_hash=config.data_hash,
-        images=int(status["images"]),
-        seconds=float(status["seconds"]),
+        images=int(counters["images"]),
+        seconds=float(counters["seconds"]),
         seed=config.train.seed,
         kartina=__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -156,7 +156,7 @@ def first_numbers(
             n=m, m=m, seeds=seeds,
         )  # fmt: skip
         mean = float(np.mean(of_seeds))
-        if not np.isfinite(mean):
+        if not np.isfinite(mean) or (key == "coverage" and m < TOO_FEW):
             return Value(value=None, identity=identity, reason="too few").json_shape()
         return Value(
             value=mean, interval=t_interval(of_seeds), floor=_number(floors[key]), identity=identity

@@ -31,11 +31,11 @@ class Identity(Frozen):
 
 
 class Value(Frozen):
-    """One number as it stands in a card: value, interval over seeds, real-vs-real floor, identity."""
+    """One number as it stands in a card: value, interval over seeds, what real images score, identity."""
 
     value: float | None  # null where it is not defined; `reason` says why
     interval: tuple[float, float] | None = None  # 95%, t over generation seeds; null with one seed
-    floor: float | None = None  # what real training images score against the same references
+    floor: float | None = None  # n real training images against the same references; of agreement: the real split
     identity: Identity
     reason: str = ""
 

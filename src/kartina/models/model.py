@@ -44,6 +44,7 @@ class Model:
     manifest: Manifest | None = None
     card: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)  # controls per task, over the package's
+    data: str | None = None  # the data set a run learnt from (a package's manifest tells)
 
     @property
     def spec(self) -> ImageSpec:
@@ -53,7 +54,7 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         return self.family.spec.classes
 
-    def controls(self, task: str = "generate", **given: Any) -> BaseModel:
+    def controls(self, task: str = "generate", /, **given: Any) -> BaseModel:
         """The task's controls: the family's defaults, the package's over them, `given` over both.
 
         Raises NotFoundError for a task that the model has not, ConfigError naming each wrong key or value.
@@ -93,17 +94,18 @@ class Model:
         *,
         batch: int = 64,
         progress: Callable[[int], None] | None = None,
-        **controls: Any,
+        controls: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> Samples:
         """Make n images of the classes `labels` (default: all, one of each).
 
         Image i has seed + i and labels[i mod len(labels)]; neither `batch` nor its neighbours change it beyond
-        rounding. `controls` are the family's, such as guidance=2. Raises NotFoundError for an unknown class and
-        ConfigError for an unusable control.
+        rounding. Controls are the family's, such as guidance=2, as a mapping or as keywords. Raises NotFoundError for
+        an unknown class and ConfigError for an unusable control.
         """
         if batch < 1:
             raise ConfigError(f"Found batch={batch}; expected at least 1.")
-        settings = self.controls(**controls)
+        settings = self.controls("generate", **{**(controls or {}), **more})
         rows = self.rows(labels, n, seed, settings)
         images = generate(self.family, rows, batch, progress).images.numpy()
         picked = np.array([int(row.weights.argmax()) for row in rows], np.int64)

@@ -149,7 +149,7 @@ class PackageRef(Frozen):
 
 
 def content_hash(manifest: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON without hash, name and version: the same weights have it under every name."""
+    """sha256 of the canonical JSON without hash, name and version: a package keeps it under every name."""
     kept = {k: v for k, v in manifest.items() if k not in ("hash", "name", "version")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -38,6 +38,7 @@ from kartina.serving.protocol import (
     read_message,
 )
 from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
+from kartina.training.loop import pick_device
 
 log = structlog.get_logger("kartina.serving.worker")
 
@@ -146,15 +147,6 @@ def _end_with_stdin(socket: Path) -> None:
         socket.unlink(missing_ok=True)
         socket.parent.rmdir()
     os._exit(0)
-
-
-def pick_device(name: str) -> str:
-    """auto: CUDA, else Apple's GPU, else the CPU."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def main() -> None:

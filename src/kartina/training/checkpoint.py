@@ -41,6 +41,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def apart(group: Mapping[str, Tensor]) -> Tensors:
+    """Tensors as safetensors takes them: on the CPU, contiguous, no two in the same storage."""
+    out: Tensors = {}
+    seen: set[int] = set()
+    for key, value in group.items():
+        tensor = value.detach().cpu().contiguous()
+        out[key] = tensor.clone() if tensor.untyped_storage().data_ptr() in seen else tensor
+        seen.add(tensor.untyped_storage().data_ptr())
+    return out
+
+
 def sync_folder(path: Path) -> None:
     """Flush a folder's own entries (a rename in it) to disk."""
     fd = os.open(path, os.O_RDONLY)
@@ -51,8 +62,13 @@ def sync_folder(path: Path) -> None:
 
 
 def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int = 2) -> Path:
-    """Write `root/<state["images"]>` atomically and drop all but the newest `keep`. Raises StorageError."""
+    """Write `root/<state["images"]>` atomically and drop all but the newest `keep`. Raises StorageError.
+
+    An intact checkpoint of the same step is left as it is: it holds the same.
+    """
     target = root / f"{int(state['images']):012d}"
+    if intact(target):
+        return target
     temp = root / f".tmp-{os.getpid()}"
     with disk_errors("write a checkpoint"):
         try:
@@ -61,7 +77,7 @@ def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], 
             files = {}
             for name, group in tensors.items():
                 path = temp / f"{name}.safetensors"
-                save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, path)
+                save_file(apart(group), path)
                 with path.open("rb+") as f:
                     os.fsync(f.fileno())
                 files[path.name] = sha256(path)
@@ -69,9 +85,13 @@ def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], 
                 json.dump({**state, "files": files}, out, indent=1)
                 out.flush()
                 os.fsync(out.fileno())
-            if target.exists():  # the same step again, after a resume
-                shutil.rmtree(target)
-            temp.rename(target)
+            if target.exists():  # a damaged one of the same step: aside, so that one of the two is always there
+                aside = root / f".tmp-old-{os.getpid()}"
+                target.rename(aside)
+                temp.rename(target)
+                shutil.rmtree(aside)
+            else:
+                temp.rename(target)
             sync_folder(root)
         except SafetensorError as error:
             shutil.rmtree(temp, ignore_errors=True)
@@ -79,7 +99,9 @@ def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], 
         except OSError:
             shutil.rmtree(temp, ignore_errors=True)
             raise
-        for old in sorted(p for p in root.iterdir() if p.name.isdigit())[:-keep]:
+        for old in sorted(p for p in root.iterdir() if p.name.isdigit() and p.name < target.name)[
+            : -(keep - 1) or None
+        ]:
             shutil.rmtree(old)
     return target
 
@@ -91,9 +113,18 @@ def clean(root: Path) -> None:
 
 
 def newest(root: Path) -> Path | None:
-    """The newest checkpoint whose files are what its record says; None when there is none."""
+    """The newest checkpoint whose files are what its record says; None when there are no checkpoints at all.
+
+    Raises IntegrityError when there are some and all are damaged: starting over is for a person to decide.
+    """
     folders = sorted((p for p in root.iterdir() if p.name.isdigit()), reverse=True) if root.is_dir() else []
-    return next((p for p in folders if intact(p)), None)
+    found = next((p for p in folders if intact(p)), None)
+    if found is None and folders:
+        raise IntegrityError(
+            f"Found {len(folders)} checkpoints in {root}, none of them whole; restore one, or delete that "
+            f"folder to train from the beginning."
+        )
+    return found
 
 
 def intact(path: Path) -> bool:

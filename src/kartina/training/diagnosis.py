@@ -18,6 +18,7 @@ from kartina.data.imageset import ImageSet
 COLLAPSED = 0.4  # a class less varied than this share of the real one is called collapsed
 SATURATED = 0.95  # E sign D(real) above this: D separates nearly all real images
 CELL = 8
+KINDS = ("collapse", "saturation")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ its own parameters with its own optimiser. Then the moving average follows.
 
 Bit-exact resume costs nothing here, because nothing random is carried along: the real images are a function of
 (seed, position), and the noise and dropout of an update are functions of (seed, step, phase, repeat). A checkpoint
-holds the tensors and three counters; N images equal N/2 + kill -9 + resume + N/2 on the same machine, torch and
-thread count.
+holds the tensors and three counters; on a CPU, N images equal N/2 + kill -9 + resume + N/2 on the same machine, torch
+and thread count. (On an accelerator the kernels themselves may differ in the last bits from run to run.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor
 
 import kartina
 from kartina import registry
-from kartina.config import ImageSpec, RunConfig, TrainConfig, override, read
+from kartina.config import RunConfig, TrainConfig, override, read
 from kartina.data.imageset import ImageSet, open_set
 from kartina.data.loader import Loader
 from kartina.errors import ConfigError, DivergedError, disk_errors
@@ -47,12 +47,13 @@ from kartina.generators.base import (
     rows_for,
 )
 from kartina.training import checkpoint, diagnosis
-from kartina.training.run import Run
+from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
 WARM_UP = 5.0  # seconds of timed steps that turn a time budget into an image count
 GRID_COLUMNS = 8
-GRID_ROWS = 10
+GRID_ROWS = 10  # classes in the picture
+WATCHED = 100  # classes that the diagnosis looks at
 GRID_SHARE = 0.05  # of a time budget that sample grids may take
 
 
@@ -103,6 +104,7 @@ def plan(
     if "train" not in found.bounds:
         found.part("train")  # says what is missing
     where = pick_device(device)
+    train = train.model_copy(update={"threads": train.threads or cores()})  # stored: it decides the last bits
     run = RunConfig(
         kartina=kartina.__version__,
         preset=preset,
@@ -119,8 +121,14 @@ def plan(
     with torch.device("meta"):  # the sizes fit, or a ConfigError says why
         family(config, found.spec)
     if budget is not None:
-        run = run.model_copy(update=fit(run, found, budget))
+        with memory_errors():
+            run = run.model_copy(update=fit(run, found, budget))
     return run
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_device(device: str) -> str:
@@ -145,12 +153,14 @@ def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
     limit = min(WARM_UP, budget / 10)
     for _ in range(2):  # allocation and autotuning are not the steady state
         trainer.step()
+    trainer.synchronise()
     begun, done = time.perf_counter(), 0
     cycle = math.lcm(*(p.every for p in trainer.phases))  # whole cycles, so that lazy phases count by their share
     while done == 0 or (time.perf_counter() - begun < limit and done < 10_000):
         for _ in range(min(cycle, 64)):
             trainer.step()
             done += 1
+        trainer.synchronise()
     per_image = (time.perf_counter() - begun) / (done * trainer.images_per_step)
     grids, grid_time = config.train.grids, 0.0
     if grids:
@@ -169,7 +179,7 @@ class Trainer:
     def __init__(self, config: RunConfig, data: ImageSet):
         train = config.train
         if config.device == "cpu":
-            torch.set_num_threads(train.threads or os.cpu_count() or 1)
+            torch.set_num_threads(train.threads or cores())
         self.config, self.train = config, train
         self.device = torch.device(config.device)
         self.data = data.part("train")
@@ -186,7 +196,8 @@ class Trainer:
         self.ema = build(family, config.config, config.spec, train.seed).sampler()
         self.ema.to(device=self.device, memory_format=self.format)  # type: ignore[call-overload]
         self.ema.load_state_dict(part_state(self.family))
-        self.averaged = [(dict(self.family.named_parameters())[k], p) for k, p in self.ema.named_parameters()]
+        live = dict(self.family.named_parameters())
+        self.averaged = [(live[k], p) for k, p in self.ema.named_parameters()]
 
         # Optimisers: phases with the same `opt` share one; a lazy phase corrects its lr and betas (Karras 2020).
         self.phases: list[Phase] = self.family.phases()
@@ -260,6 +271,13 @@ class Trainer:
             self.sums[key] = self.sums.get(key, torch.zeros((), device=self.device)) + value.detach().float()
             self.counts[key] = self.counts.get(key, 0) + 1
 
+    def synchronise(self) -> None:
+        """Wait until the device has done what it was told: before reading a clock."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def size(self, phase: Phase) -> int:
         return max(1, round(self.train.batch * phase.batch))
 
@@ -280,9 +298,14 @@ class Trainer:
         if (self.device.type == "cpu" or self.steps % 16 == 0) and not bool(torch.isfinite(loss.detach())):
             raise DivergedError(
                 f"Found a loss of {loss.item()} in phase {phase!r} at step {self.steps} ({self.images:,} images); "
-                f"expected a finite number. The last checkpoint is kept. Lower the learning rate (--set "
-                f"lr={self.train.lr / 2:g}) or train in full precision (--set precision=fp32)."
+                f"expected a finite number. The last checkpoint is kept. {self.remedy()}"
             )
+
+    def remedy(self) -> str:
+        return (
+            f"Train anew with a lower learning rate (--set lr={self.train.lr / 2:g}) or in full precision "
+            f"(--set precision=fp32)."
+        )
 
     @torch.no_grad()
     def average(self) -> None:
@@ -310,10 +333,10 @@ class Trainer:
         return family.eval()
 
     def sample_grid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Fixed-seed samples, a row a class (at most ten): uint8 N,C,H,W and their labels."""
+        """Fixed-seed samples, GRID_COLUMNS of each class (of the first WATCHED): uint8 N,C,H,W and their labels."""
         family = self.settled()
         rows: list[Row] = []
-        shown = min(family.classes, GRID_ROWS)
+        shown = min(family.classes, WATCHED)
         for k in range(shown):
             rows += rows_for(family, [k], GRID_COLUMNS, seed=1000 * k)
         images = generate(family, rows).images.numpy()
@@ -326,6 +349,12 @@ class Trainer:
         for name, optimiser in self.optimisers.items():
             optim |= checkpoint.pack_optimiser(optimiser, self.names, name)
         tensors = {"model": self.family.state_dict(), "ema": self.ema.state_dict(), "optim": optim}
+        broken = [k for group in tensors.values() for k, v in group.items() if not bool(torch.isfinite(v).all())]
+        if broken:
+            raise DivergedError(
+                f"Found numbers that are not finite in {broken[0]} at step {self.steps} ({self.images:,} images); they "
+                f"were not saved, and the last checkpoint is kept. {self.remedy()}"
+            )
         state = {
             "images": self.images,
             "steps": self.steps,
@@ -336,14 +365,17 @@ class Trainer:
         }
         return checkpoint.write(root, tensors, state)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> list[str]:
+        """Go on from a checkpoint; says what differs from where it was written and so may change the last bits."""
         found = checkpoint.read(path)
-        self.family.load_state_dict(found.tensors["model"])
-        self.ema.load_state_dict(found.tensors["ema"])
+        fill(self.family, found.tensors["model"], path.parent.parent.name)
+        fill(self.ema, found.tensors["ema"], path.parent.parent.name)
         for name, optimiser in self.optimisers.items():
             checkpoint.unpack_optimiser(optimiser, self.names, name, found.tensors["optim"])
         self.images, self.steps = found.state["images"], found.state["steps"]
         self.position, self.seconds = found.state["position"], found.state["seconds"]
+        here = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        return [f"{k} was {found.state[k]} and is {v}" for k, v in here.items() if found.state.get(k) != v]
 
 
 def train(run: Run, watch: Watch | None = None, stop: Callable[[], bool] | None = None) -> str:
@@ -354,7 +386,7 @@ def train(run: Run, watch: Watch | None = None, stop: Callable[[], bool] | None 
     """
     with run.lock():
         try:
-            with disk_errors("train the run"):
+            with disk_errors("train the run"), memory_errors():
                 return _train(run, watch or (lambda _: None), stop or (lambda: False))
         except Exception as error:
             with disk_errors("record the failure"):
@@ -366,15 +398,21 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
     root = run.path / "checkpoints"
     root.mkdir(exist_ok=True)
     checkpoint.clean(root)
-    data = run.data()
-    trainer = Trainer(run.config, data)
+    pick_device(run.config.device)
+    trainer = Trainer(run.config, run.data())
     found = checkpoint.newest(root)
+    lasting: list[str] = []
     if found is not None:
-        trainer.load(found)
+        differs = trainer.load(found)
+        if differs:
+            lasting = [f"Resumed where {' and '.join(differs)}: the last bits may differ from an undisturbed run."]
+    total, grids = run.config.images, run.config.train.grids
+    if trainer.images >= total:
+        run.set_status("finished", images=trainer.images, total=total, seconds=trainer.seconds, error=None)
+        return "finished"
     log = Log(run, trainer)
     real = diagnosis.real_spread(trainer.data)
-    total, grids = run.config.images, run.config.train.grids
-    warnings: dict[str, str] = {}
+    warnings: dict[str, str] = {str(i): text for i, text in enumerate(lasting)}
     run.set_status("running", images=trainer.images, total=total, seconds=trainer.seconds, error=None, pid=os.getpid())
 
     def grid_number() -> int:
@@ -383,9 +421,10 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
     def look() -> None:
         """A sample grid and the diagnosis."""
         images, labels = trainer.sample_grid()
-        save_grid(images, run.path / "grids" / f"{trainer.images:012d}.png")
+        save_grid(images[labels < GRID_ROWS], run.path / "grids" / f"{trainer.images:012d}.png")
         diverse = diagnosis.diversity(images, labels, real)
-        warnings.clear()
+        for kind in diagnosis.KINDS:
+            warnings.pop(kind, None)
         for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total):
             warnings[f.kind] = f.message
         log.write({f"diversity/{k}": v for k, v in diverse.items()})
@@ -492,7 +531,23 @@ def save_grid(images: NDArray[np.uint8], path: Path) -> None:
     for i, image in enumerate(images):
         y, x = 2 + i // columns * (h + 2), 2 + i % columns * (w + 2)
         sheet[y : y + h, x : x + w] = image.transpose(1, 2, 0)
-    Image.fromarray(sheet[:, :, 0] if c == 1 else sheet).save(path)
+    temp = path.with_suffix(".tmp")
+    Image.fromarray(sheet[:, :, 0] if c == 1 else sheet).save(temp, format="PNG")
+    temp.replace(path)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn running out of memory, on the device or the host, into a ConfigError that says what to make smaller."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"Found too little memory for this training ({str(error).splitlines()[0] or 'no more to be had'}). Train "
+            f"with a smaller batch (--set batch=16), or a smaller model."
+        ) from error
 
 
 @contextmanager
@@ -517,4 +572,4 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(n, handler)
 
 
-__all__ = ["ImageSpec", "Progress", "Trainer", "fit", "interruptible", "pick_device", "plan", "train"]
+__all__ = ["Progress", "Trainer", "fit", "interruptible", "pick_device", "plan", "train"]

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
+from torch import Tensor
 
 from kartina import registry
-from kartina.config import FORMAT, RunConfig, home
+from kartina.config import FORMAT, RunConfig, explain, home
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.generators.base import Family, build
@@ -70,7 +73,7 @@ class Run:
     @staticmethod
     def open(ref: str | Path) -> Run:
         """Open a run by id, by number, or by folder. Raises NotFoundError, IntegrityError (another version's run)."""
-        path = Path(ref)
+        path = Path(ref).absolute()
         if not (path / "config.json").is_file():
             known = names()
             number = int(str(ref)) if str(ref).isdecimal() else None
@@ -80,6 +83,8 @@ class Run:
             path = home() / "runs" / match[0]
         try:
             raw = json.loads((path / "config.json").read_text())
+            if not isinstance(raw, dict):
+                raise ValueError("found no JSON object")
             version = raw.get("format")
             if version != FORMAT:
                 raise IntegrityError(
@@ -87,6 +92,10 @@ class Run:
                     f"version reads format {FORMAT}. Continue it with the version that made it, or train anew."
                 )
             return Run(path, RunConfig.model_validate(raw))
+        except ValidationError as error:
+            raise IntegrityError(
+                f"Found run {path.name} with an unusable config.json: {explain(error)}. Restore it or train anew."
+            ) from None
         except ValueError as error:
             raise IntegrityError(
                 f"Found run {path.name} with a config.json that cannot be read ({error}); restore it or train anew."
@@ -96,13 +105,18 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. Raises ConflictError when another one trains it."""
         with disk_errors("lock the run"), (self.path / ".lock").open("w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            for attempt in range(10):  # a reader that looks whether it is locked holds it for an instant
+                try:
+                    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if attempt < 9:
+                        time.sleep(0.05)
+            else:
                 raise ConflictError(
                     f"Found run {self.id} being trained by another process; stop that one first (Ctrl-C saves it), "
                     f"or start a new run."
-                ) from None
+                )
             yield
 
     def locked(self) -> bool:
@@ -169,11 +183,28 @@ class Run:
 
     def ema(self, device: str = "cpu") -> Family:
         """The averaged weights of the newest checkpoint, settled: ready to sample, evaluate and package."""
+        return self.trained(device)[0]
+
+    def trained(self, device: str = "cpu") -> tuple[Family, dict[str, Any]]:
+        """`ema`, and the counters of the checkpoint that it was read from (images, seconds, ...)."""
+        found = checkpoint.read(self.checkpoint())
         family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
-        family.load_state_dict(checkpoint.read(self.checkpoint()).tensors["ema"])
+        fill(family, found.tensors["ema"], self.id)
         family.to(device)
         family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
-        return family.eval()
+        return family.eval(), found.state
+
+
+def fill(family: Family, tensors: dict[str, Tensor], run: str) -> None:
+    """Load a checkpoint's tensors. Raises IntegrityError where they are those of other networks."""
+    try:
+        family.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if len(str(error).splitlines()) > 1 else str(error)
+        raise IntegrityError(
+            f"Found a checkpoint of run {run} that does not fit the networks of this version ({first}). Continue it "
+            f"with the version that made it, or train anew."
+        ) from None
 
 
 def names() -> list[str]:

@@ -474,7 +474,7 @@ export interface components {
         Metric: {
             /**
              * Floor
-             * @description What real images of the held-out split score
+             * @description What as many real images score; of class_agreement, the held-out split itself
              */
             floor?: number | null;
             /**

@@ -1,0 +1,51 @@
+"""The README's tour is run, command by command; its Python too."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def commands() -> list[str]:
+    """The tour's commands: lines that begin with `$ `."""
+    tour = README.read_text().split("<!-- tour: begin -->")[1].split("<!-- tour: end -->")[0]
+    return re.findall(r"^    \$ (.*)$", tour, flags=re.M)
+
+
+def test_the_tour_runs(tmp_path: Path) -> None:
+    """As written, except that the training is cut to a moment and numbers come from few images."""
+    found = commands()
+    assert len(found) >= 6 and all(c.startswith("kartina ") for c in found)
+    environment = {**os.environ, "KARTINA_HOME": str(tmp_path / "home"), "COLUMNS": "120"}
+    for command in found:
+        words = shlex.split(re.sub(r"--(budget|images) \S+", "--images 300", command))[1:]
+        words += ["--samples", "60", "--seeds", "2"] if words[0] == "publish" else []
+        done = subprocess.run(
+            [sys.executable, "-m", "kartina.cli", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    assert (tmp_path / "digits.png").is_file()
+
+
+def test_every_verb_the_readme_names_exists() -> None:
+    verbs = set(
+        re.findall(
+            r"kartina (data \w+|train|publish|serve|sample|evaluate|runs \w+|models \w+|presets)", README.read_text()
+        )
+    )
+    for verb in verbs:
+        done = subprocess.run(
+            [sys.executable, "-m", "kartina.cli", *verb.split(), "--help"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, verb
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(((?!http)[^)#]+)", README.read_text())
+    assert links and all((README.parent / link).exists() for link in links), links
