@@ -37,9 +37,10 @@ def trained(preset: str, data: str, seconds: float) -> Run:
     settings = registry.family(family).Config(**made.config).model_dump(mode="json")
     for name in names():
         run = Run.open(name)
-        same = (run.config.preset, run.config.data, run.config.budget) == (preset, data, seconds)
+        if (run.config.preset, run.config.data, run.config.budget) != (preset, data, seconds):
+            continue
         known = registry.family(family).Config(**run.config.config).model_dump(mode="json")
-        if same and known == settings and run.config.data_hash == open_set(data).hash:
+        if known == settings and run.config.data_hash == open_set(data).hash:
             break
     else:
         run = Run.create(plan(preset, data, budget=seconds))
@@ -127,8 +128,8 @@ def page(results: dict[str, Any], given: argparse.Namespace) -> str:
         "",
         f"Trained one after another on {machine()}, nothing else running;",
         f"measured on {identity['split']} with",
-        f"{identity['n']:,} generated against {identity['m']:,} real images, seeds {identity['seeds']}, in the features",
-        f"of a classifier trained on the real training split ({identity['extractor']}, ",
+        f"{identity['n']:,} generated against {identity['m']:,} real images, seeds {identity['seeds']}, in the",
+        f"features of a classifier trained on the real training split ({identity['extractor']}, ",
         f"{identity['extractor_hash'][:12]}). In brackets: 95% intervals over generation seeds (one training each, so",
         "retraining is not in them). The floor of coverage, diversity and FD is what as many real training images",
         f"score; that of agreement is the real {identity['split']} split.",

@@ -8,6 +8,7 @@ memory does not grow with the number of tasks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -113,8 +114,10 @@ class _Worker:
         except (BrokenPipeError, ValueError):
             reply = None
         if reply is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its pipe closes a moment before it can be reaped
+                self._proc.wait(5)
             raise KartinaError(
-                f"A process that decodes images ended (exit code {self._proc.poll()}); it was expected to go on. "
+                f"A process that decodes images ended (exit code {self._proc.returncode}); it was expected to go on. "
                 f"If memory is short, free some or use --workers 1, then run it again."
             )
         failure = reply[0].get("os_error")
