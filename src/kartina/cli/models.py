@@ -46,7 +46,7 @@ def list_(json: Json = False) -> None:
     if json:
         return print_json(rows)
     shown = [
-        (r["ref"], r["hash"][:12], r["preset"], r["data"], r["size"], len(r["classes"]),
+        (r["ref"], r["hash"][:8], r["preset"], r["data"], r["size"], len(r["classes"]),
          f"{r['parameters'] / 1e6:.1f}M", "bundled" if r["bundled"] else "")
         for r in rows
     ]  # fmt: skip

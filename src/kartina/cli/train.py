@@ -93,8 +93,9 @@ def _follow(run: Any, json: bool) -> None:
         shown = "  ".join(f"{k} {v:.3g}" for k, v in list(p.stats.items())[:4])
         bar.update(task, completed=p.images, rate=f"{p.rate:.0f} img/s", stats=shown)
         for warning in p.warnings:
-            if warning not in told:
-                told.add(warning)
+            kind = warning.split("(")[0]  # the figures in it change; say it once
+            if kind not in told:
+                told.add(kind)
                 err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
 
     with loop.interruptible() as stop, bar if err.is_terminal else Live(console=err, auto_refresh=False):
