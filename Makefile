@@ -62,7 +62,7 @@ $(VENV)/.dev: $(VENV)/.app
 	@touch $@
 
 web/node_modules/.stamp: web/package-lock.json web/package.json | $(VENV)/.app
-	$(NPM) ci --silent --no-audit --no-fund
+	$(NPM) ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
 $(STATIC): web/node_modules/.stamp $(WEB)
