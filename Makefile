@@ -19,13 +19,16 @@ setup: $(VENV)/.dev $(STATIC) ## Make .venv with everything, and build the page
 run: $(VENV)/.app $(STATIC) ## Start the service and print its URL
 	@$(VENV)/bin/kartina serve $(ARGS)
 
+# The browser's driver keeps an event loop in its process, so its tests have a process of their own.
 test: $(VENV)/.dev $(STATIC) lint ## What CI runs: lint, types, layers, tests, browser (under 20 minutes on 2 cores)
 	$(NPM) run --silent test
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "browser and not slow"
+	$(PY) -m pytest -m "not browser and not slow"
 
 test-all: $(VENV)/.dev $(STATIC) lint ## Also the long tests
 	$(NPM) run --silent test
-	$(PY) -m pytest
+	$(PY) -m pytest -m browser
+	$(PY) -m pytest -m "not browser"
 
 bench: $(VENV)/.dev ## Measure what is claimed about speed, here
 	$(PY) -m benchmarks
