@@ -12,7 +12,7 @@ class within minutes. Here each generated image is paired with a real one of its
 Jolicoeur-Martineau 2019; Huang 2024), with zero-centred gradient penalties on both sides, done lazily, no BatchNorm in
 D, a standard deviation over the minibatch, and shifts by a few pixels before D (DiffAugment). The presets also depart
 from the paper's batch of 128 and learning rate of 2e-4: within minutes the count of updates is what is scarce
-(docs/LOG.md tells what was seen). `loss=softplus norm=batch gamma=0 minibatch_std=false translate=0 batch=128 lr=2e-4`
+(docs/LOG.md tells what was seen). `loss=softplus norm=batch gamma=0 minibatch_std=false augment=none batch=128 lr=2e-4`
 is the paper's.
 """
 
@@ -26,29 +26,26 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.augment.diffaugment import colour, cutout, translate
-from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.errors import ConfigError
-from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
+from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
 from kartina.nets.layers import MinibatchStd
+from kartina.nets.losses import AdversarialLoss
 from kartina.nets.norm import ConditionalBatchNorm, standing_statistics
 from kartina.registry import register
 
 
-class DCGANConfig(FamilyConfig):
-    z: int = Field(100, ge=1, le=4096)  # latent dimensions
+class DCGANConfig(AdversarialConfig):
     width: int = Field(64, ge=4, le=1024)  # channels at the full resolution's neighbour; doubles as the map halves
     width_max: int = Field(512, ge=4, le=4096)
-    conditional: bool = True
-    loss: Literal["softplus", "hinge", "relativistic"] = "relativistic"
     norm: Literal["none", "batch", "spectral"] = "none"  # in D
     minibatch_std: bool = True
-    gamma: float = Field(1.0, ge=0, le=1e6)  # weight of the gradient penalty; 0 = none
-    penalty_every: int = Field(8, ge=1, le=1000)  # steps between penalties
-    translate: float = Field(0.09, ge=0, lt=1)  # shifts before D, as a share of the side
-    cutout: float = Field(0.0, ge=0, lt=1)  # a grey square before D, as a share of the side
-    colour: float = Field(0.0, ge=0, le=1)  # brightness, saturation and contrast changed before D
-    d_steps: int = Field(1, ge=1, le=16)  # D updates per G update
+    loss: AdversarialLoss = "relativistic"
+    gamma: float = Field(1.0, ge=0, le=1e6)
+    augment: Literal["none", "diffaugment", "ada"] = "diffaugment"
+    translate: float = Field(0.09, ge=0, lt=1)
+    cutout: float = Field(0.0, ge=0, lt=1)
+    colour: float = Field(0.0, ge=0, le=1)
 
 
 class Generator(nn.Module):
@@ -103,7 +100,7 @@ class Discriminator(nn.Module):
 
 
 @register("dcgan")
-class DCGAN(LatentFamily):
+class DCGAN(AdversarialFamily):
     Config = DCGANConfig
     presets: ClassVar = {
         "dcgan-32-cpu": Preset(
@@ -139,88 +136,12 @@ class DCGAN(LatentFamily):
                 if isinstance(m, nn.Conv2d | nn.Linear):
                     nn.utils.parametrizations.spectral_norm(m)
 
-    # -- training ------------------------------------------------------------------------------------------------
-
-    def phases(self) -> list[Phase]:
-        d, g = list(self.discriminator.parameters()), list(self.generator.parameters())
-        lazy = [Phase("penalty", d, opt="D", every=self.config.penalty_every)] if self.config.gamma else []
-        return [Phase("D", d, opt="D", repeat=self.config.d_steps), *lazy, Phase("G", g, opt="G")]
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.5, 0.99))
-
-    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
-        if phase == "penalty":
-            return self.penalty(batch, at)
-        y = self.condition(self.one_hot(batch.labels))
-        if phase == "D":
-            with torch.no_grad():
-                fake = self.generator(at.randn(len(batch), self.config.z), y)
-            real_logit, fake_logit = self.score(batch.images, y, at), self.score(fake, y, at)
-            # Only the difference means something to the relativistic loss: its logits have no zero.
-            margin = real_logit - fake_logit if self.config.loss == "relativistic" else real_logit
-            stats = {"real": real_logit, "fake": fake_logit, "sign_real": margin.sign()}
-            total = self.d_loss(real_logit, fake_logit)
-        else:
-            fake = self.generator(at.randn(len(batch), self.config.z), y)
-            fake_logit = self.score(fake, y, at)
-            real_logit = self.score(batch.images, y, at) if self.config.loss == "relativistic" else fake_logit
-            stats = {}
-            total = self.g_loss(real_logit, fake_logit)
-        return Loss(total, {f"loss_{phase}": total.detach(), **{k: v.detach().mean() for k, v in stats.items()}})
-
-    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        if self.config.loss == "hinge":
-            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-        if self.config.loss == "softplus":  # Goodfellow 2014, on logits
-            return F.softplus(-real).mean() + F.softplus(fake).mean()
-        return F.softplus(fake - real).mean()
-
-    def g_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        if self.config.loss == "hinge":
-            return -fake.mean()
-        if self.config.loss == "softplus":  # non-saturating
-            return F.softplus(-fake).mean()
-        return F.softplus(real - fake).mean()
-
-    def penalty(self, batch: Batch, at: At) -> Loss:
-        """R1, and R2 where the loss is relativistic: gamma/2 E|grad D|^2 (Mescheder 2018), x the interval, in fp32."""
-        y = self.condition(self.one_hot(batch.labels))
-        both = self.config.loss == "relativistic"
-        with torch.autocast(batch.images.device.type, enabled=False):
-            images = batch.images
-            if both:
-                with torch.no_grad():
-                    images = torch.cat([images, self.generator(at.randn(len(batch), self.config.z), y).float()])
-            images = images.detach().requires_grad_(True)
-            # Real and generated go in separately: the minibatch statistic must not see both.
-            logits = torch.cat([self.score(part, y, at) for part in torch.split(images, len(batch))])
-            (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-            square = grad.square().sum(dim=[1, 2, 3]).mean() * (2 if both else 1)
-        total = self.config.gamma / 2 * square * self.config.penalty_every
-        return Loss(total, {"penalty": square.detach()})
-
-    def score(self, images: Tensor, y: Tensor, at: At) -> Tensor:
-        """D's logits of augmented images: float32 N."""
-        images = colour(images, self.config.colour, at.rng) if self.config.colour else images
-        images = cutout(translate(images, self.config.translate, at.rng), self.config.cutout, at.rng)
-        logits: Tensor = self.discriminator(images, y)
-        return logits
-
     def settle(self, data: Any, rng: torch.Generator) -> None:
-        share = torch.from_numpy(data.counts()).float() if self.classes > 1 else torch.ones(1)
-
         def forward() -> None:
-            y = self.one_hot(torch.multinomial(share, 64, replacement=True, generator=rng)).to(self.device)
-            self.generator(torch.randn(64, self.config.z, generator=rng).to(self.device), self.condition(y))
+            z = torch.randn(64, self.config.z, generator=rng).to(self.device)
+            self.generator(z, self.labels_like(data, 64, rng))
 
         standing_statistics(self.generator, forward)
-
-    # -- sampling ------------------------------------------------------------------------------------------------
-
-    def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        images: Tensor = self.generator(z, y).float()
-        return images
 
 
 def _gains(net: nn.Module) -> set[nn.Module]:

@@ -41,7 +41,8 @@ class MinibatchStd(nn.Module):
         n, c, h, w = x.shape
         g = max(d for d in range(1, min(self.group, n) + 1) if n % d == 0)
         y = x.float().reshape(g, n // g, c, h, w)
-        std = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=[1, 2, 3])  # n/g
+        var = (y - y.mean(dim=0)).square().mean(dim=0)  # torch's `var` over a leading dimension is 10x slower on a CPU
+        std = (var + 1e-8).sqrt().mean(dim=[1, 2, 3])  # n/g
         plane = std.repeat(g).reshape(n, 1, 1, 1).expand(n, 1, h, w)
         return torch.cat([x, plane.to(x.dtype)], dim=1)
 
