@@ -4,6 +4,7 @@ A family brings `generator` and `discriminator` and their presets. It may replac
 
     fake(y, at)         images from fresh latents
     score(x, y, at)     D's logits of augmented images
+    d_loss(real, fake)  what D minimises, from those logits
     loss_D, loss_G, loss_penalty        what the phase of that name minimises
 
 Switches that work for each of them: `loss`, `gamma` and `penalty_every` (R1, and R2 under the relativistic loss),
@@ -26,6 +27,7 @@ from kartina.config import FamilyConfig, ImageSpec, TrainConfig
 from kartina.errors import ConfigError
 from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
 from kartina.nets.losses import AdversarialLoss, d_loss, g_loss, gradient_square
+from kartina.nets.norm import standing_statistics
 
 
 class AdversarialConfig(FamilyConfig):
@@ -84,7 +86,7 @@ class AdversarialFamily(LatentFamily):
         with torch.no_grad():
             fake = self.fake(y, at)
         real_logit, fake_logit = self.score(batch.images, y, at), self.score(fake, y, at)
-        total = d_loss(self.config.loss, real_logit, fake_logit)
+        total = self.d_loss(real_logit, fake_logit)
         # Only the difference means something to the relativistic loss: its logits have no zero.
         margin = real_logit - fake_logit if self.config.loss == "relativistic" else real_logit
         stats = {"loss_D": total, "real": real_logit, "fake": fake_logit, "sign_real": margin.sign()}
@@ -131,6 +133,10 @@ class AdversarialFamily(LatentFamily):
         logits: Tensor = self.discriminator(self.augmented(images, at), y)
         return logits
 
+    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What D minimises, from its logits N for real and generated images."""
+        return d_loss(self.config.loss, real, fake)
+
     def augmented(self, images: Tensor, at: At) -> Tensor:
         """Images as D sees them: each with its own random, differentiable transform."""
         c = self.config
@@ -164,6 +170,15 @@ class AdversarialFamily(LatentFamily):
         return [p for p in self.discriminator.parameters() if id(p) not in frozen]
 
     # -- sampling --------------------------------------------------------------------------------------------------
+
+    def settle(self, data: Any, rng: torch.Generator) -> None:
+        """Gather what G's BatchNorms, if it has any, will use: statistics of the averaged weights."""
+
+        def forward() -> None:
+            z = torch.randn(64, self.config.z, generator=rng).to(self.device)
+            self.generator(z, self.labels_like(data, 64, rng))
+
+        standing_statistics(self.generator, forward)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         images: Tensor = self.generator(z, y).float()
