@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import kartina
 from kartina import registry
 from kartina.config import ImageSpec, RunConfig, TrainConfig
 from kartina.data.imageset import ImageSet
-from kartina.generators.base import Family, build
+from kartina.generators.base import Family, Row, build, rows_for
 from kartina.training.run import Run
 
 # Settings that make each family as small as it gets. A new family adds one line.
 TINY: dict[str, dict[str, Any]] = {
     "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2},
     "dcgan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3},
+    "pix2pix": {"width": 8, "width_max": 16, "gamma": 1.0, "penalty_every": 3},
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
 }
 
@@ -27,14 +31,24 @@ def spec(size: int = 16, channels: int = 1, classes: int = 3) -> ImageSpec:
     return ImageSpec(height=size, width=size, channels=channels, classes=tuple("abcdefghij"[:classes]))
 
 
+def fitted(name: str, shape: ImageSpec | None = None) -> ImageSpec:
+    """The spec, with sources for a family that learns from pairs: grey where the targets have colour, and back."""
+    shape = shape or spec()
+    if not registry.family(name).paired:
+        return shape
+    return shape.model_copy(update={"paired": True, "source_channels": source_channels(shape.channels)})
+
+
+def source_channels(channels: int) -> int:
+    return 1 if channels == 3 else 3
+
+
 def family(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: Any) -> Family:
-    return build(registry.family(name), {**TINY[name], **config}, shape or spec(), seed)
+    return build(registry.family(name), {**TINY[name], **config}, fitted(name, shape), seed)
 
 
 def sampler(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: Any) -> Family:
     """A tiny family ready to sample, with zero-initialised gates opened: an untrained one ignores its condition."""
-    import torch
-
     made = family(name, seed, shape, **config).sampler()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -44,8 +58,23 @@ def sampler(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: 
     return made
 
 
+def inputs(made: Family, task: str, n: int = 3) -> list[Tensor]:
+    """Input images for a task, if it takes any: float32 C,H,W in [-1, 1]."""
+    capability = made.capabilities()[task]
+    if "image" not in capability.inputs:
+        return []
+    shape = (n, capability.channels or made.spec.channels, made.spec.height, made.spec.width)
+    return list(torch.rand(shape, generator=torch.Generator().manual_seed(5)) * 2 - 1)
+
+
+def rows(made: Family, labels: Sequence[int], n: int, seed: int, controls: Any = None) -> list[Row]:
+    """Rows of the family's first task, with input images where it takes some: three for all rows."""
+    task = next(iter(made.capabilities()))
+    return rows_for(made, labels, n, seed, controls, task, inputs(made, task))
+
+
 def images(n: int = 96, shape: ImageSpec | None = None, seed: int = 0) -> ImageSet:
-    """Blobs whose place tells the class, in memory."""
+    """Blobs whose place tells the class, in memory; for pairs, made from their negatives, of other channels."""
     shape = shape or spec()
     rng = np.random.default_rng(seed)
     k = max(1, len(shape.classes))
@@ -56,7 +85,8 @@ def images(n: int = 96, shape: ImageSpec | None = None, seed: int = 0) -> ImageS
     pixels = np.repeat((blob * 255).astype(np.uint8)[:, None], shape.channels, axis=1)
     stop = n * 2 // 3
     bounds = {"train": (0, stop), "val": (stop, n)}
-    return ImageSet("blobs", "blobs", shape, pixels, labels if shape.classes else None, bounds)
+    sources = np.repeat(255 - pixels[:, :1], shape.source_channels, axis=1) if shape.paired else None
+    return ImageSet("blobs", "blobs", shape, pixels, labels if shape.classes else None, bounds, sources=sources)
 
 
 def store(data: ImageSet, home: Path) -> ImageSet:
@@ -66,6 +96,8 @@ def store(data: ImageSet, home: Path) -> ImageSet:
     np.save(where / "images.npy", data.images)
     if data.labels is not None:
         np.save(where / "labels.npy", data.labels)
+    if data.sources is not None:
+        np.save(where / "sources.npy", data.sources)
     about = {"name": data.name, "hash": data.hash, "images": len(data), "bounds": data.bounds}
     (where / "data.json").write_text(json.dumps({**about, "spec": data.spec.model_dump(mode="json")}))
     return data
@@ -88,5 +120,5 @@ def run_config(name: str, data: ImageSet, n: int, **train: Any) -> RunConfig:
 
 def run(name: str, home: Path, n: int = 64, **train: Any) -> Run:
     """A run folder for a tiny family on blobs, not yet trained."""
-    data = store(images(), home)
+    data = store(images(shape=fitted(name)), home)
     return Run.create(run_config(name, data, n, **train))

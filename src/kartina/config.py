@@ -41,6 +41,7 @@ class ImageSpec(Frozen):
     classes: tuple[str, ...] = ()  # in label order; empty means unconditional
     flip_safe: bool = False  # a mirrored image keeps its class
     paired: bool = False  # every image has a source image (A -> B)
+    source_channels: int = Field(default=0, ge=0, le=4, exclude_if=lambda n: n == 0)  # of the sources; 0 = no pairs
 
     @property
     def shape(self) -> tuple[int, int, int]:

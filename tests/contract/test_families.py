@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kartina import registry
 from kartina.config import TrainConfig, read
-from kartina.generators.base import At, Batch, Row, State, from_uint8, generate, rows_for
+from kartina.generators.base import At, Batch, State, from_uint8, generate
 from tests import tiny
 
 FAMILIES = registry.names()
@@ -19,8 +21,10 @@ def at(step: int = 0, classes: int = 3, seed: int = 0) -> At:
 
 
 def batch(n: int = 8, shape: tuple[int, int, int] = (1, 16, 16), classes: int = 3) -> Batch:
-    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return Batch(x, torch.arange(n) % classes, torch.arange(n))
+    rng = torch.Generator().manual_seed(1)
+    x = torch.rand(n, *shape, generator=rng) * 2 - 1
+    sources = torch.rand(n, tiny.source_channels(shape[0]), *shape[1:], generator=rng) * 2 - 1  # for pairs
+    return Batch(x, torch.arange(n) % classes, torch.arange(n), sources)
 
 
 def train_steps(family: torch.nn.Module, steps: int, bf16: bool = False, **kwargs: object) -> None:
@@ -48,7 +52,7 @@ def test_every_preset_is_valid() -> None:
         read(TrainConfig, preset.train, name)
         assert not set(cls.Config.model_fields) & set(TrainConfig.model_fields), "--set would be ambiguous"
         with torch.device("meta"):
-            cls(config, tiny.spec(preset.size, 3, 10))
+            cls(config, tiny.fitted(family, tiny.spec(preset.size, 3, 10)))
         assert name.startswith(family.replace("_", "-")) or name.startswith(family)
         assert str(preset.size) in name.split("-")
 
@@ -90,14 +94,14 @@ def test_trains_and_samples_grey_and_colour_with_and_without_classes(name: str, 
     shape = tiny.spec(16, channels, classes)
     family = tiny.family(name, shape=shape).train()
     train_steps(family, 1, shape=(channels, 16, 16), classes=max(1, classes))
-    out = generate(family.eval(), rows_for(family, [0], 2, 0)).images
+    out = generate(family.eval(), tiny.rows(family, [0], 2, 0)).images
     assert out.shape == (2, channels, 16, 16) and out.dtype == torch.uint8
 
 
 @each
 def test_an_image_is_a_function_of_its_own_row(name: str) -> None:
     family = tiny.sampler(name)
-    rows = rows_for(family, [0, 1, 2], 16, seed=7)
+    rows = tiny.rows(family, [0, 1, 2], 16, seed=7)
     together = generate(family, rows, batch=16).images
     alone = torch.cat([generate(family, [row]).images for row in rows])
     assert (together.int() - alone.int()).abs().max() <= 1
@@ -109,17 +113,17 @@ def test_an_image_is_a_function_of_its_own_row(name: str) -> None:
 @each
 def test_same_request_same_bytes(name: str) -> None:
     family = tiny.sampler(name)
-    rows = rows_for(family, [1], 4, seed=5)
+    rows = tiny.rows(family, [1], 4, seed=5)
     assert torch.equal(generate(family, rows).images, generate(family, rows).images)
 
 
 @each
 def test_the_label_matters_and_mixes(name: str) -> None:
     family = tiny.sampler(name)
-    a, b = (generate(family, rows_for(family, [k], 1, seed=3)).images for k in (0, 1))
+    a, b = (generate(family, tiny.rows(family, [k], 1, seed=3)).images for k in (0, 1))
     assert not torch.equal(a, b)
-    row = rows_for(family, [0], 1, 3)[0]
-    half = Row(torch.tensor([0.5, 0.5, 0.0]), row.seed, row.controls)
+    row = tiny.rows(family, [0], 1, 3)[0]
+    half = replace(row, weights=torch.tensor([0.5, 0.5, 0.0]))
     mixed = generate(family, [half]).images
     assert not torch.equal(mixed, a) and not torch.equal(mixed, b)
 
@@ -128,17 +132,17 @@ def test_the_label_matters_and_mixes(name: str) -> None:
 def test_sampling_ignores_the_global_generator_and_gradients(name: str) -> None:
     family = tiny.sampler(name)
     torch.manual_seed(1)
-    first = generate(family, rows_for(family, [0], 2, 0)).images
+    first = generate(family, tiny.rows(family, [0], 2, 0)).images
     torch.manual_seed(2)
     before = torch.random.get_rng_state()
-    assert torch.equal(first, generate(family, rows_for(family, [0], 2, 0)).images)
+    assert torch.equal(first, generate(family, tiny.rows(family, [0], 2, 0)).images)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 @each
 def test_rows_at_different_steps_join_and_leave(name: str) -> None:
     family = tiny.sampler(name)
-    rows = rows_for(family, [0, 1, 2], 3, seed=11)
+    rows = tiny.rows(family, [0, 1, 2], 3, seed=11)
     with torch.inference_mode():
         state = family.start(rows[:2])
         state = family.step(state)
@@ -155,7 +159,7 @@ def test_rows_at_different_steps_join_and_leave(name: str) -> None:
 def test_a_finished_row_is_left_alone(name: str) -> None:
     family = tiny.sampler(name)
     with torch.inference_mode():
-        state = family.start(rows_for(family, [0], 1, 0))
+        state = family.start(tiny.rows(family, [0], 1, 0))
         while not bool(state.done.all()):
             state = family.step(state)
         once = family.finish(state).images

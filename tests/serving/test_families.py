@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from kartina.generators.base import generate, rows_for
-from kartina.models import package
+from kartina.generators.base import from_uint8, generate, rows_for, to_uint8
+from kartina.models import package, png
 from kartina.models.model import load, save
 from kartina.serving.batching import Batcher
 from kartina.serving.protocol import Event, Finished, RequestSpec, RowSpec
@@ -32,7 +32,11 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
 def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    ref = save(tiny.sampler(name), name, PROVENANCE, CARD, root=tmp_path)
+    family = tiny.sampler(name)
+    task = next(iter(family.capabilities()))
+    images = [to_uint8(image[None])[0] for image in tiny.inputs(family, task)]
+    files = tuple(png.encode(image.numpy()) for image in images)
+    ref = save(family, name, PROVENANCE, CARD, root=tmp_path)
     hash = package.read_manifest(ref.path).hash
     told: dict[str, list[Event]] = {}
     woken = threading.Event()
@@ -40,7 +44,11 @@ def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
     asked: list[RequestSpec] = []
     for i, controls in enumerate(CONTROLS.get(name, [{}, {}, {}])):
         rows = tuple(RowSpec(index=j, label=(i + j) % 3, seed=100 * i + j) for j in range(3 + i))
-        asked.append(RequestSpec(id=str(i), model=str(ref.path), hash=hash, rows=rows, controls=controls))
+        asked.append(
+            RequestSpec(
+                id=str(i), model=str(ref.path), hash=hash, task=task, rows=rows, controls=controls, images=files[i:]
+            )
+        )
 
     with torch.inference_mode():
         for i, spec in enumerate(asked):
@@ -50,16 +58,17 @@ def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
                 if not batcher.requests:
                     break
                 if not batcher.step():
-                    assert woken.wait(10)
+                    assert woken.wait(60)
         model = load(ref)
-        for spec in asked:
-            assert isinstance(told[spec.id][-1], Finished)
-            settings = model.controls(**spec.controls)
-            alone = {
-                row.index: generate(model.family, rows_for(model.family, [row.label or 0], 1, row.seed, settings))
-                .images[0].numpy()
-                for row in spec.rows
-            }  # fmt: skip
+        for i, spec in enumerate(asked):
+            assert isinstance(told[spec.id][-1], Finished), told[spec.id][-1]
+            settings = model.controls(task, **spec.controls)
+            given = [from_uint8(image) for image in images[i:]]
+            alone = {}
+            for row in spec.rows:
+                own = [given[row.index % len(given)]] if given else []
+                solo = rows_for(model.family, [row.label or 0], 1, row.seed, settings, task, own)
+                alone[row.index] = generate(model.family, solo).images[0].numpy()
             assert_equals_solo(told[spec.id], alone)
             assert len({image.tobytes() for image in alone.values()}) > 1  # they are not all one image
     torch.set_num_threads(threads)

@@ -18,11 +18,15 @@ def translate(x: Tensor, share: float, rng: torch.Generator, fill: float = -1.0)
         return x
     dy = torch.randint(0, 2 * ph + 1, (n, 1, 1), generator=rng, device=x.device)
     dx = torch.randint(0, 2 * pw + 1, (n, 1, 1), generator=rng, device=x.device)
-    padded = F.pad(x, (pw, pw, ph, ph), value=fill)
-    rows = dy + torch.arange(h, device=x.device)[None, :, None]  # n,h,1
-    cols = dx + torch.arange(w, device=x.device)[None, None, :]  # n,1,w
-    index = torch.arange(n, device=x.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows, cols].permute(0, 3, 1, 2)
+    return crops(F.pad(x, (pw, pw, ph, ph), value=fill), dy, dx, h, w)
+
+
+def crops(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Cut height x width out of each image, at its own whole-pixel place: N,C,H,W; top and left int64 N,1,1."""
+    rows = top + torch.arange(height, device=x.device)[None, :, None]  # n,h,1
+    cols = left + torch.arange(width, device=x.device)[None, None, :]  # n,1,w
+    index = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[index, rows, cols].permute(0, 3, 1, 2)
 
 
 def cutout(x: Tensor, share: float, rng: torch.Generator) -> Tensor:

@@ -53,6 +53,8 @@ def _register() -> None:
         ("train", "train"),
         ("train", "runs"),
         ("sample", "sample"),
+        ("images", "translate"),
+        ("images", "invert"),
         ("publish", "publish"),
         ("evaluate", "evaluate"),
         ("models", "models"),

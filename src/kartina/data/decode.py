@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,8 +39,9 @@ _MAGIC = (
 )  # fmt: skip
 
 
-def open_image(data: bytes | Path, at_least: int | None = None) -> Image.Image:
-    """The first thing every image goes through: opened, checked, decoded whole, turned upright, 8 bits, no alpha.
+def open_image(data: bytes | Path | Image.Image, at_least: int | None = None) -> Image.Image:
+    """The first thing every image goes through: opened (a PIL image is), checked, decoded whole, turned upright, 8
+    bits, no alpha.
 
     Returns a PIL image of mode L or RGB, with the mode of the file and its upright (width, height) in `info` as
     `file_mode` and `file_size`. `at_least` allows a JPEG to be decoded at a half, quarter or eighth of its size, with
@@ -67,9 +69,9 @@ def open_image(data: bytes | Path, at_least: int | None = None) -> Image.Image:
     return flat
 
 
-def _load(data: bytes | Path, at_least: int | None) -> tuple[Image.Image, str, tuple[int, int]]:
+def _load(data: bytes | Path | Image.Image, at_least: int | None) -> tuple[Image.Image, str, tuple[int, int]]:
     """(the image; the mode and the upright size of the file)."""
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+    with _opened(data) as image:
         mode, (width, height) = image.mode, image.size
         if width * height > MAX_PIXELS:
             raise DataError(_too_big(width, height))
@@ -84,10 +86,21 @@ def _load(data: bytes | Path, at_least: int | None) -> tuple[Image.Image, str, t
         return _flatten(image if turn is None else image.transpose(turn)), mode, size
 
 
+def _opened(data: bytes | Path | Image.Image) -> AbstractContextManager[Image.Image]:
+    """An image whose size can be asked for; one that came open is left open."""
+    if isinstance(data, Image.Image):
+        return nullcontext(data)
+    return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+
+
 def decode(data: bytes | Path, size: int, fit: Fit = "crop", channels: int = 3) -> NDArray[np.uint8]:
     """An encoded image -> uint8 C,size,size. Raises DataError with the reason when it cannot be used."""
-    enough = 2 * size if fit != "stretch" else 4 * size
-    return to_array(fit_to(open_image(data, enough), size, fit), channels)
+    return to_array(fit_to(open_image(data, enough(size, fit)), size, fit), channels)
+
+
+def enough(size: int, fit: Fit) -> int:
+    """Sides that a JPEG may be decoded at, to be fitted to `size` afterwards."""
+    return 2 * size if fit != "stretch" else 4 * size
 
 
 def fit_array(pixels: NDArray[np.uint8], size: int, fit: Fit = "crop", channels: int = 3) -> NDArray[np.uint8]:
@@ -179,8 +192,10 @@ def _too_big(width: int = 0, height: int = 0) -> str:
     return f"found {size}, expected at most {MAX_PIXELS // 1_000_000} megapixels: scale the image down"
 
 
-def _what(data: bytes | Path) -> str:
+def _what(data: bytes | Path | Image.Image) -> str:
     """What a file that is no image seems to be, as far as its first bytes tell."""
+    if isinstance(data, Image.Image):
+        return "an image that Pillow cannot read"
     if isinstance(data, Path):
         with data.open("rb") as file:
             data = file.read(512)

@@ -116,19 +116,27 @@ def open_set(name: str) -> ImageSet:
                 f"Found {name}/{file} that cannot be read ({error}); import the data again with --replace."
             ) from None
 
+    sources = array("sources.npy")
+    deep = 0 if sources is None or sources.ndim != 4 else sources.shape[1]
     found = ImageSet(
         name=name,
         hash=about["hash"],
-        spec=ImageSpec.model_validate(about["spec"]),
+        spec=ImageSpec.model_validate({**about["spec"], "source_channels": deep}),
         images=array("images.npy"),
         labels=array("labels.npy"),
         bounds={k: (int(a), int(b)) for k, (a, b) in about["bounds"].items()},
         groups=array("groups.npy"),
-        sources=array("sources.npy"),
+        sources=sources,
     )
     if found.images is None or found.images.shape[1:] != found.spec.shape or len(found.images) != about["images"]:
         raise IntegrityError(
             f"Found {where.name}/images.npy that is not the {about['images']} images of shape {found.spec.shape} its "
             f"record tells of; delete the folder {where} and import the data again."
+        )
+    pairs = (len(found.images), deep, found.spec.height, found.spec.width)
+    if found.spec.paired != (sources is not None) or (sources is not None and (not deep or sources.shape != pairs)):
+        raise IntegrityError(
+            f"Found a {where.name}/sources.npy that does not fit its images, or none; delete the folder {where} and "
+            f"import the data again."
         )
     return found

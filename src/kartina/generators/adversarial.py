@@ -96,9 +96,7 @@ class AdversarialFamily(LatentFamily):
         return Loss(total, {k: v.detach().mean() for k, v in stats.items()})
 
     def loss_G(self, batch: Batch, y: Tensor, at: At) -> Loss:
-        fake_logit = self.score(self.fake(y, at), y, at)
-        real_logit = self.score(batch.images, y, at) if self.config.loss == "relativistic" else None
-        total = g_loss(self.config.loss, fake_logit, real_logit)
+        total = self.g_loss(self.fake(y, at), batch, y, at)
         return Loss(total, {"loss_G": total.detach()})
 
     def loss_penalty(self, batch: Batch, y: Tensor, at: At) -> Loss:
@@ -136,6 +134,12 @@ class AdversarialFamily(LatentFamily):
     def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """What D minimises, from its logits N for real and generated images."""
         return d_loss(self.config.loss, real, fake)
+
+    def g_loss(self, fake: Tensor, batch: Batch, y: Tensor, at: At) -> Tensor:
+        """What G minimises to make D take its images for real ones."""
+        fake_logit = self.score(fake, y, at)
+        real_logit = self.score(batch.images, y, at) if self.config.loss == "relativistic" else None
+        return g_loss(self.config.loss, fake_logit, real_logit)
 
     def augmented(self, images: Tensor, at: At) -> Tensor:
         """Images as D sees them: each with its own random, differentiable transform."""

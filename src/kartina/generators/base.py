@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
-from kartina.errors import ConfigError
+from kartina.errors import ConfigError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Capability:
 
     inputs: tuple[str, ...] = ()  # of "image", "mask"
     controls: type[BaseModel] = Controls
+    channels: int | None = None  # of the input image; None: as many as the model's own images
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ class Family(nn.Module):
     name: ClassVar[str] = ""  # set by @register
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
+    paired: ClassVar[bool] = False  # learns from pairs: its data must have sources
     config: Any
     spec: ImageSpec
 
@@ -256,6 +258,10 @@ class Family(nn.Module):
     def weights(self, rows: Sequence[Row]) -> Tensor:
         """Label weights of the rows, float32 N,K, on the model's device."""
         return torch.stack([row.weights for row in rows]).to(self.device)
+
+    def inputs(self, rows: Sequence[Row]) -> Tensor:
+        """Input images of the rows, float32 N,C,H,W in [-1, 1], on the model's device."""
+        return torch.stack([row.image for row in rows if row.image is not None]).to(self.device)
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """int64 N -> float32 N,K."""
@@ -331,13 +337,33 @@ def rows_for(
     seed: int,
     controls: Any = None,
     task: str = "generate",
+    images: Sequence[Tensor] = (),
 ) -> list[Row]:
-    """n rows: image i has seed + i and labels[i mod len(labels)]."""
+    """n rows: image i has seed + i, labels[i mod len(labels)] and, for a task that takes images, images[i mod
+    len(images)] (float32 C,H,W in [-1, 1]).
+
+    Raises NotFoundError for a task that the family has not, ConfigError where input images are missing or too many.
+    """
     if n < 1:
         raise ConfigError(f"Found n={n}; expected at least 1 image.")
+    check_images(family, task, images)
     eye = torch.eye(family.classes)
     settings = controls if controls is not None else family.capabilities()[task].controls()
-    return [Row(eye[labels[i % len(labels)]], seed + i, settings, task) for i in range(n)]
+    given: list[Tensor | None] = [*images] or [None]
+    return [Row(eye[labels[i % len(labels)]], seed + i, settings, task, given[i % len(given)]) for i in range(n)]
+
+
+def check_images(family: Family, task: str, images: Sequence[Any]) -> None:
+    """Raise NotFoundError for a task that the family has not, ConfigError where it lacks input images or has no use
+    for them."""
+    capabilities = family.capabilities()
+    if task not in capabilities:
+        raise NotFoundError.named("task", task, capabilities)
+    takes = "image" in capabilities[task].inputs
+    if takes and not images:
+        raise ConfigError(f"Found no image for the task {task!r}; expected at least one to start from.")
+    if images and not takes:
+        raise ConfigError(f"Found images for the task {task!r}, which takes none. Leave them out.")
 
 
 @torch.inference_mode()

@@ -7,16 +7,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kartina import __version__
 from kartina.data.imageset import ImageSet
 from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
 from kartina.models import package, png
 from kartina.models.model import Model, round_to_half, save
 from kartina.models.package import PackageRef, Provenance
+from kartina.models.samples import Samples
 from kartina.training.run import Run
 
 COLUMNS = 8  # images per class in samples.png
 SHEET_CLASSES = 32  # rows of samples.png at most
+SHEET_INPUTS = 16  # input images in samples.png, of a model that only works on images
 
 
 def publish(
@@ -52,7 +57,7 @@ def publish(
     for task in model.defaults:
         model.controls(task)  # a wrong default is refused before anything is measured
     numbers: dict[str, Any] = {"metrics": {}, "per_class": []}
-    if evaluate and len(data.spec.classes) > 1:
+    if evaluate and len(data.spec.classes) > 1 and "generate" in family.capabilities():
         numbers = evaluate_model(model, data, "val", seeds, samples, progress=progress)
     config = found.config
     origin = Provenance(
@@ -72,10 +77,10 @@ def publish(
         "budget": {"images": origin.images, "seconds": origin.seconds},
         **numbers,
     }
-    return save(model.family, name, origin, card, defaults=defaults, pictures=pictures)
+    return save(model.family, name, origin, card, defaults=defaults, pictures=lambda made: pictures(made, data))
 
 
-def pictures(model: Model) -> dict[str, bytes]:
+def pictures(model: Model, data: ImageSet) -> dict[str, bytes]:
     """samples.png and classes/<label>.png: seeds 0, 1, 2, ... in order, nothing chosen."""
     classes = model.family.classes
     shown = list(range(min(classes, SHEET_CLASSES)))
@@ -85,6 +90,30 @@ def pictures(model: Model) -> dict[str, bytes]:
     ones = sheet if classes == len(shown) else model.sample(n=classes, seed=0)
     for label in range(classes):
         files[f"classes/{label}.png"] = png.encode(ones.images[label], ones.recipe_of(label))
+    return files
+
+
+def worked_on(model: Model, data: ImageSet) -> dict[str, bytes]:
+    """The same of a model that only works on images: samples.png has its first task's input and output for the first
+    SHEET_INPUTS images of `data`, side by side; classes/<label>.png is what it makes of the first one of the class."""
+    task = next(iter(model.family.capabilities()))
+    inputs = data.images if data.sources is None else data.sources
+    labels = np.zeros(len(data), np.int64) if data.labels is None else data.labels
+
+    def made(index: NDArray[np.int64]) -> Samples:
+        return model.run(task, labels[index].tolist(), len(index), seed=0, images=inputs[index])
+
+    sheet = made(np.arange(min(len(data), SHEET_INPUTS)))
+    given = np.stack([one.pixels for one in sheet.inputs])
+    cells = np.stack(png.alike(given, sheet.images), axis=1)  # n,2,C,H,W
+    flat = cells.reshape(-1, *cells.shape[2:])
+    rows = [flat[i : i + COLUMNS] for i in range(0, len(flat), COLUMNS)]
+    recipe = {**sheet.recipe, "inputs": [one.sha256 for one in sheet.inputs], "seed": 0}
+    files = {"samples.png": png.encode(png.grid(rows), recipe)}
+    present, first = np.unique(labels, return_index=True)
+    ones = made(first)
+    for i, label in enumerate(present.tolist()):
+        files[f"classes/{label}.png"] = png.encode(ones.images[i], ones.recipe_of(i))
     return files
 
 

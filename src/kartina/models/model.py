@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from kartina import __version__, registry
 from kartina.config import FORMAT, ImageSpec, read
+from kartina.data.decode import Fit
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, disk_errors
-from kartina.generators.base import Family, Row, generate, rows_for
+from kartina.generators.base import Family, Row, check_images, from_uint8, generate, rows_for
 from kartina.models import package
+from kartina.models.inputs import Given, Source, read_images
 from kartina.models.package import Manifest, PackageRef, Part, Provenance, Task
 from kartina.models.samples import Samples
 
@@ -61,7 +63,7 @@ class Model:
         """
         capabilities = self.family.capabilities()
         if task not in capabilities:
-            raise NotFoundError.named("task", task, capabilities)
+            raise NotFoundError.named("task", task, capabilities, f"Those are what {self.ref} can do.")
         stored = self.manifest.tasks[task].defaults if self.manifest and task in self.manifest.tasks else {}
         defaults = {**stored, **self.defaults.get(task, {})}
         return read(capabilities[task].controls, {**defaults, **given}, f"controls of {self.ref}")
@@ -74,17 +76,80 @@ class Model:
             raise NotFoundError.named("class", str(name), self.classes)
         return int(name)
 
+    def inputs(self, task: str, images: Source | Sequence[Source] | None, fit: Fit = "crop") -> list[Given]:
+        """Input images of `task`, brought to the size and channels that it takes; none for a task without.
+
+        Raises ConfigError where they are missing or have no use, DataError for one that cannot be used.
+        """
+        check_images(self.family, task, () if images is None else (images,))
+        if images is None:
+            return []
+        channels = self.family.capabilities()[task].channels or self.spec.channels
+        return read_images(images, (self.spec.height, self.spec.width), channels, fit)
+
     def rows(
-        self, labels: Sequence[str | int] | None, n: int | None, seed: int, controls: BaseModel | None = None
+        self,
+        labels: Sequence[str | int] | None,
+        n: int | None,
+        seed: int,
+        controls: BaseModel | None = None,
+        task: str = "generate",
+        inputs: Sequence[Given] = (),
     ) -> list[Row]:
-        """The rows of `sample`: image i has seed + i and labels[i mod len(labels)]."""
-        asked = list(range(self.family.classes)) if labels is None else [self.label(name) for name in labels]
+        """The rows of `run`: image i has seed + i, labels[i mod len(labels)] and inputs[i mod len(inputs)]."""
+        labelled = len(self.classes) > 1 and getattr(self.family.config, "conditional", True)
+        if labels is None and inputs and labelled:
+            raise ConfigError(
+                f"Found no class for the task {task!r}; expected one, or one for each image, of: "
+                f"{', '.join(self.classes)}. Name it with --class (labels=[...] in Python)."
+            )
+        every = [0] if inputs else list(range(self.family.classes))
+        asked = every if labels is None else [self.label(name) for name in labels]
         if not asked:
             raise ConfigError("Found an empty list of classes; expected at least one, or none given for all of them.")
-        count = len(asked) if n is None else n
+        count = max(len(asked), len(inputs)) if n is None else n
         if seed < 0 or seed + count > 2**63:
             raise ConfigError(f"Found the seed {seed}; expected 0 <= seed < 2**63.")
-        return rows_for(self.family, asked, count, seed, controls or self.controls())
+        images = [from_uint8(torch.from_numpy(given.pixels)) for given in inputs]
+        return rows_for(self.family, asked, count, seed, controls or self.controls(task), task, images)
+
+    def run(
+        self,
+        task: str,
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        *,
+        images: Source | Sequence[Source] | None = None,
+        fit: Fit = "crop",
+        batch: int = 64,
+        progress: Callable[[int], None] | None = None,
+        controls: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Samples:
+        """Do one of the model's tasks, n images in all: image i has seed + i, labels[i mod len(labels)] and, where the
+        task takes images, images[i mod len(images)].
+
+        Neither `batch` nor its neighbours change an image beyond rounding. Controls are the task's, such as
+        guidance=2, as a mapping or as keywords. Input images are fitted as import does (`fit`: crop, pad or stretch).
+        Raises NotFoundError for an unknown task or class, ConfigError for an unusable control, DataError for an
+        unusable image.
+        """
+        if batch < 1:
+            raise ConfigError(f"Found batch={batch}; expected at least 1.")
+        settings = self.controls(task, **{**(controls or {}), **more})
+        inputs = self.inputs(task, images, fit)
+        rows = self.rows(labels, n, seed, settings, task, inputs)
+        made = generate(self.family, rows, batch, progress)
+        return Samples(
+            images=made.images.numpy(),
+            labels=np.array([int(row.weights.argmax()) for row in rows], np.int64),
+            classes=self.classes,
+            seeds=tuple(row.seed for row in rows),
+            recipe=self.recipe(settings, task),
+            inputs=tuple(inputs[: len(rows)]),
+            extras={key: value.numpy() for key, value in made.extras.items()},
+        )
 
     def sample(
         self,
@@ -97,19 +162,33 @@ class Model:
         controls: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Samples:
-        """Make n images of the classes `labels` (default: all, one of each).
+        """Make n images of the classes `labels` (default: all, one of each): `run` for the task "generate"."""
+        return self.run(
+            "generate", labels, n, seed, batch=batch, progress=progress, controls={**(controls or {}), **more}
+        )
 
-        Image i has seed + i and labels[i mod len(labels)]; neither `batch` nor its neighbours change it beyond
-        rounding. Controls are the family's, such as guidance=2, as a mapping or as keywords. Raises NotFoundError for
-        an unknown class and ConfigError for an unusable control.
-        """
-        if batch < 1:
-            raise ConfigError(f"Found batch={batch}; expected at least 1.")
-        settings = self.controls("generate", **{**(controls or {}), **more})
-        rows = self.rows(labels, n, seed, settings)
-        images = generate(self.family, rows, batch, progress).images.numpy()
-        picked = np.array([int(row.weights.argmax()) for row in rows], np.int64)
-        return Samples(images, picked, self.classes, tuple(row.seed for row in rows), self.recipe(settings))
+    def translate(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Make each image's counterpart (pix2pix: a map's photo); `more` as in `run`."""
+        return self.run("translate", labels, n, seed, images=images, **more)
+
+    def invert(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Find the model's own picture that is nearest to each image; where it lies is in `extras`. `more` as in
+        `run`."""
+        return self.run("invert", labels, n, seed, images=images, **more)
 
     def recipe(self, controls: BaseModel, task: str = "generate") -> dict[str, Any]:
         """What images of one call share in their recipes."""

@@ -77,6 +77,12 @@ def grid(rows: Sequence[Images], scale: int | None = None) -> Image.Image:
     return to_pil(canvas)
 
 
+def alike(*groups: Images) -> list[Images]:
+    """Groups of uint8 n,C,H,W with equal channels: grey ones (C = 1) are repeated where others have colour."""
+    most = max(group.shape[1] for group in groups)
+    return [group.repeat(most, axis=1) if group.shape[1] == 1 else group for group in groups]
+
+
 def file_name(index: int, name: str, seed: int) -> str:
     """000-Ankle-boot-seed7.png: a file name that is safe everywhere, whatever the class is called."""
     plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "image"

@@ -1,4 +1,4 @@
-"""Samples: what `Model.sample` returns. Images with the recipe of each."""
+"""Samples: what `Model.sample` and a model's other tasks return. Images with the recipe of each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from kartina.errors import ConfigError, disk_errors
 from kartina.models import png
+from kartina.models.inputs import Given
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Samples:
     classes: tuple[str, ...]  # class names in label order; empty without classes
     seeds: tuple[int, ...]  # N
     recipe: dict[str, Any] = field(default_factory=dict)  # what all images share: model, hash, task, controls, kartina
+    inputs: tuple[Given, ...] = ()  # M: image i was made from inputs[i mod M]; empty where the task takes no images
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # N,...: what else the task found, such as w
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,13 +43,25 @@ class Samples:
     def recipe_of(self, i: int) -> dict[str, Any]:
         """All that makes image i again."""
         label = self.class_name(i) if self.classes else None
-        return {**self.recipe, "label": label, "seed": self.seeds[i]}
+        given = {"input": self.inputs[i % len(self.inputs)].sha256} if self.inputs else {}
+        return {**self.recipe, "label": label, "seed": self.seeds[i], **given}
+
+    def file_name(self, i: int) -> str:
+        """What image i is called in a folder: by its place, its input or class, and its seed."""
+        name = self.class_name(i) if self.classes or not self.inputs else ""
+        words = (self.inputs[i % len(self.inputs)].name if self.inputs else "", name)
+        return png.file_name(i, "-".join(word for word in words if word), self.seeds[i])
 
     def pil(self) -> list[Image.Image]:
         return [png.to_pil(image) for image in self.images]
 
     def grid(self, scale: int | None = None) -> Image.Image:
-        """One picture, a row per class in the order of first appearance (about square without classes)."""
+        """One picture: a row per input, led by it; else a row per class in the order of first appearance (about square
+        without classes)."""
+        if self.inputs:
+            m = len(self.inputs)
+            led = [png.alike(given.pixels[None], self.images[i::m]) for i, given in enumerate(self.inputs)]
+            return png.grid([np.concatenate(row) for row in led], scale)
         if self.classes:
             order = list(dict.fromkeys(self.labels.tolist()))
             return png.grid([self.images[self.labels == label] for label in order], scale)
@@ -54,7 +69,8 @@ class Samples:
         return png.grid([self.images[i : i + columns] for i in range(0, len(self), columns)], scale)
 
     def save(self, where: str | os.PathLike[str]) -> Path:
-        """Write the grid to a path ending in .png, or one PNG per image into a folder; returns that path.
+        """Write the grid (the bare image where one was made from one) to a path ending in .png, or one PNG per image
+        into a folder; returns that path.
 
         Every PNG carries its recipe. Raises ConfigError for another suffix and StorageError on a full disk, with
         nothing of this call left behind.
@@ -63,15 +79,16 @@ class Samples:
         if path.suffix.lower() == ".png" and not path.is_dir():
             names = [self.class_name(i) for i in range(len(self))] if self.classes else None
             recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds)}
-            files = {path.name: png.encode(self.grid(), recipe)}
+            if self.inputs:
+                recipe["inputs"] = [given.sha256 for given in self.inputs]
+            alone = bool(self.inputs) and len(self) == 1
+            content = png.encode(self.images[0], self.recipe_of(0)) if alone else png.encode(self.grid(), recipe)
+            files = {path.name: content}
             folder = path.parent
         elif path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff") or path.is_file():
             raise ConfigError(f"Found the output {str(path)!r}; expected a name ending in .png, or a folder.")
         else:
-            files = {
-                png.file_name(i, self.class_name(i), self.seeds[i]): png.encode(self.images[i], self.recipe_of(i))
-                for i in range(len(self))
-            }
+            files = {self.file_name(i): png.encode(self.images[i], self.recipe_of(i)) for i in range(len(self))}
             folder = path
         with disk_errors(f"write {path}"):
             made = [] if folder.is_dir() else [folder]

@@ -189,11 +189,12 @@ class Generations:
     def _accept(self, asked: Submission, info: ModelInfo) -> Generation:
         """The request with nothing left open."""
         if asked.task not in info.tasks:
-            raise NotFoundError.named("task", asked.task, info.tasks, f"Those are what {info.ref} can do.")
+            raise NotFoundError.named("task", asked.task, info.tasks, _what_it_can(info))
         task = info.tasks[asked.task]
         if task.inputs:
             raise ConfigError(
-                f"Found the task {asked.task!r}, which needs {' and '.join(task.inputs)}; expected one without inputs."
+                f"Found the task {asked.task!r}, which needs an {' and a '.join(task.inputs)}; expected one without "
+                f"inputs. {_what_it_can(info)}"
             )
         classes = info.spec.classes
         if asked.labels and not classes:
@@ -451,6 +452,13 @@ class Generations:
             live.end(record)
         if live.saved and self._live.get(record.id) is live:
             del self._live[record.id]
+
+
+def _what_it_can(info: ModelInfo) -> str:
+    """Which of a model's tasks can be asked for here, and what to do for the others."""
+    given = [name for name, task in info.tasks.items() if task.inputs]
+    rest = f" For {given[0]}, which starts from an image, run: kartina {given[0]} {info.ref} IMAGE" if given else ""
+    return f"Those are what {info.ref} can do.{rest}"
 
 
 def _spec(record: Generation, info: ModelInfo, client: str) -> RequestSpec:

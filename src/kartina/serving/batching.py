@@ -18,9 +18,10 @@ from typing import Any
 
 import structlog
 import torch
+from torch import Tensor
 
 from kartina.errors import KartinaError, NotFoundError
-from kartina.generators.base import Row, State
+from kartina.generators.base import Row, State, from_uint8
 from kartina.models import png
 from kartina.models.model import Model
 from kartina.serving.protocol import (
@@ -59,6 +60,7 @@ class Request:
     waiting: deque[RowSpec] = field(default_factory=deque)
     parked: deque[Slot] = field(default_factory=deque)
     controls: Any = None
+    images: list[tuple[Tensor, str]] = field(default_factory=list)  # input images as the model takes them, sha256
     recipe: dict[str, Any] = field(default_factory=dict)
     key: Any = None  # of the group its rows belong to
     started: bool = False
@@ -155,6 +157,8 @@ class Batcher:
                 for row in spec.rows:
                     if row.label is not None and not 0 <= row.label < model.family.classes:
                         raise NotFoundError.named("class", str(row.label), model.classes)
+                given = model.inputs(spec.task, spec.images or None)
+                request.images = [(from_uint8(torch.from_numpy(one.pixels)), one.sha256) for one in given]
                 request.recipe = model.recipe(request.controls, spec.task)
                 request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
                 request.model = model
@@ -412,11 +416,14 @@ def _row(model: Model, request: Request, row: RowSpec) -> Row:
     """What the family is asked for."""
     weights = torch.zeros(model.family.classes)
     weights[row.label or 0] = 1.0
-    return Row(weights, row.seed, request.controls, request.spec.task)
+    image = request.images[row.index % len(request.images)][0] if request.images else None
+    return Row(weights, row.seed, request.controls, request.spec.task, image)
 
 
 def _recipe(slot: Slot) -> dict[str, Any]:
     """What makes this image again."""
     model, label = slot.request.model, slot.row.label
     name = model.classes[label] if model is not None and label is not None and model.classes else None
-    return {**slot.request.recipe, "label": name, "seed": slot.row.seed}
+    images = slot.request.images
+    given = {"input": images[slot.row.index % len(images)][1]} if images else {}
+    return {**slot.request.recipe, "label": name, "seed": slot.row.seed, **given}

@@ -37,7 +37,7 @@ class RowSpec(Frozen):
 
 
 class RequestSpec(Frozen):
-    """Images asked for together: one model, one task, one set of controls."""
+    """Images asked for together: one model, one task, one set of controls and input images."""
 
     id: str = Field(min_length=1, max_length=100)
     model: str  # folder of the model package
@@ -45,6 +45,7 @@ class RequestSpec(Frozen):
     task: str = "generate"
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     controls: dict[str, Any] = Field(default={})  # over the task's defaults
+    images: tuple[bytes, ...] = Field(default=(), max_length=256)  # encoded input images: row i gets images[i mod M]
     client: str = ""  # turns go round the clients, then round each one's requests
     previews: bool = False  # send previews (see also Engine.watch)
 

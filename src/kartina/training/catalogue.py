@@ -23,18 +23,26 @@ def on_meta(family: type[Family], preset: Preset, spec: ImageSpec) -> Family:
         return family(read(family.Config, preset.config, f"settings of {family.name}"), spec)
 
 
-def example(size: int, channels: int = 3, classes: int = 10, n: int = 512) -> ImageSet:
-    """Noise with labels, to time a training on."""
+def usual(family: type[Family], size: int, channels: int = 3, classes: int = 10) -> ImageSpec:
+    """Images as a family usually gets them: with classes, or as pairs without."""
+    if family.paired:
+        return ImageSpec(height=size, width=size, channels=channels, paired=True, source_channels=channels)
+    return ImageSpec(height=size, width=size, channels=channels, classes=tuple(map(str, range(classes))))
+
+
+def example(family: type[Family], size: int, channels: int = 3, n: int = 512) -> ImageSet:
+    """Noise of the usual kind, to time a training on."""
     rng = np.random.default_rng(0)
-    spec = ImageSpec(height=size, width=size, channels=channels, classes=tuple(map(str, range(classes))))
-    images = rng.integers(0, 256, (n, *spec.shape), dtype=np.uint8)
-    return ImageSet("noise", "", spec, images, np.arange(n) % classes, {"train": (0, n)})
+    spec = usual(family, size, channels)
+    images, sources = rng.integers(0, 256, (2, n, *spec.shape), dtype=np.uint8)
+    labels = np.arange(n) % len(spec.classes) if spec.classes else None
+    return ImageSet("noise", "", spec, images, labels, {"train": (0, n)}, sources=sources if spec.paired else None)
 
 
 def rate(name: str, seconds: float = 2.0) -> float:
-    """Training speed of a preset here, images a second, on noise with 3 channels and 10 classes."""
+    """Training speed of a preset here, images a second, on noise with 3 channels and 10 classes (or pairs)."""
     family_name, preset = registry.preset(name)
-    data = example(preset.size)
+    data = example(registry.family(family_name), preset.size)
     config = RunConfig(
         kartina=kartina.__version__,
         preset=name,
@@ -66,8 +74,8 @@ def describe(measure: bool = True, progress: Callable[[str], None] | None = None
     on_cpu = pick_device("auto") == "cpu"
     out = []
     for name, (family_name, preset) in registry.presets().items():
-        spec = ImageSpec(height=preset.size, width=preset.size, channels=3, classes=tuple(map(str, range(10))))
-        family = on_meta(registry.family(family_name), preset, spec)
+        cls = registry.family(family_name)
+        family = on_meta(cls, preset, usual(cls, preset.size))
         timed = measure and (name.endswith("-cpu") or not on_cpu)
         if timed and progress is not None:
             progress(name)

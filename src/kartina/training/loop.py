@@ -46,6 +46,7 @@ from kartina.generators.base import (
     generate,
     rows_for,
 )
+from kartina.models import png
 from kartina.training import checkpoint, diagnosis
 from kartina.training.run import Run, fill
 
@@ -70,6 +71,16 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the networks make now, and how to show it."""
+
+    images: NDArray[np.uint8]  # N,C,H,W
+    labels: NDArray[np.int64]  # N
+    picture: NDArray[np.uint8]  # n,C,H,W: the cells, row by row
+    columns: int
 
 
 def plan(
@@ -183,6 +194,7 @@ class Trainer:
         self.config, self.train = config, train
         self.device = torch.device(config.device)
         self.data = data.part("train")
+        self.shown = data.part("val") if "val" in data.bounds else self.data  # what sample grids are made from
         flip = train.flip == "on" or (train.flip == "auto" and config.spec.flip_safe)
         self.loader = Loader(self.data, train.batch, train.seed, flip, train.labels, train.temper)
         self.class_weights = torch.from_numpy(self.loader.weights).float().to(self.device)
@@ -332,15 +344,34 @@ class Trainer:
         family.settle(self.data, torch.Generator().manual_seed(self.train.seed))
         return family.eval()
 
-    def sample_grid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Fixed-seed samples, GRID_COLUMNS of each class (of the first WATCHED): uint8 N,C,H,W and their labels."""
+    def sample_grid(self) -> Grid:
+        """Fixed-seed samples, GRID_COLUMNS of each class (of the first WATCHED).
+
+        A family that only works on images gets GRID_ROWS of the val split (else train), spread evenly over it.
+        """
         family = self.settled()
+        if "generate" not in family.capabilities():
+            return self.worked_on(family)
         rows: list[Row] = []
         shown = min(family.classes, WATCHED)
         for k in range(shown):
             rows += rows_for(family, [k], GRID_COLUMNS, seed=1000 * k)
         images = generate(family, rows).images.numpy()
-        return images, np.repeat(np.arange(shown), GRID_COLUMNS)
+        labels = np.repeat(np.arange(shown), GRID_COLUMNS)
+        return Grid(images, labels, images[labels < GRID_ROWS], GRID_COLUMNS)
+
+    def worked_on(self, family: Family) -> Grid:
+        """Its first task on images of the data; in the picture a row for each: input, output, truth."""
+        data, task = self.shown, next(iter(family.capabilities()))
+        index = np.linspace(0, len(data) - 1, min(len(data), GRID_ROWS)).astype(np.int64)
+        truth = data.images[index]
+        inputs = truth if data.sources is None else data.sources[index]
+        labels = np.zeros(len(index), np.int64) if data.labels is None else data.labels[index]
+        given = list(from_uint8(torch.from_numpy(inputs)))
+        rows = rows_for(family, labels.tolist(), len(index), 0, task=task, images=given)
+        images = generate(family, rows).images.numpy()
+        cells = np.stack(png.alike(inputs, images, truth), axis=1)  # n,3,C,H,W
+        return Grid(images, labels, cells.reshape(-1, *cells.shape[2:]), columns=3)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -420,9 +451,9 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
 
     def look() -> None:
         """A sample grid and the diagnosis."""
-        images, labels = trainer.sample_grid()
-        save_grid(images[labels < GRID_ROWS], run.path / "grids" / f"{trainer.images:012d}.png")
-        diverse = diagnosis.diversity(images, labels, real)
+        grid = trainer.sample_grid()
+        save_grid(grid, run.path / "grids" / f"{trainer.images:012d}.png")
+        diverse = diagnosis.diversity(grid.images, grid.labels, real)
         for kind in diagnosis.KINDS:
             warnings.pop(kind, None)
         for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total):
@@ -522,13 +553,13 @@ def part_state(family: Family) -> dict[str, Tensor]:
     return {k: v for k, v in family.state_dict().items() if k.split(".")[0] in family.parts}
 
 
-def save_grid(images: NDArray[np.uint8], path: Path) -> None:
-    """Write uint8 N,C,H,W as a PNG, GRID_COLUMNS a row, two pixels apart."""
-    n, c, h, w = images.shape
-    columns = min(n, GRID_COLUMNS)
+def save_grid(grid: Grid, path: Path) -> None:
+    """Write the picture of a grid as a PNG, its cells two pixels apart."""
+    n, c, h, w = grid.picture.shape
+    columns = min(n, grid.columns)
     rows = -(-n // columns)
     sheet = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 255, np.uint8)
-    for i, image in enumerate(images):
+    for i, image in enumerate(grid.picture):
         y, x = 2 + i // columns * (h + 2), 2 + i % columns * (w + 2)
         sheet[y : y + h, x : x + w] = image.transpose(1, 2, 0)
     temp = path.with_suffix(".tmp")

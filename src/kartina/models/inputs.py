@@ -1,0 +1,136 @@
+"""Images that a user gives to a model: read as safely as an import reads them, and fitted to the model.
+
+Paths, encoded bytes, PIL images and uint8 arrays come in; uint8 C,H,W of the wanted size and channels goes out, with a
+note of what was done to each. numpy and PIL only, so that services may use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kartina.data.decode import FITS, Fit, enough, fit_to, from_array, is_grey, open_image, to_array
+from kartina.data.paths import IMAGES, is_junk, natural, suffix
+from kartina.errors import ConfigError, DataError
+
+Source = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input image, as a model takes it."""
+
+    pixels: NDArray[np.uint8] = field(repr=False)  # C,H,W
+    name: str = ""  # its file's name without suffix; "" for what came without a name
+    note: str = ""  # what was done to make it fit; "" for nothing
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels: what the recipe remembers of it."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+
+def read_images(
+    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop"
+) -> list[Given]:
+    """One image or several -> uint8 `channels`,*`size` each, in order; a folder stands for its images, sorted by name.
+
+    An array is uint8 H,W, H,W,C or C,H,W (where both would do, H,W,C), and with four dimensions several of them.
+    `fit` is that of an import: crop, pad or stretch. Raises DataError naming each image that cannot be used.
+    """
+    if fit not in FITS:
+        raise ConfigError(f"Found fit={fit}; expected one of {', '.join(FITS)}.")
+    found = _each(images)
+    if not found:
+        raise ConfigError("Found an empty list of images; expected at least one.")
+    given: list[Given] = []
+    bad: list[str] = []
+    for i, item in enumerate(found):
+        path = Path(item) if isinstance(item, str | os.PathLike) else None
+        try:
+            given.append(_read(path or item, size, channels, fit))
+        except DataError as error:
+            bad.append(f"{path.name if path else i}: {error}")
+    if bad:
+        if len(found) == 1:
+            raise DataError(f"Could not use the image {bad[0]}.")
+        raise DataError(f"Found {len(bad)} of {len(found)} images that cannot be used; nothing was made.", details=bad)
+    return given
+
+
+def image_files(path: Path) -> list[Path]:
+    """The images right in a folder, by name. Raises DataError where there is none."""
+    try:
+        found = [p for p in path.iterdir() if suffix(p.name) in IMAGES and not is_junk(p.name) and p.is_file()]
+    except OSError as error:
+        raise DataError(f"Could not look into the folder {path} ({error.strerror}).") from None
+    if not found:
+        raise DataError(f"Found no JPEG, PNG or WebP image in the folder {path}; expected at least one, right in it.")
+    return sorted(found, key=lambda p: natural(p.name))
+
+
+def _each(images: Source | Sequence[Source]) -> list[Source]:
+    """One image or several, as a list; folders opened up."""
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, str | os.PathLike):
+        path = Path(images).expanduser()
+        return list(image_files(path)) if os.path.isdir(path) else [path]
+    if isinstance(images, bytes | Image.Image):
+        return [images]
+    return [one for item in images for one in _each(item)]
+
+
+def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -> Given:
+    height, width = size
+    name = ""
+    if isinstance(item, np.ndarray):
+        image = from_array(_upright(item))
+    elif isinstance(item, bytes | Image.Image):
+        image = open_image(item, enough(max(size), fit))
+    else:
+        path = Path(item)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise DataError("found something that is not a file, expected a JPEG, PNG or WebP image")
+        image = open_image(path, enough(max(size), fit))
+        name = path.stem
+    wide, high = image.info["file_size"]
+    if height != width and image.size != (width, height):
+        raise DataError(f"found {wide}x{high} pixels, expected exactly {width}x{height}: this model is not square")
+    note = _note(wide, high, width, fit)
+    if channels == 1 and not is_grey(image):
+        note = f"{note}, made grey" if note else f"{wide}x{high} made grey"
+    pixels = to_array(image if height != width else fit_to(image, width, fit), channels)
+    return Given(pixels, name, note)
+
+
+def _upright(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 H,W, H,W,C or C,H,W -> H,W or H,W,C."""
+    shape, deep = array.shape, (1, 3, 4)
+    if array.dtype == np.uint8 and array.size:
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] in deep):
+            return np.ascontiguousarray(array)
+        if len(shape) == 3 and shape[0] in deep:
+            return np.ascontiguousarray(array.transpose(1, 2, 0))
+    raise DataError(f"found an array of {array.dtype} {shape}, expected uint8 H,W, H,W,C or C,H,W with C 1, 3 or 4")
+
+
+def _note(wide: int, high: int, size: int, fit: Fit) -> str:
+    """What `fit_to` does to an image of `wide` x `high`, in words."""
+    if (wide, high) == (size, size):
+        return ""
+    if fit == "stretch":
+        return f"{wide}x{high} stretched to {size}x{size}"
+    if fit == "pad":
+        scale = min(1.0, size / max(wide, high))
+        scaled = f" scaled to {max(1, round(wide * scale))}x{max(1, round(high * scale))} and" if scale < 1 else ""
+        return f"{wide}x{high}{scaled} padded to {size}x{size}"
+    cut = f" cut to its middle {min(wide, high)}x{min(wide, high)} and" if wide != high else ""
+    return f"{wide}x{high}{cut} scaled to {size}x{size}"

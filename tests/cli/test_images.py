@@ -1,0 +1,232 @@
+"""`kartina translate | invert` as a user runs them: from pairs on disk to pictures, and every refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from kartina import registry
+from kartina.config import FamilyConfig
+from kartina.data.prepare import import_path
+from kartina.generators.base import Capability, Family, Output, Row, State, build, to_uint8
+from kartina.handlers.train import train
+from kartina.models import png
+from kartina.models.model import load, save
+from kartina.training.run import Run
+from tests import tiny
+from tests.engine import CARD, PROVENANCE
+from tests.models.test_inputs import BAD
+from tests.pictures import pixels
+from tests.pictures import save as save_picture
+
+SMALL = {"width": 8, "width_max": 8, "threads": 1, "batch": 4, "lr": 4e-3, "grids": 2, "ema": 0}
+RUN = "1"
+
+
+def negative_pairs(root: Path, n: int = 48, size: int = 32) -> Path:
+    """train/A and train/B: a colour picture, and its grey negative."""
+    for i in range(n):
+        array = pixels(i, size)
+        grey = 255 - np.asarray(Image.fromarray(array).convert("L"))
+        for half, image in (("A", array), ("B", grey)):
+            path = root / "train" / half / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where pix2pix has learnt negatives for a moment."""
+    root = tmp_path_factory.mktemp("pix")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KARTINA_HOME", str(root / "home"))
+        import_path(negative_pairs(root / "pairs"), "negatives")
+        train("pix2pix-32-cpu", "negatives", images=400, **SMALL)
+    return root
+
+
+@pytest.fixture
+def trained(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KARTINA_HOME", str(homes / "home"))
+    return homes
+
+
+def grey(i: int, size: int = 32) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels(i, size)).convert("L")).astype(int)
+
+
+def test_one_image_becomes_one_image_with_its_recipe(cli, trained: Path, tmp_path: Path) -> None:
+    source = save_picture(tmp_path / "in.png", 100, 32)
+    done = cli("translate", RUN, source, "--seed", 5, "-o", tmp_path / "out.png")
+    assert done.code == 0 and "Wrote 1 image to" in done.out and done.err == ""
+    image = Image.open(tmp_path / "out.png")
+    assert image.size == (32, 32) and image.mode == "L"
+    made = np.asarray(image).astype(int)
+    assert np.abs(made - (255 - grey(100))).mean() < np.abs(made - grey(100)).mean() / 2, "a negative, about"
+    recipe = png.read_recipe((tmp_path / "out.png").read_bytes())
+    assert recipe is not None and recipe["task"] == "translate" and recipe["seed"] == 5
+    assert recipe["controls"] == {"dropout": True} and len(recipe["input"]) == 64
+    assert image.text["synthetic"] == "true"  # type: ignore[attr-defined]
+
+
+def test_same_seed_same_bytes_and_dropout_can_be_off(cli, trained: Path, tmp_path: Path) -> None:
+    source = save_picture(tmp_path / "in.png", 101, 32)
+    for out, *more in (
+        ("a", "--seed", 3), ("b", "--seed", 3), ("c", "--seed", 4),
+        ("d", "--seed", 3, "--set", "dropout=false"), ("e", "--seed", 4, "--set", "dropout=false"),
+    ):  # fmt: skip
+        assert cli("translate", RUN, source, "-o", tmp_path / f"{out}.png", *more).code == 0
+    a, b, c, d, e = (Image.open(tmp_path / f"{k}.png").tobytes() for k in "abcde")
+    assert a == b != c and d == e != a
+
+
+def test_a_folder_goes_to_a_folder_or_a_grid_and_notes_are_told(cli, trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for i in range(7):
+        save_picture(source / f"shot {i}.jpg", 110 + i, (40, 60))
+    done = cli("translate", RUN, source, "-o", tmp_path / "out")
+    assert done.code == 0 and "Wrote 7 images" in done.out
+    assert "shot 0: 60x40 cut to its middle 40x40 and scaled to 32x32" in done.err and "and 2 more inputs" in done.err
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names[0] == "000-shot-0-seed0.png" and names[6] == "006-shot-6-seed6.png" and len(names) == 7
+    asked = cli("translate", RUN, source, "-n", 14, "--fit", "pad", "-o", tmp_path / "grid.png", "--json")
+    told = asked.json
+    assert asked.err == "" and (told["n"], told["task"], told["labels"]) == (14, "translate", [None] * 14)
+    assert [i["name"] for i in told["inputs"]] == [f"shot {i}" for i in range(7)]
+    assert "padded to 32x32" in told["inputs"][0]["note"] and told["seeds"] == list(range(14))
+    zoom = 2
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (3 * (32 * zoom + 2) + 2, 7 * (32 * zoom + 2) + 2), "input and two versions, a row each"
+        assert grid.mode == "RGB", "grey outputs stand beside colour inputs"
+
+
+def test_training_grids_show_input_output_truth(trained: Path) -> None:
+    run = Run.open(RUN)
+    grids = sorted((run.path / "grids").glob("*.png"))
+    assert len(grids) == 2
+    sheet = np.asarray(Image.open(grids[-1]))
+    val = run.data().part("val")
+    assert sheet.shape == (len(val) * 34 + 2, 3 * 34 + 2, 3) and len(val) == 5
+    first = sheet[2:34, 2:34], sheet[2:34, 36:68], sheet[2:34, 70:102]
+    assert (first[0] == val.sources[0].transpose(1, 2, 0)).all()
+    assert (first[2] == val.images[0].transpose(1, 2, 0)).all()
+    assert first[1].std() > 5 and not (first[1] == first[2]).all()
+
+
+def test_published_it_translates_alike_and_tells_what_it_can(cli, trained: Path, tmp_path: Path) -> None:
+    source = save_picture(tmp_path / "in.png", 102, 32)
+    published = cli("publish", RUN, "--name", "negatives", "--json")
+    assert published.code == 0 and published.json["card"]["metrics"] == {}
+    path = Path(published.json["path"])
+    manifest = json.loads((path / "model.json").read_text())
+    assert list(manifest["tasks"]) == ["translate"] and manifest["tasks"]["translate"]["inputs"] == ["image"]
+    assert manifest["spec"]["source_channels"] == 3 and manifest["spec"]["channels"] == 1
+    val = Run.open(RUN).data().part("val")
+    sheet = np.asarray(Image.open(path / "samples.png"))
+    assert sheet.shape == (2 * 66 + 2, 8 * 66 + 2, 3), "input and output, four pairs a row"
+    assert (sheet[2:66:2, 2:66:2] == val.sources[0].transpose(1, 2, 0)).all()
+
+    model, run = load("negatives"), cli("translate", RUN, source, "-o", tmp_path / "run.png")
+    assert run.code == 0
+    made = model.translate(source).images
+    theirs = np.asarray(Image.open(tmp_path / "run.png"))[None, None]
+    assert np.abs(made.astype(int) - theirs).max() <= 2  # weights in half precision
+    several = model.translate([source, pixels(7, 32), Image.fromarray(pixels(8, 32))], n=5, seed=9)
+    assert several.images.shape == (5, 1, 32, 32) and several.seeds == (9, 10, 11, 12, 13)
+    assert several.recipe_of(3)["input"] == several.recipe_of(0)["input"] != several.recipe_of(1)["input"]
+    assert model.translate(source, seed=1, dropout=False).recipe["controls"] == {"dropout": False}
+
+    for words in (("sample", "negatives"), ("invert", "negatives", source), ("evaluate", "negatives")):
+        found = cli(*words)
+        assert found.code == 2 and "there are: translate" in found.err and "negatives@1" in found.err
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images_are_one_sentence_and_code_2(cli, trained: Path, tmp_path: Path, name: str) -> None:
+    content, says = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    found = cli("translate", RUN, tmp_path / name, "-o", tmp_path / "out.png")
+    assert found.code == 2 and says in found.err and found.err.count("\n") == 1 and found.out == ""
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_other_bad_requests_are_one_sentence_and_code_2(cli, trained: Path, tmp_path: Path) -> None:
+    fine = save_picture(tmp_path / "in.png", 1, 32)
+    (tmp_path / "none").mkdir()
+    for words, says in (
+        (["translate", RUN, tmp_path / "missing.png"], "no such file"),
+        (["translate", RUN, tmp_path / "none"], "no JPEG, PNG or WebP image in the folder"),
+        (["translate", "nothing", fine], "no model or run called 'nothing'"),
+        (["translate", RUN, fine, "--set", "dropout=maybe"], "dropout"),
+        (["translate", RUN, fine, "--set", "droput=true"], "droput: no such key"),
+        (["translate", RUN, fine, "--class", "cat"], "no class called 'cat'"),
+        (["translate", RUN, fine, "-o", tmp_path / "out.jpg"], "expected a name ending in .png"),
+        (["invert", RUN, fine], "no task called 'invert'; there are: translate"),
+    ):
+        out = [] if "-o" in words else ["-o", tmp_path / "out.png"]
+        found = cli(*words, *out)
+        assert found.code == 2 and says in found.err and found.out == "", words
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png", "none"]
+
+
+def test_pix2pix_refuses_data_without_pairs(cli, home: Path) -> None:
+    tiny.store(tiny.images(shape=tiny.spec(32)), home)
+    found = cli("train", "pix2pix-32-cpu", "--data", "blobs", "--images", 8)
+    assert found.code == 2 and "without pairs" in found.err and "SPLIT/A" in found.err
+
+
+# -- invert ------------------------------------------------------------------------------------------------------------
+
+
+class Mirror(Family):
+    """Inverts an image to its mean: the picture is plain, w is the mean and the class."""
+
+    Config: ClassVar[Any] = FamilyConfig
+
+    def __init__(self, config: Any, spec: Any):
+        super().__init__(config, spec)
+        self.generator = nn.Linear(1, 1)
+
+    def capabilities(self) -> dict[str, Capability]:
+        return {"generate": Capability(), "invert": Capability(("image",))}
+
+    def start(self, rows: Sequence[Row]) -> State:
+        mean = self.inputs(rows).mean(dim=(1, 2, 3))
+        ready = torch.zeros(len(rows), dtype=torch.int64)
+        return State({"w": torch.cat([mean[:, None], self.weights(rows)], 1), "step": ready, "steps": ready + 1})
+
+    def step(self, state: State) -> State:
+        return state.replace(step=state["steps"])
+
+    def finish(self, state: State) -> Output:
+        flat = state["w"][:, :1, None, None].expand(-1, *self.spec.shape)
+        return Output(to_uint8(flat), {"w": state["w"].cpu()})
+
+
+def test_invert_gives_the_picture_and_where_it_lies(cli, home: Path, tmp_path: Path) -> None:
+    registry.register("mirror")(Mirror)
+    try:
+        save(build(Mirror, {}, tiny.spec(16, 3, 3)), "mirror", PROVENANCE, CARD)
+        source = save_picture(tmp_path / "in.png", 4)
+        done = cli("invert", "mirror", source, "--class", "b", "-o", tmp_path / "out.png")
+        assert done.code == 0
+        mean = round(pixels(4).mean())
+        assert abs(np.asarray(Image.open(tmp_path / "out.png")).astype(int) - mean).max() <= 1
+        found = load("mirror").invert(source, ["b"])
+        assert found.extras["w"].shape == (1, 4) and found.extras["w"][0, 2] == 1
+        assert found.extras["w"][0, 0] == pytest.approx(pixels(4).mean() / 127.5 - 1, abs=1e-5)
+        needs = cli("invert", "mirror", source, "-o", tmp_path / "no.png")
+        assert needs.code == 2 and "a, b, c. Name it with --class" in needs.err and not (tmp_path / "no.png").exists()
+        cannot = cli("translate", "mirror", source)
+        assert cannot.code == 2 and "no task called 'translate'; there are: generate, invert" in cannot.err
+    finally:
+        registry.unregister("mirror")
