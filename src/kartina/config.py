@@ -95,6 +95,15 @@ class Preset:
     train: Mapping[str, Any] = field(default_factory=dict)  # over TrainConfig
 
 
+class Start(Frozen):
+    """Where a run's first weights come from; the weights themselves are in the run's `start.safetensors`."""
+
+    ref: str  # the package (name@version) or the run that was given
+    hash: str  # sha256 of start.safetensors: what the weights are, whatever `ref` may mean later
+    taken: int = Field(ge=1)  # tensors that came from there
+    new: tuple[str, ...] = ()  # those that start anew: of another shape there, or not there at all
+
+
 class RunConfig(Frozen):
     """All that decides a run's weights; `config.json` in its folder."""
 
@@ -110,6 +119,7 @@ class RunConfig(Frozen):
     images: int = Field(ge=1)  # images to be seen: given, or measured from the budget once
     budget: float | None = None  # seconds asked for, when the images came from a time budget
     device: str = "cpu"
+    start: Start | None = None  # None: from random weights
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -137,21 +147,28 @@ def explain(error: ValidationError) -> str:
     return "; ".join(lines(error))
 
 
+def parse(text: str) -> Any:
+    """The value of a text from the command line: as JSON where that works (`1,2` is a list), else the text."""
+    for json_text in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            return json.loads(json_text)
+        except json.JSONDecodeError:
+            continue
+    return text
+
+
 def override(pairs: Sequence[str], *targets: tuple[str, type[BaseModel], dict[str, Any]]) -> None:
     """Apply `key=value` texts to the first target (title, model, values) that has the key, in place.
 
-    Values are read as JSON where that works and as text otherwise. Raises ConfigError for a text without "=" and for
-    a key that no target has (listing the keys there are).
+    Values are read as `parse` does. Raises ConfigError for a text without "=" and for a key that no target has (listing
+    the keys there are).
     """
     for pair in pairs:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals or not key:
             raise ConfigError(f"Found --set {pair!r}; expected key=value, such as batch=32.")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
+        value = parse(text)
         for _, model, values in targets:
             if key in model.model_fields:
                 values[key] = value

@@ -34,6 +34,9 @@ def train(
     budget: Annotated[str | None, typer.Option(help="Active time: 90s, 10m, 1h30m.")] = None,
     images: Annotated[str | None, typer.Option(help="Images to see: 5000, 200k, 2M.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Start from the weights of this model or run of the same family.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (id or number).")] = None,
@@ -42,11 +45,13 @@ def train(
     """Train a generator. Ctrl-C saves and stops; --resume goes on (on a CPU, bit for bit)."""
     from kartina.errors import ConfigError
     from kartina.training import budget as budgets
+    from kartina.training import transfer
     from kartina.training.loop import plan
     from kartina.training.run import Run
 
     if resume is not None:
-        given = {"PRESET": preset, "--data": data, "--budget": budget, "--images": images, "--set": set_}
+        given = {"PRESET": preset, "--data": data, "--budget": budget, "--images": images, "--set": set_,
+                 "--from": from_}  # fmt: skip
         extra = [k for k, v in given.items() if v]
         if extra:
             raise ConfigError(f"Found --resume with {', '.join(extra)}; a run keeps its settings: pass --resume alone.")
@@ -55,6 +60,7 @@ def train(
         raise ConfigError("Found no preset or no data; expected: kartina train PRESET --data NAME --budget 10m.")
     if (budget is None) == (images is None):
         raise ConfigError("Expected one of --budget 10m and --images 200k, and only one.")
+    source = transfer.source(from_) if from_ is not None else None
     if budget and not json:
         err.print("Timing this machine ...", highlight=False)
     config = plan(
@@ -64,15 +70,19 @@ def train(
         budget=budgets.seconds(budget) if budget else None,
         settings=set_ or [],
         device=device,
+        start=source,
     )
+    if config.start is not None:
+        err.print(transfer.line(config.start), highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         if json:
             return print_json(config.model_dump(mode="json"))
-        rows = [(k, v) for k, v in config.model_dump(mode="json").items() if k not in ("spec", "train", "config")]
+        nested = ("spec", "train", "config", "start")
+        rows = [(k, v) for k, v in config.model_dump(mode="json").items() if k not in nested]
         rows += [(f"train.{k}", v) for k, v in config.train.model_dump().items()]
         rows += [(f"config.{k}", v) for k, v in config.config.items()]
         return table("Would train", ["setting", "value"], rows)
-    _follow(Run.create(config), json)
+    _follow(transfer.create(config, source), json)
 
 
 def _follow(run: Any, json: bool) -> None:

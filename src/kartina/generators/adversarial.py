@@ -162,8 +162,10 @@ class AdversarialFamily(LatentFamily):
         return torch.lerp(torch.full_like(y, 1 / self.classes), y, shown)
 
     def d_layers(self) -> Sequence[nn.Module]:
-        """D's layers from the image on: what `freeze_d` counts."""
-        return list(self.discriminator.children())
+        """D's layers from the image on, those without parameters left out: what `freeze_d` counts."""
+        children = list(self.discriminator.children())
+        layers = (m for child in children for m in (child if isinstance(child, nn.ModuleList) else [child]))
+        return [layer for layer in layers if next(layer.parameters(), None) is not None]
 
     def d_params(self) -> list[nn.Parameter]:
         """What trains in D: all but the first `freeze_d` layers."""

@@ -193,6 +193,7 @@ class Family(nn.Module):
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
     paired: ClassVar[bool] = False  # learns from pairs: its data must have sources
+    sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any
     spec: ImageSpec
 
@@ -294,6 +295,8 @@ class LatentFamily(Family):
 
     Write `decode` and say how many latent dimensions there are (`config.z`).
     """
+
+    sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"spread": (0.7, 0.85, 1.0)}
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """z N,Z and label weights N,K -> float32 images N,C,H,W in [-1, 1]."""

@@ -67,6 +67,7 @@ class FlowControls(Controls):
 class Flow(Family):
     Config = FlowConfig
     channels_last = False
+    sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (6, 8, 12)}
     presets: ClassVar = {
         "flow-32-cpu": Preset(
             32,

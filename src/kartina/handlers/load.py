@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kartina.errors import ConfigError, NotFoundError
-from kartina.models import package
+from kartina.errors import ConfigError
 from kartina.models.model import Model, load
-from kartina.training import run as runs
+from kartina.training.run import Run, find
 
 
 def load_any(ref: str, device: str = "cpu") -> Model:
@@ -17,20 +16,10 @@ def load_any(ref: str, device: str = "cpu") -> Model:
 
     Raises NotFoundError naming both kinds when there is neither.
     """
-    try:
-        found = package.find(ref)
-    except NotFoundError:
-        found = None
-    if found is not None:
-        return load(found, device)
-    try:
-        run = runs.Run.open(ref)
-    except NotFoundError:
-        known = list(dict.fromkeys(p.name for p in package.list_packages())) + runs.names()
-        raise NotFoundError.named(
-            "model or run", ref, known, "See `kartina models list` and `kartina runs list`."
-        ) from None
-    return Model(run.ema(device), run.id, data=run.config.data)
+    found = find(ref)
+    if isinstance(found, Run):
+        return Model(found.ema(device), found.id, data=found.config.data)
+    return load(found, device)
 
 
 def parse_controls(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +14,18 @@ from numpy.typing import NDArray
 from kartina import __version__
 from kartina.data.imageset import ImageSet
 from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
+from kartina.handlers.sweep import sweep as sweep_controls
 from kartina.models import package, png
-from kartina.models.model import Model, round_to_half, save
+from kartina.models.model import Model, round_to_half, save, training_keys
 from kartina.models.package import PackageRef, Provenance
 from kartina.models.samples import Samples
+from kartina.training import transfer
 from kartina.training.run import Run
 
 COLUMNS = 8  # images per class in samples.png
 SHEET_CLASSES = 32  # rows of samples.png at most
 SHEET_INPUTS = 16  # input images in samples.png, of a model that only works on images
+SWEEP_SHARE = 0.6  # of the progress, when there are numbers to make after it
 
 
 def publish(
@@ -34,6 +38,8 @@ def publish(
     seeds: Sequence[int] = (0, 1, 2),
     samples: int = SAMPLES,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    sweep: bool | Mapping[str, Sequence[Any]] = False,
+    with_training: bool = False,
     precision: Literal["fp16", "fp32"] = "fp16",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -41,7 +47,9 @@ def publish(
     """Publish a run (id, number or folder) as the next version of the model `name`.
 
     The card gets numbers on the val split unless `evaluate` is off (or the data have no classes). `defaults` are
-    controls per task over the family's; `precision` is that of the stored weights (sampling is in fp32).
+    controls per task over the family's. `sweep` chooses the other defaults on val (see `handlers.sweep`): those that
+    the family declares, or the given control -> values. `with_training` keeps what only trains (a discriminator), so
+    that another run may start from the package. `precision` is that of the stored weights (sampling is in fp32).
     Raises ConfigError for an unusable name or default, NotFoundError for an unknown run or one without a checkpoint,
     IntegrityError when its data have changed; nothing partial is left.
     """
@@ -51,11 +59,21 @@ def publish(
     family, counters = found.trained(device)
     if precision == "fp16":
         round_to_half(family)
+    training = transfer.live(found, int(counters["images"])) if with_training else None
+    if training is not None and precision == "fp16":
+        round_to_half(training, training_keys(training))
     model = Model(
         family, found.id, data=data.name, defaults={task: dict(given) for task, given in (defaults or {}).items()}
     )
     for task in model.defaults:
         model.controls(task)  # a wrong default is refused before anything is measured
+    chosen: dict[str, Any] = {}
+    if sweep is not False:
+        share = SWEEP_SHARE if evaluate else 1.0
+        chosen = sweep_controls(model, data, None if sweep is True else sweep, samples=samples, avoid=seeds,
+                                progress=_within(progress, 0.0, share))  # fmt: skip
+        progress = _within(progress, share, 1.0)
+        model = replace(model, defaults=_over(model.defaults, chosen))
     numbers: dict[str, Any] = {"metrics": {}, "per_class": []}
     if evaluate and len(data.spec.classes) > 1 and "generate" in family.capabilities():
         numbers = evaluate_model(model, data, "val", seeds, samples, progress=progress)
@@ -75,13 +93,34 @@ def publish(
         "about": about,
         "data": {"name": data.name, "hash": data.hash, "counts": _counts(data)},
         "budget": {"images": origin.images, "seconds": origin.seconds},
+        **({"start": config.start.model_dump(include={"ref", "hash"})} if config.start else {}),
+        **({"sweep": chosen} if chosen else {}),
         **numbers,
     }
-    return save(model.family, name, origin, card, defaults=defaults, pictures=lambda made: pictures(made, data))
+    return save(model.family, name, origin, card, defaults=model.defaults, training=training,
+                pictures=lambda made: pictures(made, data))  # fmt: skip
+
+
+def _over(defaults: Mapping[str, Mapping[str, Any]], swept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Defaults per task with what a sweep chose over them."""
+    out = {task: dict(given) for task, given in defaults.items()}
+    if swept["chosen"]:
+        out[swept["task"]] = {**out.get(swept["task"], {}), **swept["chosen"]}
+    return out
+
+
+def _within(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """Progress of a part of the work, as a share of the whole."""
+    if progress is None:
+        return None
+    report = progress
+    return lambda share, what: report(start + (stop - start) * share, what)
 
 
 def pictures(model: Model, data: ImageSet) -> dict[str, bytes]:
     """samples.png and classes/<label>.png: seeds 0, 1, 2, ... in order, nothing chosen."""
+    if "generate" not in model.family.capabilities():
+        return worked_on(model, data.part("val" if "val" in data.bounds else "train"))
     classes = model.family.classes
     shown = list(range(min(classes, SHEET_CLASSES)))
     sheet = model.sample(shown, n=COLUMNS * len(shown), seed=0)

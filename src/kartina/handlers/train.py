@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kartina.training import budget as budgets
-from kartina.training import loop
+from kartina.training import loop, transfer
 from kartina.training.run import Run
 
 
@@ -17,14 +17,17 @@ def train(
     budget: str | float | None = None,
     images: str | int | None = None,
     device: str = "auto",
+    start: str | None = None,
     watch: loop.Watch | None = None,
     **settings: Any,
 ) -> Run:
     """Train `preset` on the data set `data` for a time ("10m", or seconds) or an image count ("200k", or a number).
 
-    `settings` go over the preset (lr=1e-3). Ctrl-C saves and returns; `resume` goes on. Raises what `loop.plan` and
-    `loop.train` raise.
+    `start` is a model or run of the same family to take the first weights from, as far as they fit (the run's
+    `config.start` says how far). `settings` go over the preset (lr=1e-3). Ctrl-C saves and returns; `resume` goes on.
+    Raises what `loop.plan` and `loop.train` raise.
     """
+    source = transfer.source(start) if start is not None else None
     config = loop.plan(
         preset,
         data,
@@ -32,8 +35,9 @@ def train(
         budget=budgets.seconds(f"{budget}s" if isinstance(budget, int | float) else budget) if budget else None,
         settings=[f"{k}={v}" for k, v in _texts(settings).items()],
         device=device,
+        start=source,
     )
-    return resume(Run.create(config), watch)
+    return resume(transfer.create(config, source), watch)
 
 
 def resume(run: Run | str, watch: loop.Watch | None = None) -> Run:

@@ -114,24 +114,14 @@ def first_numbers(
             progress(min(share, 1.0), what)
 
     judge = classifier or domain_classifier(data, progress=lambda t, what: report(TRAINING_SHARE * t, what))
-    held, train = data.part(split), data.part("train")
-    assert held.labels is not None and train.labels is not None
-    m = min(samples, LARGEST, len(held))
-    if m <= K_BALLS:
-        raise DataError(f"Found {m} reference images in {split!r} of {data.name!r}; expected at least {K_BALLS + 1}.")
     report(TRAINING_SHARE, "reading the references")
-    picked = stratified(held.labels, m)
-    labels = np.ascontiguousarray(held.labels[picked])
-    classes = len(data.spec.classes)
-    real = Real.of(judge(held.images[picked])[0], labels, classes)
+    real = references(data, split, samples, judge)
+    labels, m = real.labels, len(real.labels)
+    held = data.part(split)
     floor_agreement = agreement(judge.predict(held.images), np.asarray(held.labels))
 
     # Floors, and the control: real training images with the same labels.
-    copies = []
-    for seed in seeds:
-        ids = like(train.labels, labels, seed)
-        features, logits = judge(train.images[ids])
-        copies.append(score(features, top(logits), labels, real))
+    copies = [score_copies(data, real, judge, seed) for seed in seeds]
     floors = _means([s.whole for s in copies]) | {"class_agreement": floor_agreement}
 
     # The model.
@@ -164,9 +154,32 @@ def first_numbers(
 
     return {
         "metrics": {key: value(key) for key in METRICS},
-        "per_class": _per_class(data, scores, train.counts()),
+        "per_class": _per_class(data, scores, data.part("train").counts()),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
+
+
+def references(data: ImageSet, split: Split, samples: int, judge: Classifier) -> Real:
+    """m references of `split`, m = min(samples, its size), following its histogram of classes, in judge's features.
+
+    Raises DataError where there are too few.
+    """
+    held = data.part(split)
+    assert held.labels is not None
+    m = min(samples, LARGEST, len(held))
+    if m <= K_BALLS:
+        raise DataError(f"Found {m} reference images in {split!r} of {data.name!r}; expected at least {K_BALLS + 1}.")
+    picked = stratified(held.labels, m)
+    labels = np.ascontiguousarray(held.labels[picked])
+    return Real.of(judge(held.images[picked])[0], labels, len(data.spec.classes))
+
+
+def score_copies(data: ImageSet, real: Real, judge: Classifier, seed: int) -> Scores:
+    """What real training images with the references' labels score, drawn by `seed`: the floor."""
+    train = data.part("train")
+    assert train.labels is not None
+    features, logits = judge(train.images[like(train.labels, real.labels, seed)])
+    return score(features, top(logits), real.labels, real)
 
 
 def stratified(labels: Labels, m: int, seed: int = 0) -> NDArray[np.int64]:

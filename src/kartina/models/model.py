@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def load(ref: str | Path | PackageRef, device: str = "cpu") -> Model:
     found = ref if isinstance(ref, PackageRef) else package.find(str(ref))
     manifest = package.read_manifest(found.path)
     package.check_caps(manifest)
-    family = on_meta(manifest)
+    family = on_meta(manifest).sampler()
     if set(manifest.parts) != set(family.parts):
         raise IntegrityError(
             f"Found the parts {', '.join(sorted(manifest.parts))} in {found}; {manifest.family} has "
@@ -231,7 +231,7 @@ def on_meta(manifest: Manifest) -> Family:
         config = read(family.Config, manifest.config, f"settings of {manifest.family}")
         with torch.device("meta"):
             built: Family = family(config, manifest.spec)
-        return built.sampler()
+        return built
     except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError, MemoryError) as error:
         raise IntegrityError(
             f"Could not build {manifest.family} from the settings in model.json on the meta device: {error}. "
@@ -242,22 +242,47 @@ def on_meta(manifest: Manifest) -> Family:
 def load_part(family: Family, name: str, part: Part, path: Path) -> None:
     """Give the part `name` of a family on the meta device its weights, when names, types and shapes all fit."""
     module: nn.Module = getattr(family, name)
-    expected = {key: (_DTYPES[t.dtype], tuple(t.shape)) for key, t in module.state_dict().items()}
+    module.load_state_dict(_read(module, list(module.state_dict()), part, path, family.name), strict=True, assign=True)
+
+
+def load_training(manifest: Manifest, path: Path) -> dict[str, Tensor]:
+    """What a package keeps for transfer, checked as parts are: tensors by the family's keys; {} where it has none."""
+    package.check_caps(manifest)
+    if manifest.train is None:
+        return {}
+    family = on_meta(manifest)
+    return _read(family, training_keys(family), manifest.train, path, family.name)
+
+
+def training_keys(family: Family) -> list[str]:
+    """State keys of what only trains and is worth keeping: a discriminator's, a learned noise level's.
+
+    Buffers of the family itself, and of children without parameters (ADA's p), are the state of one training.
+    """
+    own = {key for key, _ in family.named_parameters(recurse=False)}
+    children = ((name, child) for name, child in family.named_children() if name not in family.parts)
+    nets = {name for name, child in children if next(child.parameters(), None) is not None}
+    return [key for key in family.state_dict() if key in own or key.split(".")[0] in nets]
+
+
+def _read(module: nn.Module, keys: Sequence[str], part: Part, path: Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a part, when they are those that `keys` name in `module`: names, types and shapes."""
+    state, parameters = module.state_dict(), dict(module.named_parameters())
+    expected = {key: (_DTYPES[state[key].dtype], tuple(state[key].shape)) for key in keys}
     found, content = package.read_part(path, part)
     # A float32 parameter may be stored as float16; nothing else may differ.
-    for key, p in module.named_parameters():
-        if p.dtype == torch.float32 and found.tensors.get(key) == ("F16", tuple(p.shape)):
+    for key in expected.keys() & parameters.keys():
+        if expected[key][0] == "F32" and found.tensors.get(key) == ("F16", expected[key][1]):
             expected[key] = found.tensors[key]
     if found.tensors != expected:
         unlike = sorted(k for k in expected.keys() | found.tensors.keys() if expected.get(k) != found.tensors.get(k))
         key = unlike[0]
         raise IntegrityError(
-            f"Found weights in {path / part.file} that do not fit {family.name}: {len(unlike)} tensors differ, first "
+            f"Found weights in {path / part.file} that do not fit {what}: {len(unlike)} tensors differ, first "
             f"{key!r} (found {found.tensors.get(key)}, expected {expected.get(key)}). Get the package again.",
             details=unlike[:50],
         )
-    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in load_tensors(content).items()}
-    module.load_state_dict(tensors, strict=True, assign=True)
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in load_tensors(content).items()}
 
 
 def _no_meta(family: Family, name: str) -> None:
@@ -283,19 +308,23 @@ def save(
     card: Mapping[str, Any],
     *,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    training: Family | None = None,
     pictures: Pictures | None = None,
     root: Path | None = None,
 ) -> PackageRef:
     """Write a settled family as the next version of the package `name`, all or nothing.
 
-    `defaults` gives controls per task over the family's own; `pictures` makes the other files ("samples.png",
+    `defaults` gives controls per task over the family's own; `training` is the same family with the parts that only
+    train, kept in train.safetensors for transfer where there are any; `pictures` makes the other files ("samples.png",
     "classes/0.png") from the model as it will be addressed. Raises ConfigError for an unusable name or default,
     StorageError on a full disk.
     """
     package.check_name(name)
     where = (root or package.folder()) / name
-    weights = {part: _bytes(getattr(family, part)) for part in family.parts}
-    parts = {part: _describe(part, content, getattr(family, part)) for part, content in weights.items()}
+    stored = {part: _pack(part, getattr(family, part)) for part in family.parts}
+    extra = training_keys(training) if training is not None else []
+    train = _pack("train", training, extra) if training is not None and extra else None
+    parts = {part: described for part, (described, _) in stored.items()}
     tasks = {}
     for task, capability in family.capabilities().items():
         given = dict((defaults or {}).get(task, {}))
@@ -307,11 +336,11 @@ def save(
         where.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where))
         try:
-            for part, content in weights.items():
-                _write(staging / parts[part].file, content)
+            for part, content in [*stored.values(), *([train] if train else [])]:
+                _write(staging / part.file, content)
             _write(staging / "card.json", _json(card))
             while True:
-                manifest = _manifest(family, name, _next(name, where), tasks, parts, provenance)
+                manifest = _manifest(family, name, _next(name, where), tasks, parts, train and train[0], provenance)
                 package.check_caps(manifest)
                 model = Model(family, manifest.ref, manifest, dict(card))
                 for file, content in (pictures(model) if pictures else {}).items():
@@ -341,22 +370,23 @@ def _next(name: str, where: Path) -> int:
 
 
 def _manifest(
-    family: Family, name: str, number: int, tasks: dict[str, Task], parts: dict[str, Part], provenance: Provenance
-) -> Manifest:
+    family: Family, name: str, number: int, tasks: dict[str, Task], parts: dict[str, Part], train: Part | None,
+    provenance: Provenance,
+) -> Manifest:  # fmt: skip
     draft = Manifest(
         format=FORMAT, name=name, version=number, family=family.name, config=family.config.model_dump(mode="json"),
-        spec=family.spec, tasks=tasks, parts=parts, provenance=provenance, hash="0" * 64,
+        spec=family.spec, tasks=tasks, parts=parts, train=train, provenance=provenance, hash="0" * 64,
     )  # fmt: skip
     return draft.model_copy(update={"hash": package.content_hash(draft.json_shape())})
 
 
-def round_to_half(family: Family) -> Family:
-    """Round the parameters to what float16 can hold, in place; returns the family, still float32.
+def round_to_half(family: Family, keys: Container[str] | None = None) -> Family:
+    """Round the parameters (those in `keys`) to what float16 can hold, in place; returns the family, still float32.
 
     Do it before measuring what will be stored in half precision. Raises ConfigError for a weight beyond its range.
     """
     for name, p in family.named_parameters():
-        if p.dtype == torch.float32:
+        if p.dtype == torch.float32 and (keys is None or name in keys):
             rounded = p.detach().half().float()
             if not torch.isfinite(rounded).all():
                 raise ConfigError(f"Found a weight in {name} beyond float16's range; publish with --precision fp32.")
@@ -364,25 +394,21 @@ def round_to_half(family: Family) -> Family:
     return family
 
 
-def _bytes(module: nn.Module) -> bytes:
-    """The module's state as safetensors; tied tensors are written once each.
+def _pack(name: str, module: nn.Module, keys: Sequence[str] | None = None) -> tuple[Part, bytes]:
+    """The module's state (that in `keys`) as a file of safetensors and its record; tied tensors are written once each.
 
     A parameter that float16 holds exactly (see `round_to_half`) is stored so, in half the bytes.
     """
     parameters = {k for k, p in module.named_parameters() if p.dtype == torch.float32}
+    whole = module.state_dict()
     state: dict[str, Tensor] = {}
-    for key, value in module.state_dict().items():
-        tensor = value.detach().cpu().contiguous().clone()
+    for key in whole if keys is None else keys:
+        tensor = whole[key].detach().cpu().contiguous().clone()
         half = tensor.half() if key in parameters else tensor
         state[key] = half if torch.equal(half.to(tensor.dtype), tensor) else tensor
     content: bytes = save_tensors(state)
-    return content
-
-
-def _describe(name: str, content: bytes, module: nn.Module) -> Part:
-    numbers = sum(tensor.numel() for tensor in module.state_dict().values())
-    digest = hashlib.sha256(content).hexdigest()
-    return Part(file=f"{name}.safetensors", sha256=digest, bytes=len(content), parameters=numbers)
+    numbers, digest = sum(tensor.numel() for tensor in state.values()), hashlib.sha256(content).hexdigest()
+    return Part(file=f"{name}.safetensors", sha256=digest, bytes=len(content), parameters=numbers), content
 
 
 def _json(found: Mapping[str, Any]) -> bytes:

@@ -4,6 +4,7 @@
         model.json                family, config, image spec, tasks with their schemas, parts, provenance, hash
         card.json                 licence, data, budget, metrics with interval, floor and identity, per-class quality
         generator.safetensors     one file per part
+        train.safetensors         what only trains (a discriminator), for transfer; optional, never read for sampling
         samples.png               uncurated, fixed seeds, one row a class
         classes/<label>.png       one example per class
 
@@ -88,7 +89,7 @@ class Manifest(Frozen):
     spec: ImageSpec
     tasks: dict[str, Task]
     parts: dict[Annotated[str, StringConstraints(pattern=PART)], Part] = Field(min_length=1)
-    train: dict[Annotated[str, StringConstraints(pattern=PART)], Part] | None = None  # what only training needs
+    train: Part | None = None  # what only trains, for transfer
     provenance: Provenance
     hash: str = Field(pattern=SHA256)
 
@@ -346,7 +347,7 @@ class Tensors(Frozen):
 
 def check_caps(manifest: Manifest) -> None:
     """IntegrityError when the parts together are over the caps."""
-    parts = [*manifest.parts.values(), *(manifest.train or {}).values()]
+    parts = [*manifest.parts.values(), *([manifest.train] if manifest.train else [])]
     parameters, size = sum(p.parameters for p in parts), sum(p.bytes for p in parts)
     if parameters > MAX_PARAMETERS or size > MAX_BYTES:
         raise IntegrityError(

@@ -47,7 +47,7 @@ from kartina.generators.base import (
     rows_for,
 )
 from kartina.models import png
-from kartina.training import checkpoint, diagnosis
+from kartina.training import checkpoint, diagnosis, transfer
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
@@ -91,11 +91,13 @@ def plan(
     budget: float | None = None,
     settings: list[str] | tuple[str, ...] = (),
     device: str = "auto",
+    start: transfer.Source | None = None,
 ) -> RunConfig:
     """The complete config of a new run: the preset, with `key=value` settings over it, fitted to the data.
 
     Exactly one of `images` and `budget` (active seconds) is given; a budget is turned into images by timing this
-    machine, which takes some seconds. Raises NotFoundError (preset, data), ConfigError (settings, sizes).
+    machine, which takes some seconds. `start` gives the first weights, as far as they fit (make the run's folder with
+    `transfer.create`). Raises NotFoundError (preset, data), ConfigError (settings, sizes, a start that does not fit).
     """
     if (images is None) == (budget is None):
         raise ConfigError("Found no single budget; expected either --budget 10m or --images 200k.")
@@ -129,12 +131,13 @@ def plan(
         budget=budget,
         device=where,
     )
-    with torch.device("meta"):  # the sizes fit, or a ConfigError says why
-        family(config, found.spec)
+    networks = transfer.on_meta(run)  # the sizes fit, or a ConfigError says why
+    taken = transfer.take(start, networks) if start is not None else None
+    transfer.check_frozen(networks, taken.keys if taken else ())
     if budget is not None:
         with memory_errors():
             run = run.model_copy(update=fit(run, found, budget))
-    return run
+    return run.model_copy(update={"start": taken.start}) if taken else run
 
 
 def cores() -> int:
@@ -187,7 +190,7 @@ def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
 class Trainer:
     """The state of one training, in memory: networks, moving average, optimisers, counters."""
 
-    def __init__(self, config: RunConfig, data: ImageSet):
+    def __init__(self, config: RunConfig, data: ImageSet, start: Mapping[str, Tensor] | None = None):
         train = config.train
         if config.device == "cpu":
             torch.set_num_threads(train.threads or cores())
@@ -202,6 +205,8 @@ class Trainer:
         # Networks and their moving average.
         family = registry.family(config.family)
         self.family: Family = build(family, config.config, config.spec, train.seed)
+        if start is not None:  # before what is made from the data
+            transfer.put(self.family, start)
         self.family.setup(self.data, torch.Generator().manual_seed(train.seed))
         self.format = torch.channels_last if family.channels_last else torch.contiguous_format
         self.family.to(device=self.device, memory_format=self.format).train()  # type: ignore[call-overload]
@@ -430,8 +435,8 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
     root.mkdir(exist_ok=True)
     checkpoint.clean(root)
     pick_device(run.config.device)
-    trainer = Trainer(run.config, run.data())
     found = checkpoint.newest(root)
+    trainer = Trainer(run.config, run.data(), transfer.stored(run) if found is None else None)
     lasting: list[str] = []
     if found is not None:
         differs = trainer.load(found)

@@ -1,6 +1,7 @@
 """Run: the folder of one training, KARTINA_HOME/runs/ID.
 
     config.json      RunConfig: all that decides the weights
+    start.safetensors    the weights that a transferred run starts from, see training.transfer
     status.json      status, images seen, active seconds, warnings, error
     stats.jsonl      one line per logging interval
     tensorboard/     the same for TensorBoard
@@ -18,8 +19,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from kartina.config import FORMAT, RunConfig, explain, home
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.generators.base import Family, build
+from kartina.models import package
+from kartina.models.package import PackageRef
 from kartina.training import checkpoint
 
 
@@ -48,8 +51,8 @@ class Run:
     # -- folders -------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def create(config: RunConfig) -> Run:
-        """Make a new, numbered run folder for `config`."""
+    def create(config: RunConfig, files: Mapping[str, bytes] | None = None) -> Run:
+        """Make a new, numbered run folder for `config`, with `files` beside it from the beginning."""
         root = home() / "runs"
         with disk_errors("make the run's folder"):
             root.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,9 @@ class Run:
                     continue
             run = Run(path, config)
             try:
-                write_json(path / "config.json", config.model_dump(mode="json"))
+                for name, content in (files or {}).items():
+                    (path / name).write_bytes(content)
+                write_json(path / "config.json", config.model_dump(mode="json"))  # makes the folder a run
                 run.set_status("created", images=0, seconds=0.0)
             except OSError:
                 shutil.rmtree(path, ignore_errors=True)
@@ -212,6 +217,18 @@ def names() -> list[str]:
     root = home() / "runs"
     found = [p.parent.name for p in root.glob("*/config.json")] if root.is_dir() else []
     return sorted((n for n in found if re.match(r"\d+-", n)), key=lambda n: (int(n.split("-")[0]), n))
+
+
+def find(ref: str) -> PackageRef | Run:
+    """What a reference stands for: a model (name, name@2, hash, folder), else a run (id, number, folder).
+
+    Raises NotFoundError naming both kinds when there is neither.
+    """
+    for kind in (package.find, Run.open):
+        with suppress(NotFoundError):
+            return kind(ref)
+    known = list(dict.fromkeys(p.name for p in package.list_packages())) + names()
+    raise NotFoundError.named("model or run", ref, known, "See `kartina models list` and `kartina runs list`.")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,188 @@
+"""Transfer: a run that starts from the weights of another model of its family, for classes with few images.
+
+What is taken is decided once, when the run is planned. Each tensor of the new networks that the source has by the same
+name, shape and type is taken; the others start anew: those that depend on the classes where their number differs, those
+of other widths, and a discriminator where the source is a package that was published without it. Taken weights are
+copied into the run's folder (`start.safetensors`) and its config holds their hash, so that a run stays a function of
+its config and its folder, whatever becomes of the source.
+
+A source's generator is its averaged one, settled: what a package holds. Its discriminator (or what else only trains)
+is the live one, of the run's newest checkpoint or the package's `train.safetensors`; hence a package in fp32 and the
+run that it was published from start the same run. Optimisers, ADA's p and other state of a training start anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from kartina import registry
+from kartina.config import RunConfig, Start, read
+from kartina.errors import ConfigError, IntegrityError
+from kartina.generators.base import Family, build
+from kartina.models.model import load, load_training, training_keys
+from kartina.training import checkpoint
+from kartina.training.run import Run, fill, find
+
+FILE = "start.safetensors"
+SHOWN = 6  # names of new tensors in one line
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights of a model or run, as another run may start from them."""
+
+    ref: str
+    family: str
+    config: Mapping[str, Any]  # the family's
+    tensors: Mapping[str, Tensor]  # on the CPU, by the family's state keys
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one run takes of a source."""
+
+    content: bytes  # of start.safetensors
+    keys: frozenset[str]
+    start: Start  # as the run's config records it
+
+
+def source(ref: str) -> Source:
+    """The weights of a model (name, name@2, hash, folder) or of a run's newest checkpoint (id, number, folder).
+
+    Raises NotFoundError for an unknown reference or a run without a checkpoint, IntegrityError for damaged files.
+    """
+    found = find(ref)
+    if isinstance(found, Run):
+        family, counters = found.trained()
+        whole = live(found, int(counters["images"]))
+        state = whole.state_dict()
+        trains = {key: state[key] for key in training_keys(whole)}
+        return Source(found.id, family.name, found.config.config, {**family.state_dict(), **trains})
+    model = load(found)
+    assert model.manifest is not None  # a loaded package has one
+    tensors = {**model.family.state_dict(), **load_training(model.manifest, found.path)}
+    return Source(str(found), model.family.name, model.manifest.config, tensors)
+
+
+def live(run: Run, images: int) -> Family:
+    """The whole family of the run's checkpoint at `images`, with the weights that train (not their average)."""
+    found = checkpoint.read(run.path / "checkpoints" / f"{images:012d}")
+    family = build(registry.family(run.config.family), run.config.config, run.config.spec)
+    fill(family, found.tensors["model"], run.id)
+    return family
+
+
+def take(source: Source, family: Family) -> Taken:
+    """What `family` (whose tensors may be on the meta device) takes of `source`.
+
+    Raises ConfigError where they are of different families, or share no weight (a bias alone is none).
+    """
+    if source.family != family.name:
+        raise ConfigError(
+            f"Found {source.ref}, a {source.family}; this preset makes a {family.name}, and a run starts only from its "
+            f"own family. Choose a preset of {source.family} (kartina presets), or another model."
+        )
+    state = family.state_dict()
+    trains = set(training_keys(family))
+    wanted = {key: value for key, value in state.items() if key in trains or key.split(".")[0] in family.parts}
+    taken = {
+        key: source.tensors[key]
+        for key, value in wanted.items()
+        if key in source.tensors
+        and source.tensors[key].shape == value.shape
+        and source.tensors[key].dtype == value.dtype
+    }
+    if not any(value.dim() > 1 for value in taken.values()):
+        here, there = family.config.model_dump(mode="json"), source.config
+        sizes = [k for k, v in here.items() if isinstance(v, int | list) and not isinstance(v, bool)]
+        unlike = [f"{k} is {there.get(k)} there and {here[k]} here" for k in sizes if there.get(k) != here[k]]
+        raise ConfigError(
+            f"Found no weight of {source.ref} that fits this {family.name}; expected networks of the same size. Give "
+            f"--set the settings that it was trained with ({'; '.join(unlike[:8]) or 'the images differ'})."
+        )
+    content = save_tensors(checkpoint.apart(taken))
+    digest = hashlib.sha256(content).hexdigest()
+    start = Start(ref=source.ref, hash=digest, taken=len(taken), new=_missing(wanted, taken))
+    return Taken(content, frozenset(taken), start)
+
+
+def _missing(wanted: Iterable[str], taken: Collection[str]) -> tuple[str, ...]:
+    """The wanted keys that were not taken, after the networks that are new as a whole: `discriminator.*`."""
+    used = {key.split(".")[0] for key in taken}
+    new = [key for key in wanted if key not in taken]
+    whole = {key: f"{key.split('.')[0]}.*" for key in new if "." in key and key.split(".")[0] not in used}
+    return (*dict.fromkeys(whole.values()), *(key for key in new if key not in whole))
+
+
+def check_frozen(family: Family, taken: Collection[str]) -> None:
+    """ConfigError when a parameter that no phase trains (`freeze_d`) would stay at its random first value."""
+    trained = {id(p) for phase in family.phases() for p in phase.params}
+    lost = [key for key, p in family.named_parameters() if id(p) not in trained and key not in taken]
+    if lost:
+        raise ConfigError(
+            f"Found settings that keep {len(lost)} tensors as they begin (first {lost[0]}), and no start that gives "
+            f"them values worth keeping. Start --from a run, or from a model published --with-training, or leave out "
+            f"freeze_d."
+        )
+
+
+def create(config: RunConfig, source: Source | None = None) -> Run:
+    """A new run folder; with what it takes of `source`, when it was planned to start from there."""
+    if source is None:
+        return Run.create(config)
+    taken = take(source, on_meta(config))
+    assert config.start == taken.start, "the config was planned with another start"
+    return Run.create(config, {FILE: taken.content})
+
+
+def on_meta(config: RunConfig) -> Family:
+    """The run's networks on the meta device: shapes without storage."""
+    family = registry.family(config.family)
+    with torch.device("meta"):
+        built: Family = family(read(family.Config, config.config, f"settings of {config.family}"), config.spec)
+    return built
+
+
+def stored(run: Run) -> dict[str, Tensor] | None:
+    """The weights that a run starts from, from its folder; None for one that starts from random ones.
+
+    Raises IntegrityError where they are missing or not those that its config tells of.
+    """
+    if run.config.start is None:
+        return None
+    path = run.path / FILE
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != run.config.start.hash:
+        what = "changed" if content else "missing"
+        raise IntegrityError(
+            f"Found {path} {what}; run {run.id} starts from the weights of {run.config.start.ref} that were copied "
+            f"there. Restore the file, or train anew --from {run.config.start.ref}."
+        )
+    return load_tensors(content)
+
+
+def put(family: Family, tensors: Mapping[str, Tensor]) -> None:
+    """Give a freshly built family its starting weights, in place. Raises IntegrityError where one does not fit."""
+    state = family.state_dict()
+    unlike = [key for key, value in tensors.items() if key not in state or state[key].shape != value.shape]
+    if unlike:
+        raise IntegrityError(
+            f"Found starting weights that do not fit the networks of this version (first {unlike[0]}). Continue the "
+            f"run with the version that made it, or train anew."
+        )
+    family.load_state_dict(dict(tensors), strict=False)
+
+
+def line(start: Start) -> str:
+    """One line for the user: where the weights come from, how many were taken, which are new."""
+    more = len(start.new) - SHOWN
+    new = ", ".join(start.new[:SHOWN]) + (f" and {more} more" if more > 0 else "") if start.new else "none"
+    return f"Starts from {start.ref}: {start.taken} tensors taken; new: {new}."
