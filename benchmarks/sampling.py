@@ -9,9 +9,11 @@ import statistics
 import sys
 import time
 
+import torch
+
 from kartina import registry
-from kartina.config import ImageSpec
 from kartina.generators.base import build, generate, rows_for
+from kartina.training.catalogue import usual
 
 ROUNDS = 5
 
@@ -20,12 +22,15 @@ def main(names: list[str]) -> None:
     print(f"{'preset':16} {'ms/img, batch 1':>16} {'ms/img, batch 16':>17}   (median of {ROUNDS} rounds)")
     for name in names or [n for n in registry.presets() if n.endswith("-cpu")]:
         family_name, preset = registry.preset(name)
-        spec = ImageSpec(height=preset.size, width=preset.size, channels=3, classes=tuple(map(str, range(10))))
+        spec = usual(registry.family(family_name), preset.size)
         family = build(registry.family(family_name), preset.config, spec).sampler()
+        task, capability = next(iter(family.capabilities().items()))
+        plain = torch.zeros(capability.channels or spec.channels, spec.height, spec.width)
+        images = [plain] if "image" in capability.inputs else []
         times: dict[int, list[float]] = {1: [], 16: []}
         for round_ in range(ROUNDS + 1):
             for batch in times:
-                rows = rows_for(family, [0], batch, round_)
+                rows = rows_for(family, [0], batch, round_, task=task, images=images)
                 begun = time.perf_counter()
                 generate(family, rows, batch)
                 if round_:  # the first one warms up
