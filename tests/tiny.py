@@ -22,6 +22,7 @@ from kartina.training.run import Run
 TINY: dict[str, dict[str, Any]] = {
     "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2},
     "dcgan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3},
+    "biggan": {"z": 8, "embed": 4, "width": 8, "width_max": 16, "d_steps": 1},
     "pix2pix": {"width": 8, "width_max": 16, "gamma": 1.0, "penalty_every": 3},
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
 }

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kartina.nets.layers import Fourier, MinibatchStd, upsample2, zero
-from kartina.nets.norm import ConditionalBatchNorm, group_norm, standing_statistics
+from kartina.nets.norm import ConditionalBatchNorm, StandingBatchNorm, group_norm, standing_statistics
 from kartina.nets.unet import UNet
 
 
@@ -83,3 +83,46 @@ def test_unet_sees_its_condition() -> None:
 
 def test_group_norm_groups() -> None:
     assert [group_norm(c).num_groups for c in (8, 64, 96, 112, 512)] == [1, 8, 12, 14, 32]
+
+
+def test_standing_batch_norm_trains_on_the_batch_and_mixes_its_tables_in_eval() -> None:
+    norm, x, gain, bias = (
+        StandingBatchNorm(3, levels=2),
+        torch.randn(8, 3, 4, 4) * 3 + 1,
+        torch.randn(8, 3),
+        torch.ones(3),
+    )
+    plain = torch.nn.functional.batch_norm(x, None, None, training=True)
+    assert torch.allclose(norm(x, gain, bias), plain * gain[..., None, None] + 1, atol=1e-5)
+    assert torch.allclose(norm.means, 0.1 * x.mean(dim=(0, 2, 3)).expand(2, 3), atol=1e-5), "both, until it settles"
+
+    norm.eval()
+    norm.means.copy_(torch.tensor([[0.0, 1.0, 2.0], [4.0, 4.0, 4.0]]))
+    norm.variances.copy_(torch.tensor([[1.0, 4.0, 9.0], [5.0, 4.0, 1.0]]))
+    mix = torch.tensor([[0.25, 0.75]]).repeat(8, 1)
+    mix[0] = torch.tensor([1.0, 0.0])
+    found = norm(x, gain, bias, mix).numpy()
+    for row, mean, var in ((0, [0.0, 1, 2], [1.0, 4, 9]), (1, [3.0, 3.25, 3.5], [4.0, 4, 3])):
+        scale = gain[row].numpy() / np.sqrt(np.array(var) + 1e-5)
+        expected = (x[row].numpy() - np.array(mean)[:, None, None]) * scale[:, None, None] + 1
+        assert found[row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    last = norm(x, gain, bias, torch.tensor([[0.0, 1.0]]).repeat(8, 1))
+    assert torch.allclose(norm(x, gain, bias), last, atol=1e-5), "no mix: the last setting"
+
+
+def test_standing_batch_norm_settles_each_setting_by_itself() -> None:
+    net = torch.nn.ModuleList([StandingBatchNorm(2, levels=3)])
+    seen: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}
+
+    def forward(level: int) -> None:
+        x = torch.randn(16, 2, 3, 3) * (level + 1) + level
+        seen[level].append(x)
+        net[0](x, torch.ones(2), torch.zeros(2))
+
+    StandingBatchNorm.settle(net, forward, batches=4)
+    for level, found in seen.items():
+        assert len(found) == 4
+        means, variances = (torch.stack([getattr(x, f)(dim=(0, 2, 3)) for x in found]).mean(0) for f in ("mean", "var"))
+        assert torch.allclose(net[0].means[level], means, atol=1e-5)
+        assert torch.allclose(net[0].variances[level], variances, rtol=1e-4)
+    assert not net[0].training

@@ -20,6 +20,7 @@ from kartina.config import ImageSpec
 from kartina.errors import ConfigError
 from kartina.nets.layers import MinibatchStd
 from kartina.nets.norm import ConditionalBatchNorm
+from kartina.nets.spectral import spectral_norm
 
 DNorm = Literal["none", "batch", "spectral"]
 
@@ -106,7 +107,7 @@ def start(generator: Generator, discriminator: Discriminator, norm: DNorm) -> No
     if norm == "spectral":  # Miyato 2018
         for m in list(discriminator.modules()):
             if isinstance(m, nn.Conv2d | nn.Linear):
-                nn.utils.parametrizations.spectral_norm(m)
+                spectral_norm(m)
 
 
 def fitting(spec: ImageSpec, who: str) -> int:

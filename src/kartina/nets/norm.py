@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,59 @@ class ConditionalBatchNorm(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         gain, bias = self.gain(y)[:, :, None, None], self.bias(y)[:, :, None, None]
         return torch.addcmul(bias, self.bn(x), gain)
+
+
+class StandingBatchNorm(nn.Module):
+    """BatchNorm whose gain and bias are given, and whose standing statistics are a table (Brock 2019, B).
+
+    x N,C,H,W; gain and bias N,C (or C for all rows); mix N,L -> N,C,H,W. A sampler's setting, such as truncation,
+    changes what the activations look like, so `settle` keeps statistics for each of L settings; row n uses their mean
+    weighted by mix[n], so rows with different settings share a batch. None is the last setting. Until `settle`, every
+    setting holds the running statistics of training. `bn` is torch's module, so that
+    `nn.SyncBatchNorm.convert_sync_batchnorm` makes it cross-replica.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, channels: int, levels: int):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, affine=False)
+        self.register_buffer("means", torch.zeros(levels, channels))
+        self.register_buffer("variances", torch.ones(levels, channels))
+
+    def forward(self, x: Tensor, gain: Tensor, bias: Tensor, mix: Tensor | None = None) -> Tensor:
+        if self.training:
+            x = self.bn(x)
+            self.keep()
+        else:
+            mean = self.means[-1:] if mix is None else mix @ self.means
+            variance = self.variances[-1:] if mix is None else mix @ self.variances
+            gain = gain * (variance + self.bn.eps).rsqrt()
+            bias = bias - gain * mean
+        gain, bias = gain.reshape(-1, x.shape[1], 1, 1), bias.reshape(-1, x.shape[1], 1, 1)
+        return torch.addcmul(bias.to(x.dtype), x, gain.to(x.dtype))
+
+    def keep(self) -> None:
+        """Let every setting have what `bn` has gathered."""
+        for table, found in ((self.means, self.bn.running_mean), (self.variances, self.bn.running_var)):
+            assert found is not None
+            table.copy_(found)
+
+    @staticmethod
+    def settle(net: nn.Module, forward: Callable[[int], object], batches: int) -> None:
+        """Fill the tables of all in `net` from `batches` calls of forward(level) for each level, in training mode."""
+        norms = [m for m in net.modules() if isinstance(m, StandingBatchNorm)]
+        found: list[list[Tensor]] = []  # by level: each norm's mean and variance
+        for level in range(len(norms[0].means)):
+            standing_statistics(net, partial(forward, level), batches)
+            for m in norms:
+                m.keep()
+            found.append([torch.stack([m.means[0], m.variances[0]]) for m in norms])
+        for m, levels in zip(norms, zip(*found, strict=True), strict=True):
+            means, variances = torch.stack(levels, dim=1)
+            m.means.copy_(means)
+            m.variances.copy_(variances)
 
 
 @torch.no_grad()
