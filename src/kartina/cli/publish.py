@@ -72,5 +72,5 @@ def show_sweep(found: Mapping[str, Any]) -> None:
          "chosen" if c["controls"] == found["chosen"] else "" if c["admissible"] else "loses too much")
         for c in found["candidates"]
     ]  # fmt: skip
-    columns = [*(f">{name}" for name in names), ">FD-domain", ">class agreement", ">coverage", ">ms", ">GFLOP", ""]
+    columns = [*(f">{name}" for name in names), ">FD-domain", ">agreement", ">coverage", ">ms", ">GFLOP", ""]
     table(f"Sweep on {found['split']}: {found['n']} images each, seed {found['seeds'][0]}", columns, rows)
