@@ -57,6 +57,7 @@ def _register() -> None:
         ("images", "invert"),
         ("publish", "publish"),
         ("evaluate", "evaluate"),
+        ("features", "features"),
         ("models", "models"),
         ("serve", "serve"),
     ):

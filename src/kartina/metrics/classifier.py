@@ -162,13 +162,13 @@ def domain_classifier(data: ImageSet, seed: int = 0, progress: Progress | None =
     return again
 
 
-def train(data: ImageSet, seed: int = 0, progress: Progress | None = None) -> Net:
-    """Train a Net on the train split; a function of (data, seed) on one machine and thread count."""
+def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epochs: int | None = None) -> Net:
+    """Train a Net on the train split; a function of (data, seed, epochs) on one machine and thread count."""
     real = data.part("train")
     assert real.labels is not None
     n, side = len(real), max(real.spec.height, real.spec.width)
-    epochs = min(max(round(PASSES / n), EPOCHS[0]), EPOCHS[1])
-    batch = min(BATCH, max(16, n // 16))
+    epochs = epochs or min(max(round(PASSES / n), EPOCHS[0]), EPOCHS[1])
+    batch = min(BATCH, max(16, n // 16), n)
     steps = epochs * max(1, n // batch)
     labels = torch.from_numpy(np.array(real.labels))  # copied: a memory-mapped array is not writable
 
