@@ -47,6 +47,24 @@ class MinibatchStd(nn.Module):
         return torch.cat([x, plane.to(x.dtype)], dim=1)
 
 
+class MinibatchDiscrimination(nn.Module):
+    """How close each row is to the others of its batch (Salimans 2016, section 3.2): f N,A -> o N,B.
+
+    M_i = f_i T with T of A x B x C;  c_b(x_i, x_j) = exp(-|M_ib - M_jb|_1);  o(x_i)_b = sum over j != i of c_b. Real
+    and generated batches must come in separate calls.
+    """
+
+    def __init__(self, features: int, kernels: int, dims: int):
+        super().__init__()
+        self.T = nn.Parameter(torch.empty(features, kernels, dims))
+        nn.init.normal_(self.T, std=0.02)
+
+    def forward(self, f: Tensor) -> Tensor:
+        m = (f @ self.T.flatten(1)).float().reshape(len(f), *self.T.shape[1:])  # N,B,C
+        distance = (m[:, None] - m[None]).abs().sum(dim=3)  # N,N,B
+        return torch.exp(-distance).sum(dim=1) - 1  # without itself, which is exp(0)
+
+
 def zero(module: nn.Module) -> nn.Module:
     """Set all of a module's parameters to 0 and return it: a residual branch that starts as nothing."""
     for p in module.parameters():
