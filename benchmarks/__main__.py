@@ -1,7 +1,7 @@
 """Run the benchmarks one after another; nothing else should run on the machine."""
 
-from benchmarks import sampling, training
+from benchmarks import data_import, sampling, training
 
-for title, bench in (("Training", training.main), ("Sampling", sampling.main)):
-    print(f"\n{title}")
+for title, bench in (("Training", training.main), ("Sampling", sampling.main), ("Data import", data_import.main)):
+    print(f"\n{title}", flush=True)
     bench([])

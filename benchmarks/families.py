@@ -13,6 +13,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import ceiling
 from kartina import registry
-from kartina.data.imageset import open_set
 from kartina.generators.base import generate, rows_for
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
@@ -31,19 +31,24 @@ from kartina.training.run import Run, names
 COLUMNS = 10
 
 
-def trained(preset: str, data: str, seconds: float) -> Run:
-    """The run of this preset, data and budget: found, gone on with, or new."""
-    family, made = registry.preset(preset)
-    settings = registry.family(family).Config(**made.config).model_dump(mode="json")
+def trained(
+    preset: str, data: str, seconds: float | None = None, *, images: int | None = None, settings: Sequence[str] = ()
+) -> Run:
+    """The run of this preset, `key=value` settings, data and budget (one of the two): found, gone on with, or new."""
+    wanted = plan(preset, data, images=images or 1, settings=tuple(settings))
+    config = registry.family(wanted.family).Config
     for name in names():
         run = Run.open(name)
-        if (run.config.preset, run.config.data, run.config.budget) != (preset, data, seconds):
+        found = run.config
+        if (found.preset, found.data, found.data_hash, found.budget) != (preset, data, wanted.data_hash, seconds):
             continue
-        known = registry.family(family).Config(**run.config.config).model_dump(mode="json")
-        if known == settings and run.config.data_hash == open_set(data).hash:
+        alike = config(**found.config).model_dump(mode="json") == wanted.config
+        # A time budget may have room for fewer sample grids than the preset asks for.
+        alike = alike and found.train.model_copy(update={"grids": wanted.train.grids}) == wanted.train
+        if alike and images in (None, found.images):
             break
     else:
-        run = Run.create(plan(preset, data, budget=seconds))
+        run = Run.create(plan(preset, data, budget=seconds, images=images, settings=tuple(settings)))
     if run.status()["status"] != "finished":
         train(run, lambda p: print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True))
         print()
@@ -69,16 +74,17 @@ def sampling(ref: str) -> float:
     return (time.perf_counter() - begun) / 32 * 1000
 
 
-def measure(run: Run, out: Path, samples: int) -> dict[str, Any]:
-    """Numbers on val, speed, and the grid."""
+def measure(run: Run, out: Path, samples: int, name: str | None = None) -> dict[str, Any]:
+    """Numbers on val, speed, and the grid, drawn as `name` (default: the preset)."""
     found = evaluate_ref(run.id, seeds=(0, 1, 2), samples=samples)
     status = run.status()
-    rate = status["images"] / status["seconds"]
+    # The count that an idle, timed warm-up fitted into the budget, so that a disturbed training does not change it.
+    rate = status["images"] / (run.config.budget or status["seconds"])
     top = ceiling()
     model = load_any(run.id)
     shown = range(min(10, model.family.classes))
     sheet = model.sample([k for k in shown for _ in range(COLUMNS)], n=COLUMNS * len(shown), seed=0)
-    sheet.save(out / f"{run.config.preset}.png")
+    sheet.save(out / f"{name or run.config.preset}.png")
     return {
         **found,
         "run": run.id,

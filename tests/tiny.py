@@ -22,8 +22,14 @@ from kartina.training.run import Run
 TINY: dict[str, dict[str, Any]] = {
     "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2},
     "dcgan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3},
+    "gan": {"z": 4, "g_z_units": 8, "g_y_units": 8, "g_units": 16, "d_x_units": 8, "d_y_units": 4, "d_units": 8},
+    "improved_gan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3, "kernels": 4, "reference": 6},
+    "cgan": {"z": 4, "g_z_units": 8, "g_y_units": 8, "g_units": 16, "d_x_units": 8, "d_y_units": 4, "d_units": 8},
+    "stylegan2_ada": {"z": 8, "w": 16, "mapping": 2, "width": 8, "width_max": 16, "penalty_every": 3, "path_every": 2},
     "biggan": {"z": 8, "embed": 4, "width": 8, "width_max": 16, "d_steps": 1},
+    "r3gan": {"z": 4, "embed": 4, "width": 8, "width_max": 16, "blocks": 1, "group": 4},
     "pix2pix": {"width": 8, "width_max": 16, "gamma": 1.0, "penalty_every": 3},
+    "sgan": {"z": 8, "width": 8, "width_max": 16, "labels_used": 6, "kernels": 4, "penalty_every": 3},
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
 }
 

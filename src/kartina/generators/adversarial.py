@@ -15,13 +15,13 @@ Switches that work for each of them: `loss`, `gamma` and `penalty_every` (R1, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kartina.augment.ada import ADA
+from kartina.augment.ada import ADA, Policy, Transform
 from kartina.augment.diffaugment import colour, cutout, translate
 from kartina.config import FamilyConfig, ImageSpec, TrainConfig
 from kartina.errors import ConfigError
@@ -45,6 +45,7 @@ class AdversarialConfig(FamilyConfig):
     colour: float = Field(1.0, ge=0, le=1)  # DiffAugment: brightness, saturation and contrast
     ada_target: float = Field(0.6, ge=-1, le=1)  # ADA: p rises while E sign D(real) is above this
     ada_images: int = Field(0, ge=0, le=10**12)  # ADA: images in which p may rise by 1; 0 = min(500k, budget / 10)
+    ada_policy: Policy | Annotated[tuple[Transform, ...], Field(min_length=1)] = "bgc"  # ADA: which transforms
     transition: tuple[float, float] = (0.0, 0.0)  # shares of the budget between which the label fades in
     freeze_d: int = Field(0, ge=0, le=100)  # layers of D, from the image on, that are not trained
 
@@ -65,7 +66,7 @@ class AdversarialFamily(LatentFamily):
                 f"Found transition={start},{stop}; expected two shares of the budget, the first not later."
             )
         if config.augment == "ada":
-            self.ada = ADA(spec.channels)
+            self.ada = ADA(spec.channels, config.ada_policy)
 
     # -- updates ---------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,8 @@ class AdversarialFamily(LatentFamily):
         # Only the difference means something to the relativistic loss: its logits have no zero.
         margin = real_logit - fake_logit if self.config.loss == "relativistic" else real_logit
         stats = {"loss_D": total, "real": real_logit, "fake": fake_logit, "sign_real": margin.sign()}
+        if self.config.augment == "ada":
+            stats["ada_p"] = self.ada.p
         if self.config.gamma and self.config.penalty_every == 1:
             extra = self.loss_penalty(batch, y, at)
             total, stats = total + extra.total, {**stats, **extra.stats}
@@ -112,7 +115,12 @@ class AdversarialFamily(LatentFamily):
             # Real and generated go in separately: the minibatch statistic must not see both.
             logits = torch.cat([self.score(part, y, at) for part in torch.split(images, len(batch))])
             square = gradient_square(logits, images).mean() * (2 if both else 1)
-        return Loss(self.config.gamma / 2 * square * self.config.penalty_every, {"penalty": square.detach()})
+        weight = self.penalty_weight(len(batch)) / 2 * self.config.penalty_every
+        return Loss(weight * square, {"penalty": square.detach()})
+
+    def penalty_weight(self, n: int) -> float:
+        """gamma for a batch of n images: a family may set it from the batch where the config leaves it open."""
+        return self.config.gamma
 
     def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
         if phase == "D" and self.config.augment == "ada":

@@ -42,6 +42,23 @@ def g_loss(kind: AdversarialLoss, fake: Tensor, real: Tensor | None = None) -> T
     return F.softplus(-fake).mean()
 
 
+def feature_matching(real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+    """|E f(x) - E f(G(z))|^2 (Salimans 2016, section 3.1) from features N,A of real and of generated images.
+
+    With label weights y N,K, which row i of both sides shares, the means are those within each class, and the squares'
+    mean over the classes is estimated without bias, sum d_i.d_j <y_i, y_j> / sum <y_i, y_j> over i != j with
+    d = real - fake: a batch holds a few images of a class, and the plain square of so small a mean would pull the
+    generated ones together.
+    """
+    d = real.float() - fake.float()
+    if y is None:
+        return d.mean(dim=0).square().sum()
+    with torch.autocast(d.device.type, enabled=False):
+        same = y.float() @ y.float().T
+        same = same - same.diag().diag()
+        return ((same @ d) * d).sum() / same.sum().clamp(min=1e-8)
+
+
 def gradient_square(logits: Tensor, images: Tensor) -> Tensor:
     """|d logit_i / d image_i|^2 for each row, N: R1 is gamma/2 times its mean over real images (Mescheder 2018, eq. 9).
 
