@@ -44,7 +44,8 @@ def trained(
             continue
         alike = config(**found.config).model_dump(mode="json") == wanted.config
         # A time budget may have room for fewer sample grids than the preset asks for.
-        alike = alike and found.train.model_copy(update={"grids": wanted.train.grids}) == wanted.train
+        same = {"grids": wanted.train.grids, "threads": wanted.train.threads}  # threads decide the last bits alone
+        alike = alike and found.train.model_copy(update=same) == wanted.train
         if alike and images in (None, found.images):
             break
     else:
