@@ -473,11 +473,8 @@ class StyleGAN2ADA(AdversarialFamily):
         common = {"x": torch.zeros(len(rows), *self.spec.shape, device=self.device), "step": zero}
         if rows[0].task == "invert":
             return State({**common, **self.search(rows, y)})
-        size = (self.generator.synthesis.noise,)
-        maps = [noise(r.seed, "noise", 0, size) if r.controls.noise else torch.zeros(size) for r in rows]
-        return State(
-            {**common, "w": self.chosen(rows, y), "noise": torch.stack(maps).to(self.device), "steps": zero + 1}
-        )
+        maps = torch.stack([self.detail(row) for row in rows]).to(self.device)
+        return State({**common, "w": self.chosen(rows, y), "noise": maps, "steps": zero + 1})
 
     def step(self, state: State) -> State:
         active = ~state.done
@@ -501,6 +498,18 @@ class StyleGAN2ADA(AdversarialFamily):
     def column(self, values: Sequence[Any]) -> Tensor:
         """One value for each row, N,1, on the model's device."""
         return torch.tensor(values, device=self.device)[:, None]
+
+    def detail(self, row: Row) -> Tensor:
+        """The noise T of a row: its seed's, or 0. Interpolation takes it along at unit variance, so that it ends at the
+        other seed's image."""
+        c, size = row.controls, (self.generator.synthesis.noise,)
+        if not c.noise:
+            return torch.zeros(size)
+        own = noise(row.seed, "noise", 0, size)
+        if row.task != "interpolate":
+            return own
+        mixed = torch.lerp(own, noise(c.to_seed, "noise", 0, size), c.share)
+        return mixed if c.to_seed == row.seed else mixed / math.hypot(c.share, 1 - c.share)
 
     def mapped(self, seeds: Sequence[int], y: Tensor) -> Tensor:
         """The styles N,W that seeds stand for."""

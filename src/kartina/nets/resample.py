@@ -59,8 +59,8 @@ def _fir(x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: Pad) -> Te
         inside = (top, left)
     elif any(pad):
         x = F.pad(x, pad)
-    line = torch.tensor(taps, device=x.device, dtype=torch.float64)
-    kernel = torch.outer(line, line).to(x.dtype).expand(c, 1, -1, -1).contiguous()
+    line = torch.tensor(taps, device="cpu", dtype=torch.float64)  # MPS has no float64
+    kernel = torch.outer(line, line).to(x.dtype).to(x.device).expand(c, 1, -1, -1).contiguous()
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(x, kernel, stride=down, padding=inside, groups=c)
 
