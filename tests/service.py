@@ -91,7 +91,7 @@ class Service:
         return code
 
 
-def gone(pid: int, seconds: float = 15) -> bool:
+def gone(pid: int, seconds: float = 60) -> bool:
     """Whether the process ends within so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

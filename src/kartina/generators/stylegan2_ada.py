@@ -88,7 +88,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gain = self.rate / math.sqrt(self.weight.shape[1])
         with torch.autocast(x.device.type, enabled=False):
-            y = F.linear(x.to(self.weight.dtype), self.weight * gain, self.bias * self.rate)
+            y = F.linear(x.to(self.weight.dtype) * gain, self.weight, self.bias * self.rate)
             return F.leaky_relu(y, 0.2) * GAIN if self.activate else y
 
 
