@@ -51,7 +51,7 @@ class Pix2PixConfig(AdversarialConfig):
 
 
 class TranslateControls(Controls):
-    dropout: bool = Field(True, description="Drop units at random, as in training: each seed gives another picture")
+    dropout: bool = Field(True, description="Drop units as in training: each seed gives a slightly different picture")
 
 
 class Generator(nn.Module):
