@@ -42,8 +42,11 @@ def settings(on: tuple[str, ...], seed: int) -> list[str]:
 
 
 def number(found: list[dict[str, Any]], metric: str, digits: int) -> str:
-    """One training: the value with its interval over generation seeds. Several: their mean, least and greatest."""
+    """One training: the value with its interval over generation seeds. Several: their mean, least and greatest. A dash
+    where one of them has no value (diversity of classes with too few images)."""
     values = [r["metrics"][metric]["value"] for r in found]
+    if None in values:
+        return "–"
     if len(found) == 1:
         return cell(found[0]["metrics"][metric], digits)
     return f"{fmean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -57,14 +60,16 @@ def table(results: Results) -> str:
     ]
     for variant, seeds in results.items():
         found = list(seeds.values())
-        worst = min((c["diversity"], c["class"]) for r in found for c in r["per_class"])
+        diverse = [(c["diversity"], c["class"]) for r in found for c in r["per_class"] if c["diversity"] is not None]
+        worst = "{:.2f} ({})".format(*min(diverse)) if diverse else "–"
         numbers = " | ".join(number(found, metric, digits) for metric, digits in COLUMNS)
         lines.append(
             f"| {variant} | {fmean(r['images'] for r in found):,.0f} | {fmean(r['img/s'] for r in found):.0f} "
-            f"| {numbers} | {worst[0]:.2f} ({worst[1]}) |"
+            f"| {numbers} | {worst} |"
         )
     metrics = next(iter(next(iter(results.values())).values()))["metrics"]
-    floors = " | ".join(f"{metrics[metric]['floor']:.{digits}f}" for metric, digits in COLUMNS)
+    real = [(metrics[metric]["floor"], digits) for metric, digits in COLUMNS]
+    floors = " | ".join("–" if floor is None else f"{floor:.{digits}f}" for floor, digits in real)
     return "\n".join([*lines, f"| *real images (floor)* | | | {floors} | |"]) + "\n"
 
 
