@@ -37,7 +37,10 @@ CARD: dict[str, Any] = {
     "data": {"name": "pets", "hash": "0" * 64, "counts": {"cat": 3, "dog": 2, "кот": 1}},
     "budget": {"images": 1, "seconds": 1.0},
     "metrics": {"coverage": {"value": 0.5, "interval": [0.4, 0.6], "floor": 0.9, "identity": {"n": 10}}},
-    "per_class": [{"class": "dog", "agreement": 0.1, "coverage": 0.2, "diversity": 0.3, "train": 2}],
+    "per_class": [
+        {"class": "dog", "agreement": 0.1, "coverage": 0.2, "diversity": 0.3, "train": 2},
+        {"class": "cat", "agreement": 0.9, "coverage": None, "diversity": 0.8, "train": 3, "reason": "too few", "x": 1},
+    ],
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kartina.models import png
+from kartina.models import package, png
 from tests.service import Service, gone
 
 SLOW = {"steps": 100, "delay": 0.01}
@@ -47,7 +47,9 @@ def test_a_model_card(service: Service) -> None:
     assert model["tasks"]["generate"]["schema"]["properties"]["steps"]["maximum"] == 1000
     assert model["tasks"]["generate"]["defaults"]["steps"] == 4
     assert model["metrics"]["coverage"] == {"value": 0.5, "interval": [0.4, 0.6], "floor": 0.9, "identity": {"n": 10}}
-    assert model["per_class"] == [{"class": "dog", "agreement": 0.1, "coverage": 0.2, "diversity": 0.3, "train": 2}]
+    dog, cat = model["per_class"]
+    assert dog == {"class": "dog", "agreement": 0.1, "coverage": 0.2, "diversity": 0.3, "train": 2, "reason": None}
+    assert (cat["coverage"], cat["reason"], "x" in cat) == (None, "too few", False)  # a card may hold more than we tell
     assert model["data"]["counts"] == {"cat": 3, "dog": 2, "кот": 1}
     for url in (model["urls"]["samples"], *model["urls"]["classes"]):
         answer = service.client.get(url)
@@ -58,6 +60,11 @@ def test_a_model_card(service: Service) -> None:
     problem(service.client.get("/v1/models/nobody"), 404, "not_found")
     for path in ("%2e%2e", "..%2f..%2fetc", "%2fetc"):
         assert service.client.get(f"/v1/models/{path}").status_code == 404
+
+
+def test_every_bundled_model_is_told(service: Service) -> None:
+    told = {model["ref"] for model in service.client.get("/v1/models").json()["items"] if model["bundled"]}
+    assert told == {str(found) for found in package.list_packages() if found.bundled}
 
 
 def test_ask_follow_fetch(service: Service) -> None:

@@ -30,6 +30,12 @@ class Response(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
 
+class FromCard(Response):
+    """Base of what a package's card.json says: a card may say more than the API tells, and stays readable."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Problem(Response):
     """An error (RFC 9457): what was found, what was expected, what to do."""
 
@@ -61,7 +67,7 @@ class SessionRequest(Request):
 # -- models ---------------------------------------------------------------------------------------------------------
 
 
-class Metric(Response):
+class Metric(FromCard):
     """A number and what it takes to compare it with another: the same shape wherever numbers appear."""
 
     value: float
@@ -74,7 +80,7 @@ class Metric(Response):
     )
 
 
-class ClassQuality(Response):
+class ClassQuality(FromCard):
     """How well one class is generated."""
 
     name: str = Field(alias="class")
@@ -82,6 +88,7 @@ class ClassQuality(Response):
     coverage: float | None = Field(default=None, description="Share of real images with a generated image near by")
     diversity: float | None = Field(default=None, description="Variety relative to real images: 1 is equal")
     train: int | None = Field(default=None, description="Training images of this class")
+    reason: str | None = Field(default=None, description='Why a number is null: "too few" real images to tell')
 
 
 class DataRef(Response):

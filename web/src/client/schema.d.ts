@@ -283,6 +283,11 @@ export interface components {
              */
             diversity?: number | null;
             /**
+             * Reason
+             * @description Why a number is null: "too few" real images to tell
+             */
+            reason?: string | null;
+            /**
              * Train
              * @description Training images of this class
              */

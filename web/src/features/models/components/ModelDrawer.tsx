@@ -132,7 +132,11 @@ function PerClass({ model }: { model: Model }) {
                   </span>
                 </th>
                 <td className={styles.right}>{number(row.agreement)}</td>
-                <td className={styles.right}>{number(row.coverage)}</td>
+                <td className={styles.right}>
+                  {row.coverage == null && row.reason === "too few"
+                    ? t("card.too_few")
+                    : number(row.coverage)}
+                </td>
                 <td className={styles.right}>
                   {number(row.diversity)}
                   {row.diversity != null && row.diversity < COLLAPSED && (
