@@ -103,6 +103,9 @@ def measure(run: Run, out: Path, samples: int, name: str | None = None, seconds:
 
 
 def cell(value: dict[str, Any], digits: int) -> str:
+    """The value with its interval, or why there is none."""
+    if value["value"] is None:
+        return str(value["reason"])
     low, high = value["interval"] or (math.nan, math.nan)
     return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -115,7 +118,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     for preset, r in results.items():
         m = r["metrics"]
-        worst = min((c["diversity"], c["class"]) for c in r["per_class"])
+        worst = min((c["diversity"], c["class"]) for c in r["per_class"] if c["diversity"] is not None)
         lines.append(
             f"| {preset} | {r['images']:,} | {r['img/s']:.0f} | {r['gflop/s']:.0f} ({r['gflop/s'] / r['ceiling']:.0%}) "
             f"| {r['ms/sample']:.1f} | {cell(m['class_agreement'], 3)} | {cell(m['coverage'], 3)} "

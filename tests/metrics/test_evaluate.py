@@ -129,6 +129,22 @@ def test_noise_a_collapse_and_a_deaf_generator_are_told_apart(digits: ImageSet, 
     assert values["deaf"]["coverage"] > 0.8
 
 
+def test_an_unconditional_generator_counts_for_the_classes_that_it_makes(digits: ImageSet, judge: Classifier) -> None:
+    """No agreement, and a class that it never makes has no variety and no coverage."""
+
+    def only_low(labels: np.ndarray, seed: int) -> np.ndarray:
+        return real_images(digits, np.random.default_rng(seed).integers(0, 5, len(labels)), seed)
+
+    found = first_numbers(only_low, digits, seeds=(0, 1), samples=400, classifier=judge, labelled=False)
+    agreement = found["metrics"]["class_agreement"]
+    assert (agreement["value"], agreement["reason"]) == (None, "unconditional")
+    diverse = {row["class"]: row["diversity"] for row in found["per_class"]}
+    assert all(row["agreement"] is None for row in found["per_class"])
+    assert all(diverse[str(k)] > 0.8 for k in range(5))
+    assert all(diverse[str(k)] < 0.8 for k in range(5, 10)) and min(diverse.values()) == 0
+    assert found["metrics"]["coverage"]["value"] < 0.7
+
+
 def test_small_classes_say_so_and_the_worst_comes_first(digits: ImageSet, judge: Classifier) -> None:
     train = digits.part("train")
     assert train.labels is not None

@@ -74,7 +74,7 @@ def show_numbers(title: str, found: Mapping[str, Any]) -> None:
     rows = [
         (
             NAMES.get(key, key),
-            _number(v.get("value")),
+            v.get("reason") or _number(v.get("value")),
             _interval(v.get("interval")),
             _number(v.get("floor")),
             _number(control.get(key)),

@@ -256,6 +256,11 @@ class Family(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def labelled(self) -> bool:
+        """Whether images depend on the class that is asked for."""
+        return len(self.spec.classes) > 1 and bool(getattr(self.config, "conditional", True))
+
     def weights(self, rows: Sequence[Row]) -> Tensor:
         """Label weights of the rows, float32 N,K, on the model's device."""
         return torch.stack([row.weights for row in rows]).to(self.device)

@@ -121,6 +121,7 @@ MINUTES: dict[str, Any] = dict(
 MINUTES_TRAIN: dict[str, Any] = dict(
     batch=32, lr=1e-3, ema=20_000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1
 )
+PAPER_TRAIN: dict[str, Any] = dict(batch=100, lr=2e-4, ema=50_000)  # Adam, where the papers have SGD with momentum
 
 
 @register("gan")
@@ -128,7 +129,10 @@ class GAN(AdversarialFamily):
     Config: ClassVar[type[GANConfig]] = GANConfig
     config: GANConfig
     presets: ClassVar[dict[str, Preset]] = {
-        "gan-32-cpu": Preset(32, "two perceptrons, as in 2014: no classes", MINUTES, MINUTES_TRAIN),
+        "gan-32-cpu": Preset(32, "two perceptrons for minutes of CPU: no classes", MINUTES, MINUTES_TRAIN),
+        "gan-32": Preset(32, "two perceptrons, as in 2014: no classes", {}, PAPER_TRAIN),
+        "gan-64": Preset(64, "the same at 64 px", {}, PAPER_TRAIN),
+        "gan-128": Preset(128, "the same at 128 px, where nearly all weights are in G's last layer", {}, PAPER_TRAIN),
     }
 
     def __init__(self, config: GANConfig, spec: ImageSpec):
@@ -156,5 +160,8 @@ class GAN(AdversarialFamily):
 class CGAN(GAN):
     Config: ClassVar[type[GANConfig]] = CGANConfig
     presets: ClassVar[dict[str, Preset]] = {
-        "cgan-32-cpu": Preset(32, "two perceptrons, given the class", MINUTES, MINUTES_TRAIN),
+        "cgan-32-cpu": Preset(32, "two perceptrons for minutes of CPU, given the class", MINUTES, MINUTES_TRAIN),
+        "cgan-32": Preset(32, "two perceptrons, given the class, as in 2014", {}, PAPER_TRAIN),
+        "cgan-64": Preset(64, "the same at 64 px", {}, PAPER_TRAIN),
+        "cgan-128": Preset(128, "the same at 128 px, where nearly all weights are in G's last layer", {}, PAPER_TRAIN),
     }

@@ -147,6 +147,11 @@ class ReferenceGenerator(Generator):
         self.eval()
 
 
+# What presets for hours of a GPU share; D has BatchNorm as DCGAN's has, and nothing that the paper does not have.
+HOURS: dict[str, Any] = dict(width_max=1024, norm="batch", gamma=0.0, augment="none")
+HOURS_TRAIN: dict[str, Any] = dict(batch=64, lr=2e-4, ema=50_000)
+
+
 @register("improved_gan")
 class ImprovedGAN(AdversarialFamily):
     Config = ImprovedGANConfig
@@ -158,6 +163,15 @@ class ImprovedGAN(AdversarialFamily):
             dict(width=64, width_max=256, feature_matching=False, reference=32),
             dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1),
         ),
+        "improved-gan-64-cpu": Preset(
+            64,
+            "the same at 64 px",
+            dict(width=48, width_max=256, gamma=1.0, translate=0.125, feature_matching=False, reference=32),
+            dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1),
+        ),
+        "improved-gan-32": Preset(32, "all five techniques", dict(width=128, **HOURS), HOURS_TRAIN),
+        "improved-gan-64": Preset(64, "all five techniques at 64 px", dict(width=128, **HOURS), HOURS_TRAIN),
+        "improved-gan-128": Preset(128, "all five techniques at 128 px", dict(width=64, **HOURS), HOURS_TRAIN),
     }
 
     def __init__(self, config: ImprovedGANConfig, spec: ImageSpec):

@@ -172,6 +172,10 @@ class SelectedControls(GuidedControls):
     candidates: int = Field(16, ge=1, le=64, description=GuidedControls.model_fields["candidates"].description)
 
 
+HOURS: dict[str, Any] = dict(width_max=768, kernels=100)
+HOURS_TRAIN: dict[str, Any] = dict(batch=64, lr=3e-4, ema=50_000)
+
+
 @register("sgan")
 class SGAN(AdversarialFamily):
     Config = SGANConfig
@@ -188,6 +192,15 @@ class SGAN(AdversarialFamily):
             dict(width=32, width_max=128),
             dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1, flip="off"),
         ),
+        "sgan-64-cpu": Preset(
+            64,
+            "semi-supervised at 64 px for minutes of CPU",
+            dict(width=24, width_max=192),
+            dict(batch=32, lr=1e-3, ema=5000, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1, flip="off"),
+        ),
+        "sgan-32": Preset(32, "semi-supervised, for a GPU", dict(width=96, **HOURS), HOURS_TRAIN),
+        "sgan-64": Preset(64, "semi-supervised at 64 px, for a GPU", dict(width=96, **HOURS), HOURS_TRAIN),
+        "sgan-128": Preset(128, "semi-supervised at 128 px, for a GPU", dict(width=48, **HOURS), HOURS_TRAIN),
     }
 
     def __init__(self, config: SGANConfig, spec: ImageSpec):
@@ -276,6 +289,11 @@ class SGAN(AdversarialFamily):
         return logits
 
     # -- sampling: a step draws one candidate, the best so far is kept -------------------------------------------------
+
+    @property
+    def labelled(self) -> bool:
+        """Also of the unconditional G, the classifier picks images of the class."""
+        return len(self.spec.classes) > 1
 
     def capabilities(self) -> dict[str, Capability]:
         return {"generate": Capability(controls=GuidedControls if self.config.conditional else SelectedControls)}

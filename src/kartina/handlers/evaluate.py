@@ -65,7 +65,9 @@ def evaluate_model(
             what = f"generating, seed {seed}: {done:,} of {n:,}"
             progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * min(share, 1.0), what)
 
-    return first_numbers(generator(model, batch, made), data, seeds, split, samples, progress)
+    return first_numbers(
+        generator(model, batch, made), data, seeds, split, samples, progress, labelled=model.family.labelled
+    )
 
 
 def generator(model: Model, batch: int = 64, made: Callable[[int, int, int], None] | None = None) -> Generate:

@@ -71,13 +71,20 @@ class Scores:
     diversity: Array  # K; nan where there are no pairs
 
 
-def score(features: Array, predicted: Labels, labels: Labels, real: Real) -> Scores:
-    """Score features N,d of images asked to be `labels`, which a classifier took for `predicted`."""
+def score(features: Array, predicted: Labels, labels: Labels, real: Real, absent: float | None = None) -> Scores:
+    """Score features N,d of images asked to be `labels`, which a classifier took for `predicted`.
+
+    `absent` is the variety of a class with fewer than two images; None leaves such classes out.
+    """
     own = spreads(features, labels, real.classes)
+    if absent is not None:
+        own = np.where(np.isfinite(own), own, absent)
     inside = np.full(real.classes, np.nan)
     for c, balls in enumerate(real.balls_in_class):
         if balls is not None:
-            inside[c] = covered(real.features[real.labels == c], features[labels == c], balls).mean()
+            own_images = features[labels == c]
+            near = covered(real.features[real.labels == c], own_images, balls) if len(own_images) else np.zeros(1)
+            inside[c] = near.mean()
     whole = {
         "class_agreement": agreement(predicted, labels),
         "coverage": float(covered(real.features, features, real.balls).mean()),
@@ -97,10 +104,13 @@ def first_numbers(
     samples: int = 2000,
     progress: Progress | None = None,
     classifier: Classifier | None = None,
+    labelled: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a generator on `data`.
 
-    `generate` gets int64 labels and a generation seed and returns uint8 N,C,H,W. Returns JSON-ready
+    `generate` gets int64 labels and a generation seed and returns uint8 N,C,H,W. A generator that does not look at the
+    labels (`labelled` false) has no class agreement; its images count for the class that the classifier sees in them,
+    and a class that it never makes has no variety. Returns JSON-ready
     {"metrics": {name: {value, interval, floor, identity}}, "per_class": [worst first], "control": {"training
     copies": {...}}}. Raises DataError for data without classes or with too few references.
     """
@@ -136,7 +146,10 @@ def first_numbers(
                 f"{(m, *data.spec.shape)}. Evaluate a model on data of its own size."
             )
         features, logits = judge(images)
-        scores.append(score(features, top(logits), labels, real))
+        predicted = top(logits)
+        scores.append(
+            score(features, predicted, labels if labelled else predicted, real, absent=None if labelled else 0)
+        )
     report(1.0, "done")
 
     def value(key: str) -> dict[str, Any]:
@@ -146,6 +159,8 @@ def first_numbers(
             n=m, m=m, seeds=seeds,
         )  # fmt: skip
         mean = float(np.mean(of_seeds))
+        if key == "class_agreement" and not labelled:
+            return Value(value=None, identity=identity, reason="unconditional").json_shape()
         if not np.isfinite(mean) or (key == "coverage" and m < TOO_FEW):
             return Value(value=None, identity=identity, reason="too few").json_shape()
         return Value(
@@ -154,7 +169,7 @@ def first_numbers(
 
     return {
         "metrics": {key: value(key) for key in METRICS},
-        "per_class": _per_class(data, scores, data.part("train").counts()),
+        "per_class": _per_class(data, scores, data.part("train").counts(), labelled),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
 
@@ -212,13 +227,14 @@ def like(pool: Labels, wanted: Labels, seed: int) -> NDArray[np.int64]:
     return out
 
 
-def _per_class(data: ImageSet, scores: Sequence[Scores], train: Labels) -> list[dict[str, Any]]:
+def _per_class(data: ImageSet, scores: Sequence[Scores], train: Labels, labelled: bool) -> list[dict[str, Any]]:
     """A row per class, the worst first: by the lowest of its agreement, coverage and diversity."""
     rows = []
     for c, name in enumerate(data.spec.classes):
         row: dict[str, Any] = {"class": name}
         for key in ("agreement", "coverage", "diversity"):
             row[key] = _number(float(np.mean([getattr(s, key)[c] for s in scores])))
+        row["agreement"] = row["agreement"] if labelled else None
         row["train"] = int(train[c])
         if row["coverage"] is None:
             row["reason"] = "too few"  # references of this class for coverage

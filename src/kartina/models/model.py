@@ -97,8 +97,7 @@ class Model:
         inputs: Sequence[Given] = (),
     ) -> list[Row]:
         """The rows of `run`: image i has seed + i, labels[i mod len(labels)] and inputs[i mod len(inputs)]."""
-        labelled = len(self.classes) > 1 and getattr(self.family.config, "conditional", True)
-        if labels is None and inputs and labelled:
+        if labels is None and inputs and self.family.labelled:
             raise ConfigError(
                 f"Found no class for the task {task!r}; expected one, or one for each image, of: "
                 f"{', '.join(self.classes)}. Name it with --class (labels=[...] in Python)."
