@@ -8,8 +8,9 @@ A family brings `generator` and `discriminator` and their presets. It may replac
     loss_D, loss_G, loss_penalty        what the phase of that name minimises
 
 Switches that work for each of them: `loss`, `gamma` and `penalty_every` (R1, and R2 under the relativistic loss),
-`augment` (DiffAugment, or ADA with its controller), `transition` (start unconditional, fade the label in: Shahbazi
-2022) and `freeze_d` (keep D's first layers as they were transferred: FreezeD, Mo 2020).
+`augment` (DiffAugment, or ADA with its controller), `g_lr`, `beta1` and `beta2` (the optimiser), `transition` (start
+unconditional, fade the label in: Shahbazi 2022) and `freeze_d` (keep D's first layers as they were transferred: FreezeD,
+Mo 2020).
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class AdversarialConfig(FamilyConfig):
     gamma: float = Field(0.0, ge=0, le=1e6)  # weight of the gradient penalty; 0 = none
     penalty_every: int = Field(8, ge=1, le=1000)  # steps between penalties (lazy regularisation)
     d_steps: int = Field(1, ge=1, le=16)  # D updates per G update, each on fresh images
+    g_lr: float = Field(1.0, gt=0, le=100)  # G's learning rate over D's (Heusel 2017)
+    beta1: float = Field(0.5, ge=0, lt=1)  # Adam's
+    beta2: float = Field(0.99, ge=0, lt=1)
     augment: Literal["none", "diffaugment", "ada"] = "none"  # before D, real and generated alike
     translate: float = Field(0.125, ge=0, lt=1)  # DiffAugment: shifts, as a share of the side
     cutout: float = Field(0.5, ge=0, lt=1)  # DiffAugment: a grey square, as a share of the side
@@ -77,7 +81,7 @@ class AdversarialFamily(LatentFamily):
         return [Phase("D", d, opt="D", repeat=self.config.d_steps), *lazy, Phase("G", g, opt="G")]
 
     def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.5, 0.99))
+        return Adam(lr=self.config.g_lr if opt == "G" else 1.0, betas=(self.config.beta1, self.config.beta2))
 
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
         found: Loss = getattr(self, f"loss_{phase}")(batch, self.label(batch, at), at)

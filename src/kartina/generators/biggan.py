@@ -31,10 +31,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.config import ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.errors import ConfigError
 from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
-from kartina.generators.base import Adam, At, Batch, Capability, Controls, Loss, Row, State, noise
+from kartina.generators.base import At, Batch, Capability, Controls, Loss, Row, State, noise
 from kartina.nets.layers import upsample2
 from kartina.nets.losses import AdversarialLoss
 from kartina.nets.norm import StandingBatchNorm
@@ -58,9 +58,7 @@ class BigGANConfig(AdversarialConfig):
     loss: AdversarialLoss = "hinge"
     d_steps: int = Field(2, ge=1, le=16)
     ortho: float = Field(1e-4, ge=0, le=1)  # weight of the orthogonal regularisation of G
-    beta1: float = Field(0.5, ge=0, lt=1)  # Adam's
     beta2: float = Field(0.999, ge=0, lt=1)
-    g_lr: float = Field(1.0, gt=0, le=100)  # G's learning rate over D's
 
 
 class BigGANControls(Controls):
@@ -266,9 +264,6 @@ class BigGAN(AdversarialFamily):
                     nn.init.zeros_(m.bias)
                 if m is not self.generator.shared:
                     spectral_norm(m)
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(lr=self.config.g_lr if opt == "G" else 1.0, betas=(self.config.beta1, self.config.beta2))
 
     def loss_G(self, batch: Batch, y: Tensor, at: At) -> Loss:
         loss = super().loss_G(batch, y, at)

@@ -17,9 +17,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from kartina.config import ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
-from kartina.generators.base import Adam
 from kartina.nets.dcgan import Discriminator, DNorm, Generator, fitting, start
 from kartina.registry import register
 
@@ -28,7 +27,6 @@ class DCGANConfig(AdversarialConfig):
     width: int = Field(64, ge=4, le=1024)  # channels at the full resolution's neighbour; doubles as the map halves
     width_max: int = Field(512, ge=4, le=4096)
     norm: DNorm = "none"  # in D
-    beta2: float = Field(0.99, ge=0, lt=1)  # Adam's; beta1 is 0.5
     minibatch_std: bool = True
     gamma: float = Field(0.3, ge=0, le=1e6)
     augment: Literal["none", "diffaugment", "ada"] = "diffaugment"
@@ -45,7 +43,6 @@ PAPER_TRAIN = dict(batch=128, lr=2e-4, ema=50_000)
 @register("dcgan")
 class DCGAN(AdversarialFamily):
     Config = DCGANConfig
-    config: DCGANConfig
     presets: ClassVar = {
         "dcgan-32-cpu": Preset(
             32,
@@ -71,6 +68,3 @@ class DCGAN(AdversarialFamily):
         self.generator = Generator(c.z, c.width, c.width_max, size, spec.channels, self.classes)
         self.discriminator = Discriminator(c.width, c.width_max, size, spec.channels, labels, c.norm, c.minibatch_std)
         start(self.generator, self.discriminator, c.norm)
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.5, self.config.beta2))

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kartina.augment.diffaugment import crops
-from kartina.config import ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.errors import ConfigError
 from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
-from kartina.generators.base import Adam, At, Batch, Capability, Controls, Loss, Row, State, noise
+from kartina.generators.base import At, Batch, Capability, Controls, Loss, Row, State, noise
 from kartina.registry import register
 
 
@@ -47,6 +47,7 @@ class Pix2PixConfig(AdversarialConfig):
     patch: int = Field(3, ge=1, le=5)  # strided layers of D: it looks at 16, 34, 70, 142 or 286 pixels
     l1: float = Field(100.0, ge=0, le=1e6)  # weight of the distance to the target
     jitter: float = Field(30 / 256, ge=0, le=1)  # share by which pairs are enlarged before they are cut back
+    beta2: float = Field(0.999, ge=0, lt=1)
     augment: Literal["none", "diffaugment", "ada"] = "none"
 
 
@@ -180,9 +181,6 @@ class Pix2Pix(AdversarialFamily):
                 nn.init.normal_(m.weight, std=0.02)
 
     # -- training --------------------------------------------------------------------------------------------------
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.5, 0.999))
 
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
         found = super().loss(phase, self.jittered(batch, at), at)

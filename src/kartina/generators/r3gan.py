@@ -34,10 +34,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.config import ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.errors import ConfigError
 from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
-from kartina.generators.base import Adam, At, Batch, Loss
+from kartina.generators.base import At, Batch, Loss
 from kartina.nets.layers import zero
 from kartina.nets.losses import AdversarialLoss
 from kartina.nets.resample import downsample, upsample
@@ -67,7 +67,7 @@ class R3GANConfig(AdversarialConfig):
     augment: Literal["none", "diffaugment", "ada"] = "none"
     ada_p: float = Field(0.55, ge=0, le=1)  # p of ADA after `ramp`; 0 before the run
     ramp: float = Field(1.0, gt=0, le=1)  # share of the run over which gamma and p move
-    beta2: float = Field(0.99, ge=0, lt=1)  # Adam's; beta1 is 0
+    beta1: float = Field(0.0, ge=0, lt=1)
 
 
 class Block(nn.Module):
@@ -214,9 +214,6 @@ class R3GAN(AdversarialFamily):
         widths = [min(config.width_max, config.width * 2**i) for i in range(int(math.log2(size)) - 1)]
         self.generator = Generator(config, widths, spec.channels, self.classes)
         self.discriminator = Discriminator(config, widths, spec.channels, self.classes)
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.0, self.config.beta2))
 
     def loss_penalty(self, batch: Batch, y: Tensor, at: At) -> Loss:
         """The base's, whose weight is the first gamma, at the present gamma."""

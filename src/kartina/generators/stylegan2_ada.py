@@ -27,11 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.config import ImageSpec, Preset, TrainConfig
+from kartina.config import ImageSpec, Preset
 from kartina.errors import ConfigError
 from kartina.generators.adversarial import AdversarialConfig, AdversarialFamily
 from kartina.generators.base import (
-    Adam,
     At,
     Batch,
     Capability,
@@ -70,6 +69,7 @@ class StyleGAN2Config(AdversarialConfig):
     path_decay: float = Field(0.01, gt=0, le=1)  # by which the mean path length follows
     gamma: float = Field(-1.0, ge=-1, le=1e6)  # below 0: automatic, 0.0002 x pixels / batch
     penalty_every: int = Field(16, ge=1, le=1000)
+    beta1: float = Field(0.0, ge=0, lt=1)
     augment: Literal["none", "diffaugment", "ada"] = "ada"
 
 
@@ -401,9 +401,6 @@ class StyleGAN2ADA(AdversarialFamily):
             g = list(self.generator.parameters())
             phases.append(Phase("path", g, opt="G", every=self.config.path_every, batch=0.5))
         return phases
-
-    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
-        return Adam(betas=(0.0, 0.99))
 
     def penalty_weight(self, n: int) -> float:
         automatic = 0.0002 * self.spec.height * self.spec.width / n  # Karras 2020b, section 4
