@@ -9,8 +9,8 @@ A family brings `generator` and `discriminator` and their presets. It may replac
 
 Switches that work for each of them: `loss`, `gamma` and `penalty_every` (R1, and R2 under the relativistic loss),
 `augment` (DiffAugment, or ADA with its controller), `g_lr`, `beta1` and `beta2` (the optimiser), `transition` (start
-unconditional, fade the label in: Shahbazi 2022) and `freeze_d` (keep D's first layers as they were transferred: FreezeD,
-Mo 2020).
+unconditional, fade the label in: Shahbazi 2022) and `freeze_d` (keep D's first layers as they were transferred:
+FreezeD, Mo 2020).
 """
 
 from __future__ import annotations
