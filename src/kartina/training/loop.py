@@ -51,7 +51,7 @@ from kartina.training import checkpoint, diagnosis, transfer
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
-WARM_UP = 5.0  # seconds of timed steps that turn a time budget into an image count
+WARM_UP = 20.0  # seconds of timed steps that turn a time budget into an image count
 GRID_COLUMNS = 8
 GRID_ROWS = 10  # classes in the picture
 WATCHED = 100  # classes that the diagnosis looks at
@@ -164,7 +164,7 @@ def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
     start = time.perf_counter()
     warm = config.model_copy(update={"images": 10**9})
     trainer = Trainer(warm, data)
-    limit = min(WARM_UP, budget / 10)
+    limit = min(WARM_UP, budget / 20)
     for _ in range(2):  # allocation and autotuning are not the steady state
         trainer.step()
     trainer.synchronise()
