@@ -217,15 +217,15 @@ class BigGAN(AdversarialFamily):
     presets: ClassVar = {
         "biggan-32-cpu": Preset(
             32,
-            "BigGAN for minutes of CPU: one D step, small batches, shifts",
-            dict(width=32, width_max=256, embed=64, d_steps=1, augment="diffaugment", **SHIFTS),
-            dict(batch=32, lr=1e-3, **MINUTES),
+            "BigGAN for minutes of CPU: small batches, shifts",
+            dict(width=32, width_max=256, embed=64, d_steps=2, augment="diffaugment", **SHIFTS),
+            dict(batch=16, lr=1e-3, **MINUTES),
         ),
         "biggan-64-cpu": Preset(
             64,
             "BigGAN at 64 px for minutes of CPU",
-            dict(width=16, width_max=256, embed=64, d_steps=1, augment="diffaugment", **SHIFTS),
-            dict(batch=32, lr=1e-3, **MINUTES),
+            dict(width=16, width_max=256, embed=64, d_steps=2, augment="diffaugment", **SHIFTS),
+            dict(batch=16, lr=1e-3, **MINUTES),
         ),
         "biggan-32": Preset(
             32,

@@ -174,14 +174,14 @@ class R3GAN(AdversarialFamily):
         "r3gan-32-cpu": Preset(
             32,
             "R3GAN for minutes of CPU: lazy penalties, shifts",
-            dict(width=32, width_max=256, blocks=1, penalty_every=8, gamma=0.5, gamma_to=0.2, **SHIFTS),
-            dict(batch=16, lr=2e-3, **MINUTES),
+            dict(width=32, width_max=256, blocks=1, penalty_every=8, gamma=1.0, gamma_to=0.5, g_lr=0.5, **SHIFTS),
+            dict(batch=16, lr=1.5e-3, **MINUTES),
         ),
         "r3gan-64-cpu": Preset(
             64,
             "R3GAN at 64 px for minutes of CPU",
-            dict(width=16, width_max=256, blocks=1, penalty_every=8, gamma=2.0, gamma_to=0.8, **SHIFTS),
-            dict(batch=16, lr=2e-3, **MINUTES),
+            dict(width=16, width_max=256, blocks=1, penalty_every=8, gamma=4.0, gamma_to=2.0, g_lr=0.5, **SHIFTS),
+            dict(batch=16, lr=1.5e-3, **MINUTES),
         ),
         "r3gan-32": Preset(
             32,
