@@ -73,7 +73,7 @@ class Flow(Family):
             32,
             "flow matching for minutes of CPU: recognisable after two, good after ten",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
-            dict(batch=16, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
+            dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
         "flow-32": Preset(
             32,
