@@ -58,6 +58,7 @@ class StyleGAN2Config(AdversarialConfig):
     w: int = Field(512, ge=1, le=4096)  # dimensions of a style
     mapping: int = Field(8, ge=1, le=16)  # layers from z to w
     mapping_rate: float = Field(0.01, gt=0, le=1)  # learning rate of the mapping, as a share
+    noise_rate: float = Field(1.0, gt=0, le=1)  # learning rate of the strengths of the noise inputs, as a share
     w_decay: float = Field(0.995, ge=0, lt=1)  # of the running mean of w, per update
     width: int = Field(64, ge=4, le=1024)  # channels at full resolution; doubles as the map halves
     width_max: int = Field(512, ge=4, le=4096)
@@ -120,8 +121,9 @@ class Conv(nn.Module):
 class StyledConv(nn.Module):
     """Modulate by a style, convolve, demodulate, add noise and bias, leaky ReLU (Karras 2020a, section 2.2)."""
 
-    def __init__(self, inputs: int, outputs: int, w: int, up: bool):
+    def __init__(self, inputs: int, outputs: int, w: int, up: bool, noise_rate: float = 1.0):
         super().__init__()
+        self.noise_gain = noise_rate * GAIN
         self.affine = Linear(w, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.strength = nn.Parameter(torch.zeros(()))
@@ -137,7 +139,7 @@ class StyledConv(nn.Module):
         y = conv_up(y, weight) if self.up else F.conv2d(y, weight, padding=1)
         # lrelu(g x) = g lrelu(x) for g > 0, so the gain is in each of the three.
         d = (self.demodulation(s) * GAIN).to(low)[:, :, None, None]
-        y = y * d if noise is None else torch.addcmul((noise * (self.strength * GAIN)).to(low), y, d)
+        y = y * d if noise is None else torch.addcmul((noise * (self.strength * self.noise_gain)).to(low), y, d)
         y = y + (self.bias * GAIN).to(low)[:, None, None]
         return clamped(F.leaky_relu(y, 0.2))
 
@@ -208,12 +210,12 @@ class MappingNetwork(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Styles N,L,W and noise N,T (or none) -> images N,C,H,W, nearly in [-1, 1]."""
 
-    def __init__(self, widths: Sequence[int], channels: int, w: int):
+    def __init__(self, widths: Sequence[int], channels: int, w: int, noise_rate: float = 1.0):
         super().__init__()
         self.const = nn.Parameter(torch.randn(1, widths[0], 4, 4))
-        self.first = StyledConv(widths[0], widths[0], w, up=False)
-        self.ups = nn.ModuleList(StyledConv(a, b, w, up=True) for a, b in pairwise(widths))
-        self.convs = nn.ModuleList(StyledConv(b, b, w, up=False) for b in widths[1:])
+        self.first = StyledConv(widths[0], widths[0], w, False, noise_rate)
+        self.ups = nn.ModuleList(StyledConv(a, b, w, True, noise_rate) for a, b in pairwise(widths))
+        self.convs = nn.ModuleList(StyledConv(b, b, w, False, noise_rate) for b in widths[1:])
         self.images = nn.ModuleList(ToImage(b, channels, w) for b in widths)
         self.layers = 2 * len(widths)  # L: each convolution's style; an image shares that of the convolution after it
         self.maps = [4, *(4 * 2**i for i in range(1, len(widths)) for _ in range(2))]  # sides of the noise inputs
@@ -242,7 +244,7 @@ class Generator(nn.Module):
     def __init__(self, config: StyleGAN2Config, widths: Sequence[int], channels: int, labels: int, classes: int):
         super().__init__()
         self.mapping = MappingNetwork(config.z, labels, config.w, config.mapping, config.mapping_rate)
-        self.synthesis = SynthesisNetwork(widths, channels, config.w)
+        self.synthesis = SynthesisNetwork(widths, channels, config.w, config.noise_rate)
         self.register_buffer("w_mean", torch.zeros(config.w))
         self.register_buffer("w_class", torch.zeros(classes, config.w))
 
@@ -336,6 +338,18 @@ class InvertControls(Controls):
 # -- the family --------------------------------------------------------------------------------------------------------
 
 
+# What *-cpu presets share. They see few updates, so equalised layers learn faster than in the paper, the mapping not so
+# much slower than the rest, and the noise inputs slowly: or G paints with them. Overfitting is no matter of minutes:
+# shifts by a few pixels instead of ADA.
+MINUTES: dict[str, Any] = dict(
+    z=64, w=128, mapping=2, mapping_rate=0.1, noise_rate=0.03, width_max=256, mixing=0.0, path_weight=0.0,
+    penalty_every=8, augment="diffaugment", translate=0.06, cutout=0.0, colour=0.0,
+)  # fmt: skip
+MINUTES_TRAIN: dict[str, Any] = dict(
+    batch=16, lr=1e-2, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1, ema=5000
+)
+
+
 @register("stylegan2_ada")
 class StyleGAN2ADA(AdversarialFamily):
     Config = StyleGAN2Config
@@ -347,8 +361,8 @@ class StyleGAN2ADA(AdversarialFamily):
         "stylegan2-ada-32-cpu": Preset(
             32,
             "StyleGAN2 for minutes of CPU",
-            dict(z=64, w=128, mapping=2, width=32, width_max=256, skips=False, mixing=0.0, path_weight=0.0),
-            dict(batch=32, lr=2.5e-3, ema=5000),
+            dict(width=32, skips=False, gamma=0.5, **MINUTES),
+            MINUTES_TRAIN,
         ),
         "stylegan2-ada-32": Preset(
             32,
@@ -367,8 +381,8 @@ class StyleGAN2ADA(AdversarialFamily):
         "stylegan2-ada-64-cpu": Preset(
             64,
             "StyleGAN2 at 64 px for minutes of CPU",
-            dict(z=64, w=128, mapping=2, width=16, width_max=256, mixing=0.0, path_weight=0.0),
-            dict(batch=16, lr=2.5e-3, ema=5000),
+            dict(width=16, gamma=1.0, **MINUTES),
+            MINUTES_TRAIN,
         ),
         "stylegan2-ada-128": Preset(
             128,
