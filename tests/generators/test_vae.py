@@ -151,25 +151,26 @@ def test_it_overfits_what_it_sees(likelihood: str) -> None:
     data = tiny.images(12)
     x = from_uint8(torch.from_numpy(data.images))
     batch = Batch(x, torch.from_numpy(data.labels), torch.arange(12))
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     first = None
-    for _ in range(200):
+    for _ in range(120):
         optimiser.zero_grad()
         loss = model.loss("elbo", batch, at())
         first = first or loss.stats["nll"].item()
         loss.total.backward()
         optimiser.step()
     assert loss.stats["nll"].item() < first - 100
-    with torch.no_grad():
+    with torch.no_grad():  # the noise that it saw
         y = model.one_hot(batch.labels)
-        mean = model.decode(model.encoder(x, y)[0], y)
-    assert mean.shape == x.shape
-    assert (mean.clamp(-1, 1) - x).square().mean() < 0.3 * (x - x.mean(dim=0)).square().mean()
+        mean, logvar = model.encoder(x, y)
+        found = model.decode(mean + (0.5 * logvar).exp() * at().randn(*mean.shape), y)
+    assert found.shape == x.shape
+    assert (found.clamp(-1, 1) - x).square().mean() < 0.5 * (x - x.mean(dim=0)).square().mean()
 
 
 # -- likelihoods -------------------------------------------------------------------------------------------------------
 
-LEVELS = from_uint8(torch.arange(256, dtype=torch.uint8)).double()
+LEVELS = torch.arange(256).double() / 127.5 - 1
 
 
 @pytest.mark.parametrize("mean", [-3.0, -1.0, -0.37, 0.0, 0.998, 1.5])
@@ -177,18 +178,18 @@ LEVELS = from_uint8(torch.arange(256, dtype=torch.uint8)).double()
 def test_the_discretised_logistic_sums_to_1(mean: float, log_scale: float) -> None:
     log_p = log_logistic(LEVELS, torch.tensor(mean).double(), torch.tensor(log_scale).double())
     assert torch.isfinite(log_p).all()
-    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-6)  # the levels themselves are float32
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_bins_against_scipy_and_open_at_the_ends() -> None:
     mean, s = 0.2, 0.3
     log_p = log_logistic(LEVELS, torch.tensor(mean).double(), torch.tensor(math.log(s)).double()).numpy()
-    edges = (np.arange(257) - 0.5) / 127.5 - 1  # level i lies at i / 127.5 - 1
+    edges = (np.arange(257) - 0.5) / 127.5 - 1
     edges[[0, -1]] = -np.inf, np.inf
     expected = np.diff(stats.logistic.cdf(edges, mean, s))
-    np.testing.assert_allclose(np.exp(log_p), expected, rtol=1e-4)
-    assert math.exp(log_p[0]) == pytest.approx(expit((-1 + 1 / 255 - mean) / s), rel=1e-5)
-    assert math.exp(log_p[255]) == pytest.approx(1 - expit((1 - 1 / 255 - mean) / s), rel=1e-5)
+    np.testing.assert_allclose(np.exp(log_p), expected, rtol=1e-9)
+    assert math.exp(log_p[0]) == pytest.approx(expit((-1 + 1 / 255 - mean) / s), rel=1e-12)
+    assert math.exp(log_p[255]) == pytest.approx(1 - expit((1 - 1 / 255 - mean) / s), rel=1e-12)
     # All mass beyond an end falls into its bin, and a far tail stays finite with a gradient that pulls back.
     far = torch.tensor(-40.0, dtype=torch.float64, requires_grad=True)
     log_p = log_logistic(LEVELS, far, torch.tensor(-2.0).double())
@@ -371,7 +372,7 @@ def test_the_posterior_mixture_draws_that_class_alone() -> None:
         y = model.one_hot(torch.from_numpy(data.labels[of_class]))
         posteriors, _ = model.encoder(x[torch.from_numpy(of_class)], y)
         z = drawn(model, [label], 60, source="posterior", spread=0.0).extras["z"]
-        nearest = torch.cdist(z, posteriors).min(dim=1)
+        nearest = (z[:, None] - posteriors).norm(dim=2).min(dim=1)
         assert nearest.values.max() < 1e-3, "with no spread, the mean of one of the class's own posteriors"
         assert len(set(nearest.indices.tolist())) == 5, "every component is drawn"
         others = torch.cdist(z, model.encoder.mixture.mean[[k for k in range(3) if k != label]].flatten(0, 1))

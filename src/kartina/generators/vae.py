@@ -407,8 +407,8 @@ class VAE(LatentFamily):
                 mixture.keep(label, *self.prior(y))
                 continue
             found = []
-            for index in own.split(ENCODED):
-                x = from_uint8(torch.tensor(data.images[index.numpy()])).to(self.device)
+            for i in range(0, len(own), ENCODED):
+                x = from_uint8(torch.tensor(data.images[own[i : i + ENCODED].numpy()])).to(self.device)
                 found.append(self.encoder(x, y[: len(x)]))
             mixture.keep(label, *(torch.cat(part) for part in zip(*found, strict=True)))
 
