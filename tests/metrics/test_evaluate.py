@@ -104,6 +104,30 @@ def test_real_images_score_like_the_floor(digits: ImageSet, judge: Classifier) -
     json.dumps(found, allow_nan=False)
 
 
+def test_bits_are_means_over_images_and_seeds(digits: ImageSet, judge: Classifier) -> None:
+    asked = []
+
+    def bits(images: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+        held = digits.part("val")
+        assert (images == held.images[stratified(held.labels, 200)]).all()
+        assert (labels == held.labels[stratified(held.labels, 200)]).all()
+        asked.append((k, seed))
+        return np.linspace(2, 4, len(labels)) + seed - 0.5 * (k > 1)
+
+    found = first_numbers(
+        lambda labels, seed: real_images(digits, labels, seed),
+        digits, seeds=(0, 1, 2), samples=200, classifier=judge, bits=bits,
+    )["metrics"]  # fmt: skip
+    assert asked == [(1, 0), (1, 1), (1, 2), (10, 0), (10, 1), (10, 2)]
+    for key, k, value in (("bits_per_dim", 1, 4.0), ("bits_per_dim_iw", 10, 3.5)):
+        assert found[key]["value"] == pytest.approx(value)
+        half = 4.302653 / np.sqrt(3)  # Student's t at 2 degrees, deviation 1
+        assert found[key]["interval"] == pytest.approx([value - half, value + half], rel=1e-5)
+        identity = found[key]["identity"]
+        assert (identity["metric"], identity["extractor"], identity["n"]) == (f"bits/dim K={k}", "none", 200)
+    json.dumps(found, allow_nan=False)
+
+
 def test_noise_a_collapse_and_a_deaf_generator_are_told_apart(digits: ImageSet, judge: Classifier) -> None:
     train = digits.part("train")
     assert train.labels is not None

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer import Typer
 from typer.testing import CliRunner
 
 from kartina.cli.evaluate import evaluate
 from kartina.cli.models import models
 from kartina.cli.publish import publish
+from kartina.data.imageset import open_set
 from kartina.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
-from kartina.handlers.evaluate import evaluate_model, evaluate_ref, generator
+from kartina.generators.base import from_uint8
+from kartina.handlers.evaluate import evaluate_model, evaluate_ref, generator, likelihood
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import publish as publish_run
+from kartina.metrics.evaluate import stratified
 from kartina.models import package, png
 from kartina.training.loop import plan, train
 from kartina.training.run import Run
@@ -113,6 +117,42 @@ def test_evaluate_prints_numbers_and_json(run: Run) -> None:
         assert word in text
     with pytest.raises(ConfigError, match="train, val or test"):
         CliRunner().invoke(app, ["evaluate", run.id, "--split", "best"], catch_exceptions=False)
+
+
+def test_bits_per_dim_stand_beside_the_numbers_of_a_model_that_has_them() -> None:
+    settings = ["batch=32", "width=8", "width_max=16", "threads=1"]
+    logistic = Run.create(plan("vae-32-bits-cpu", "digits", images=256, settings=settings, device="cpu"))
+    assert train(logistic) == "finished"
+    publish_run(logistic.id, "bits", seeds=(0, 1), samples=60)
+    card = json.loads((package.find("bits").path / "card.json").read_text())
+    assert list(card["metrics"]) == [
+        "class_agreement",
+        "coverage",
+        "diversity",
+        "fd",
+        "bits_per_dim",
+        "bits_per_dim_iw",
+    ]
+
+    # By hand: the same images, the same draws of the published weights.
+    model, held = load_any("bits"), open_set("digits").part("val")
+    picked = stratified(held.labels, 60)
+    x, y = from_uint8(torch.from_numpy(held.images[picked])), torch.eye(10)[torch.from_numpy(held.labels[picked])]
+    for key, k in (("bits_per_dim", 1), ("bits_per_dim_iw", 10)):
+        with torch.inference_mode():
+            of_seeds = [model.family.bits(x, y, k, torch.Generator().manual_seed(s)).mean().item() for s in (0, 1)]
+        found = card["metrics"][key]
+        assert found["value"] == pytest.approx(np.mean(of_seeds), rel=1e-6)
+        assert found["interval"][0] < found["value"] < found["interval"][1] and found["floor"] is None
+        identity = found["identity"]
+        assert (identity["metric"], identity["n"], identity["split"]) == (f"bits/dim K={k}", 60, "val")
+    assert card["metrics"]["bits_per_dim_iw"]["value"] < card["metrics"]["bits_per_dim"]["value"]
+    text = call("evaluate", "bits", *QUICK)
+    assert "bits/dim (ELBO)" in text and "bits/dim (weighted bound)" in text
+
+
+def test_a_model_without_levels_has_no_bits(run: Run) -> None:
+    assert likelihood(load_any(run.id)) is None
 
 
 def test_seeds_share_no_image(run: Run) -> None:

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kartina.cli.output import Json, err, out, print_json, table
 
-NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain"}
+NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
+         "bits_per_dim": "bits/dim (ELBO)", "bits_per_dim_iw": "bits/dim (weighted bound)"}  # fmt: skip
 
 
 def evaluate(
@@ -22,7 +23,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a model: class agreement, coverage, diversity and FD-domain, each with floor and interval."""
+    """Measure a model: class agreement, coverage, diversity and FD-domain, each with floor and interval.
+
+    A model that gives pixels' levels a likelihood (vae with likelihood=logistic) also gets its bits per dimension.
+    """
     from kartina.handlers.evaluate import evaluate_ref
     from kartina.training.loop import pick_device
 

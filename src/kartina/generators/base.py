@@ -226,6 +226,18 @@ class Family(nn.Module):
     def settle(self, data: Any, rng: torch.Generator) -> None:
         """On the EMA copy, before evaluation and packaging: standing statistics, mean latents."""
 
+    # -- likelihood ----------------------------------------------------------------------------------------------
+
+    @property
+    def measures_bits(self) -> bool:
+        """Whether `bits` is there: a pixel's 256 levels have probabilities."""
+        return False
+
+    def bits(self, images: Tensor, y: Tensor, k: int, rng: torch.Generator) -> Tensor:
+        """Bits per dimension, float32 N, of images N,C,H,W (of 256 levels in [-1, 1]) given label weights N,K: an upper
+        bound by k draws of `rng`, the ELBO's for k = 1."""
+        raise NotImplementedError
+
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> dict[str, Capability]:

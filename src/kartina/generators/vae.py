@@ -6,18 +6,31 @@ Loss: the negative ELBO, summed over pixels and latents, averaged over the batch
 
 p(z | y) is a diagonal Gaussian learned for each class (Sohn 2015, eq. 4), or N(0, I) for all with `prior=standard`. The
 learned one draws recognisable classes many times sooner: with a shared prior the latent first learns the class, and
-takes long to unlearn it (docs/LOG.md).
+takes long to unlearn it (docs/LOG.md). The original without classes is `conditional=false prior=standard`.
 
-p(x | z, y) is a Gaussian whose one standard deviation is learned (sigma-VAE, Rybkin 2021), so that reconstruction and
-KL find their own balance; `beta` and `sigma_min` lean on it. Sampling decodes z ~ p(z | y) and shows the mean, which
-is why images are soft: what the latent does not carry is averaged away.
+p(x | z, y) is one of three likelihoods:
+
+- gaussian, whose one standard deviation is learned (sigma-VAE, Rybkin 2021), so that reconstruction and KL find their
+  own balance; `beta` and `sigma_min` lean on it;
+- bernoulli on pixels in [0, 1] (Kingma & Welling 2014, appendix C.1): the cross-entropy, a likelihood only of pixels
+  that are 0 or 1;
+- logistic, discretised over the 256 levels, the bins at both ends open (Kingma 2016; Salimans 2017, eq. 2), its mean
+  and scale decoded for each pixel. It is the only one that gives a level a probability, so only it has bits per
+  dimension.
+
+Against a latent that carries nothing: `beta` rises from 0, once or in cycles (Fu 2019), and each latent's KL is charged
+with at least `free_bits`, so that it gains nothing by carrying less (Kingma 2016).
+
+Sampling decodes z ~ p(z | y), or z from the mixture of the posteriors q(z | x, y) of some training images of the class,
+which lies where the decoder learned to decode, and shows the mean: images are soft, because what the latent does not
+carry is averaged away.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +39,22 @@ from torch.nn import functional as F
 
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
 from kartina.errors import ConfigError
-from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
+from kartina.generators.base import (
+    Adam,
+    At,
+    Batch,
+    Capability,
+    Controls,
+    LatentControls,
+    LatentFamily,
+    Loss,
+    Output,
+    Phase,
+    Row,
+    State,
+    from_uint8,
+    noise,
+)
 from kartina.nets.layers import upsample2, zero
 from kartina.nets.norm import group_norm
 from kartina.registry import register
@@ -34,6 +62,10 @@ from kartina.registry import register
 # Adam moves a parameter by about lr an update, whatever its scale. The noise level and the priors must travel whole
 # units within some hundred updates, so they are stored divided by this (an equalised learning rate).
 LEVER = 10.0
+
+MIXTURE = 4096  # components of all posterior mixtures together, at most
+ENCODED = 256  # images that `settle` encodes at once
+HALF_BIN = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
 
 
 class VAEConfig(FamilyConfig):
@@ -45,9 +77,32 @@ class VAEConfig(FamilyConfig):
     blocks: int = Field(1, ge=1, le=8)  # residual blocks a level
     conditional: bool = True
     prior: Literal["learned", "standard"] = "learned"  # p(z | y): a Gaussian a class, or N(0, I)
+    likelihood: Literal["gaussian", "bernoulli", "logistic"] = "gaussian"  # p(x | z, y)
     beta: float = Field(1.0, ge=0, le=1e6)  # weight of the KL term
-    beta_warmup: float = Field(0.1, ge=0, le=1)  # share of the budget over which beta rises from 0
-    sigma_min: float = Field(0.05, gt=0, le=10)  # the learned sigma stays above (images span 2)
+    beta_warmup: float = Field(0.1, ge=0, le=1)  # share of a cycle over which beta rises from 0
+    beta_cycles: int = Field(
+        1, ge=1, le=1000
+    )  # cycles in the budget: 1 is the linear warm-up (Fu 2019: 4, half rising)
+    free_bits: float = Field(
+        0.0, ge=0, le=100
+    )  # nats that each latent's KL, a mean over the batch, is charged with at least
+    sigma_min: float = Field(0.05, gt=0, le=10)  # gaussian: the learned sigma stays above (images span 2)
+    components: int = Field(0, ge=0, le=MIXTURE)  # of a class's posterior mixture, kept for sampling; 0 = none
+
+
+class SourceControls(LatentControls):
+    source: Literal["prior", "posterior"] = Field(
+        "prior", description="Where latents come from: the prior of the class, or the posteriors of training images"
+    )
+
+
+class InterpolateControls(LatentControls):
+    to_seed: int = Field(0, ge=0, lt=2**63, description="Seed of the latent to go to, of the same class")
+    share: float = Field(0.5, ge=0, le=1, description="How far: 0 is the image's own latent, 1 the other")
+
+
+class InvertControls(Controls):
+    spread: float = Field(0.0, ge=0, le=2, description="Scale of the posterior's noise: 0 is its mean, for every seed")
 
 
 class Block(nn.Module):
@@ -79,6 +134,9 @@ class Encoder(nn.Module):
                 self.blocks.append(nn.Conv2d(widths[i - 1], w, 3, stride=2, padding=1))
             self.blocks.extend(Block(w, labels) for _ in range(config.blocks))
         self.out = nn.Linear(widths[-1] * _cells(config, spec), 2 * config.z)
+        groups = labels if config.conditional else 1
+        room = min(config.components, max(1, MIXTURE // groups))
+        self.mixture = Mixture(groups, room, config.z) if room else None
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.inp(F.pixel_unshuffle(x, self.stem))
@@ -89,7 +147,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z N,Z and label weights N,K -> mean image N,C,H,W in [-1, 1]."""
+    """z N,Z and label weights N,K -> what the likelihood takes, float32 N,C,H,W; of the logistic, N,2C,H,W."""
 
     def __init__(self, config: VAEConfig, spec: ImageSpec, labels: int, widths: Sequence[int]):
         super().__init__()
@@ -103,15 +161,15 @@ class Decoder(nn.Module):
                 self.blocks.append(nn.Conv2d(w, widths[i - 1], 3, padding=1))
         self.unfold = nn.Conv2d(widths[0], 16 * config.stem**2, 3, padding=1)
         self.stem = config.stem
-        self.last = nn.Conv2d(16, spec.channels, 3, padding=1)
+        self.last = nn.Conv2d(16, spec.channels * (2 if config.likelihood == "logistic" else 1), 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         h = self.inp(torch.cat([z, y], dim=1)).reshape(-1, *self.shape)
         for block in self.blocks:
             h = block(h, y) if isinstance(block, Block) else block(upsample2(h))
         h = F.pixel_shuffle(self.unfold(F.silu(h)), self.stem)
-        mean: Tensor = self.last(F.silu(h)).float().tanh()
-        return mean
+        out: Tensor = self.last(F.silu(h)).float()
+        return out
 
 
 class Prior(nn.Module):
@@ -130,6 +188,36 @@ class Prior(nn.Module):
         return mean, logvar.clamp(-6, 6)
 
 
+class Mixture(nn.Module):
+    """The aggregate posterior of each class: a mixture, in equal shares, of q(z | x, y) of some of its images.
+
+    Until `keep` was called for a class, it has N(0, I) as its one component.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    count: Tensor
+
+    def __init__(self, classes: int, components: int, z: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(classes, components, z))
+        self.register_buffer("logvar", torch.zeros(classes, components, z))
+        self.register_buffer("count", torch.ones(classes, dtype=torch.int64))  # components in use
+
+    def keep(self, label: int, mean: Tensor, logvar: Tensor) -> None:
+        """Components of a class, each n,Z; n at most what there is room for."""
+        self.mean[label, : len(mean)], self.logvar[label, : len(mean)] = mean, logvar
+        self.count[label] = len(mean)
+
+    def forward(self, y: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Label weights N,K and u N in [0, 1] -> mean and log-variance, each N,Z, of the component of each class that
+        u points at, averaged by the weights."""
+        index = (u[:, None] * self.count).long().clamp(max=self.count - 1)
+        label = torch.arange(len(self.count), device=u.device)
+        mean, logvar = (torch.einsum("nk,nkz->nz", y, t[label, index]) for t in (self.mean, self.logvar))
+        return mean, logvar
+
+
 def _cells(config: VAEConfig, spec: ImageSpec) -> int:
     fold = config.stem * int(2 ** (config.levels - 1))
     return (spec.height // fold) * (spec.width // fold)
@@ -138,19 +226,44 @@ def _cells(config: VAEConfig, spec: ImageSpec) -> int:
 @register("vae")
 class VAE(LatentFamily):
     Config = VAEConfig
+    config: VAEConfig
     parts: ClassVar = ("encoder", "decoder", "prior")
     presets: ClassVar = {
         "vae-32-cpu": Preset(
             32,
             "conditional VAE for minutes of CPU: fast, varied, soft",
-            dict(z=32, width=64, width_max=192, beta=3.0),
+            dict(z=32, width=64, width_max=192, beta=3.0, components=64),
             dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+        ),
+        "vae-32-bits-cpu": Preset(
+            32,
+            "conditional VAE for bits per dimension, in minutes of CPU: discretised logistic, beta 1",
+            dict(z=32, width=64, width_max=192, likelihood="logistic", components=64),
+            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+        ),
+        "vae-32": Preset(
+            32,
+            "conditional VAE for a GPU",
+            dict(z=128, width=128, width_max=512, blocks=2, beta=3.0, components=64),
+            dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
         "vae-64-cpu": Preset(
             64,
             "conditional VAE at 64 px for minutes of CPU",
-            dict(z=64, width=32, width_max=192, levels=4, beta=3.0),
+            dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64),
             dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+        ),
+        "vae-64": Preset(
+            64,
+            "conditional VAE at 64 px, for a GPU",
+            dict(z=256, width=128, width_max=512, levels=4, blocks=2, beta=3.0, components=64),
+            dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
+        ),
+        "vae-128": Preset(
+            128,
+            "conditional VAE at 128 px, for a GPU",
+            dict(z=256, width=64, width_max=512, levels=5, blocks=2, beta=3.0, components=64),
+            dict(batch=64, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
     }
 
@@ -166,7 +279,8 @@ class VAE(LatentFamily):
         self.encoder = Encoder(config, spec, self.classes, widths)
         self.decoder = Decoder(config, spec, self.classes, widths)
         self.prior = Prior(self.classes, config.z, config.prior == "learned")
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.25) / LEVER))
+        if config.likelihood == "gaussian":
+            self.log_sigma = nn.Parameter(torch.tensor(math.log(0.25) / LEVER))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -178,29 +292,202 @@ class VAE(LatentFamily):
 
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
         y = self.condition(self.one_hot(batch.labels))
-        mean, logvar = self.encoder(batch.images, y)
-        z = mean + (0.5 * logvar).exp() * at.randn(*mean.shape)
-        recon = self.decoder(z, y)
+        fit, kl = self.terms(batch.images, y, at.randn(len(batch), self.config.z))
+        nll, kl = -fit.mean(), kl.mean(dim=0)
 
-        # -log N(x; recon, sigma^2), summed over pixels.
-        sigma = self.config.sigma_min + (LEVER * self.log_sigma).exp()
-        nll = 0.5 * ((batch.images - recon) / sigma).square() + sigma.log() + 0.5 * math.log(2 * math.pi)
-        nll = nll.sum(dim=[1, 2, 3]).mean()
-        kl = kl_normal(mean, logvar, *self.prior(y)).sum(dim=1).mean()
+        # Below its free bits a latent's KL is a constant: it costs, but does not pull.
+        charged = kl.clamp(min=self.config.free_bits) if self.config.free_bits else kl
+        rise = warmup(at.fraction, self.config.beta_warmup, self.config.beta_cycles)
+        elbo = -(nll + kl.sum()).detach()
+        stats = {"elbo": elbo, "nll": nll.detach(), "kl": kl.detach().sum()}
+        if self.config.likelihood == "gaussian":
+            stats["sigma"] = self.sigma.detach()
+        if self.measures_bits:
+            stats["bits_per_dim"] = self.bits_per_dim(elbo)
+        return Loss(nll + self.config.beta * rise * charged.sum(), stats)
 
-        rise = 1.0 if not self.config.beta_warmup else min(1.0, at.fraction / self.config.beta_warmup)
-        stats = {"elbo": -(nll + kl).detach(), "nll": nll.detach(), "kl": kl.detach(), "sigma": sigma.detach()}
-        return Loss(nll + self.config.beta * rise * kl, stats)
+    def terms(self, x: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x | z, y) N at z = mean + std * e, and each latent's KL N,Z; label weights as the nets take them."""
+        mean, logvar = self.encoder(x, y)
+        fit = self.log_likelihood(x, self.decoder(mean + (0.5 * logvar).exp() * e, y))
+        return fit, kl_normal(mean, logvar, *self.prior(y))
+
+    # -- likelihood ----------------------------------------------------------------------------------------------
+
+    def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
+        """log p(x | z, y) in nats, N, summed over pixels, of images N,C,H,W where the decoder gave `out`."""
+        match self.config.likelihood:
+            case "gaussian":
+                log_p = log_normal(x, self.mean(out), self.sigma)
+            case "bernoulli":
+                log_p = log_bernoulli(x, out)
+            case "logistic":
+                mean, s = out.chunk(2, dim=1)
+                log_p = log_logistic(x, mean, (s - 2).clamp(-7, 7))  # the scale starts about exp(-2)
+        return log_p.sum(dim=[1, 2, 3])
+
+    def mean(self, out: Tensor) -> Tensor:
+        """The mean image N,C,H,W in [-1, 1] (the logistic's may lie beyond) of what the decoder gave."""
+        match self.config.likelihood:
+            case "gaussian":
+                return out.tanh()
+            case "bernoulli":
+                return (out / 2).tanh()  # 2 sigmoid(out) - 1
+            case "logistic":
+                return out.chunk(2, dim=1)[0]
+
+    @property
+    def sigma(self) -> Tensor:
+        """The Gaussian's standard deviation. Raises ConfigError for a model that came without it."""
+        if "log_sigma" not in self._parameters:
+            raise ConfigError(
+                "Found a VAE without its noise level, which only trains: its ELBO cannot be had. Take the run's own "
+                "stats, or train with --set likelihood=logistic for a likelihood that stays with the model."
+            )
+        return self.config.sigma_min + (LEVER * self.log_sigma).exp()
+
+    def elbo(self, images: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The ELBO in nats N (beta 1), by one draw of z, of images N,C,H,W in [-1, 1] with label weights N,K."""
+        e = torch.randn(len(images), self.config.z, generator=rng, device=rng.device).to(images.device)
+        fit, kl = self.terms(images, self.condition(y), e)
+        return fit - kl.sum(dim=1)
+
+    def iwae(self, images: Tensor, y: Tensor, k: int, rng: torch.Generator) -> Tensor:
+        """The importance-weighted bound log 1/k sum p(x, z | y) / q(z | x, y) of k draws (Burda 2016, eq. 8), nats N.
+
+        Its mean rises with k, from the ELBO towards log p(x | y).
+        """
+        if k < 1:
+            raise ConfigError(f"Found k={k} importance samples; expected at least 1.")
+        y = self.condition(y)
+        mean, logvar = self.encoder(images, y)
+        std = (0.5 * logvar).exp()
+        prior_mean, prior_logvar = self.prior(y)
+        weights = []
+        for _ in range(k):
+            e = torch.randn(mean.shape, generator=rng, device=rng.device).to(mean.device)
+            z = mean + std * e
+            ratio = log_normal(z, prior_mean, (0.5 * prior_logvar).exp()) - log_normal(z, mean, std)
+            weights.append(self.log_likelihood(images, self.decoder(z, y)) + ratio.sum(dim=1))
+        return torch.stack(weights).logsumexp(dim=0) - math.log(k)
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """A bound on the log-likelihood in nats -> bits per dimension (pixel and channel). ConfigError for a likelihood
+        that is a density, or of two levels: its number would compare with nothing."""
+        if not self.measures_bits:
+            raise ConfigError(
+                f"Found likelihood={self.config.likelihood}; bits per dimension are only those of the discretised "
+                "logistic. Train with --set likelihood=logistic."
+            )
+        return -nats / (math.prod(self.spec.shape) * math.log(2))
+
+    @property
+    def measures_bits(self) -> bool:
+        return self.config.likelihood == "logistic"
+
+    def bits(self, images: Tensor, y: Tensor, k: int, rng: torch.Generator) -> Tensor:
+        return self.bits_per_dim(self.elbo(images, y, rng) if k == 1 else self.iwae(images, y, k, rng))
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
+    def settle(self, data: Any, rng: torch.Generator) -> None:
+        """Keep the posteriors of images of each class, drawn by `rng`; a class without images keeps its prior."""
+        mixture = self.encoder.mixture
+        if mixture is None:
+            return
+        groups, room, _ = mixture.mean.shape
+        labels = torch.tensor(data.labels) if groups > 1 else torch.zeros(len(data), dtype=torch.int64)
+        eye = self.condition(torch.eye(self.classes, device=self.device))
+        for label in range(groups):
+            own = (labels == label).nonzero()[:, 0]
+            own = own[torch.randperm(len(own), generator=rng)[:room]].sort().values
+            y = eye[label].expand(max(1, len(own)), -1)
+            if len(own) == 0:
+                mixture.keep(label, *self.prior(y))
+                continue
+            found = []
+            for i in range(0, len(own), ENCODED):
+                x = from_uint8(torch.tensor(data.images[own[i : i + ENCODED].numpy()])).to(self.device)
+                found.append(self.encoder(x, y[: len(x)]))
+            mixture.keep(label, *(torch.cat(part) for part in zip(*found, strict=True)))
+
+    def capabilities(self) -> dict[str, Capability]:
+        return {
+            "generate": Capability(controls=SourceControls if self.config.components else LatentControls),
+            "interpolate": Capability(controls=InterpolateControls),
+            "invert": Capability(inputs=("image",), controls=InvertControls),
+        }
+
+    def start(self, rows: Sequence[Row]) -> State:
+        """Latents z = mean + std * spread * e: of the prior, the mixture, or (invert) the given image's posterior."""
+        state, asked, task = super().start(rows), [row.controls for row in rows], rows[0].task
+        y, e = state["y"], state["z"]
+        mean, logvar = self.encoder(self.inputs(rows), y) if task == "invert" else self.prior(y)
+        if task == "interpolate":
+            e = self.between(rows, e)
+        mixture = self.encoder.mixture
+        if task == "generate" and mixture is not None and any(c.source == "posterior" for c in asked):
+            posterior = torch.tensor([[c.source == "posterior"] for c in asked], device=self.device)
+            u = torch.special.ndtr(torch.cat([noise(row.seed, "component", 0, (1,)) for row in rows])).to(self.device)
+            weights = y if self.config.conditional else torch.ones_like(y[:, :1])
+            own_mean, own_logvar = mixture(weights, u)
+            mean, logvar = torch.where(posterior, own_mean, mean), torch.where(posterior, own_logvar, logvar)
+        return state.replace(z=mean + (0.5 * logvar).exp() * e)
+
+    def between(self, rows: Sequence[Row], e: Tensor) -> Tensor:
+        """Noise e N,Z on its way to that of `to_seed`, kept at its variance."""
+        asked = [row.controls for row in rows]
+        there = torch.stack([c.spread * noise(c.to_seed, "z", 0, (self.config.z,)) for c in asked]).to(self.device)
+        share = torch.tensor([[c.share] for c in asked], device=self.device)
+        same = torch.tensor([[c.to_seed == row.seed] for c, row in zip(asked, rows, strict=True)], device=self.device)
+        return torch.lerp(e, there, share) / torch.where(same, 1.0, torch.hypot(1 - share, share))
+
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        mean, logvar = self.prior(y)
-        images: Tensor = self.decoder(mean + (0.5 * logvar).exp() * z, y)
-        return images
+        return self.mean(self.decoder(z, y))
+
+    def finish(self, state: State) -> Output:
+        """The images, and where they lie: z N,Z."""
+        return Output(super().finish(state).images, {"z": state["z"].cpu()})
+
+
+# -- formulas ----------------------------------------------------------------------------------------------------------
+
+
+def warmup(fraction: float, share: float, cycles: int) -> float:
+    """Beta's factor after a fraction of the budget: in each cycle it rises from 0 to 1 over `share` of it, then stays
+    (Fu 2019); with one cycle it is the linear warm-up."""
+    if not share or fraction >= 1:
+        return 1.0
+    return min(1.0, (fraction * cycles) % 1.0 / share)
 
 
 def kl_normal(mean: Tensor, logvar: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:
     """KL( N(mean, exp(logvar)) || N(prior_mean, exp(prior_logvar)) ), elementwise."""
     apart = (mean - prior_mean).square()
     return 0.5 * ((apart + logvar.exp()) / prior_logvar.exp() - 1 - logvar + prior_logvar)
+
+
+def log_normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """log N(x; mean, std^2), elementwise."""
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+
+
+def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    """p log s + (1 - p) log(1 - s) for the pixel p = (x + 1) / 2 in [0, 1] and s = sigmoid(logits), elementwise."""
+    return -F.binary_cross_entropy_with_logits(logits, (x + 1) / 2, reduction="none")
+
+
+def log_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log of the probability that a logistic gives to the bin around x, one of 256 levels in [-1, 1], elementwise.
+
+    The bins of -1 and 1 go on to infinity, so that the 256 sum to 1.
+
+    With a and b a bin's ends in units of the scale, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)),
+    which loses nothing in the tails.
+    """
+    precision = (-log_scale).exp()
+    a, b = precision * (x - mean + HALF_BIN), precision * (x - mean - HALF_BIN)
+    below, above = F.logsigmoid(a), F.logsigmoid(-b)
+    inside = below + above + (-torch.expm1(-2 * HALF_BIN * precision)).log()
+    return torch.where(x < HALF_BIN - 1, below, torch.where(x > 1 - HALF_BIN, above, inside))

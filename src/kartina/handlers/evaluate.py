@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kartina.data.imageset import ImageSet, Split, open_set
 from kartina.errors import DataError
-from kartina.generators.base import generate
+from kartina.generators.base import from_uint8, generate
 from kartina.handlers.load import load_any
-from kartina.metrics.evaluate import TRAINING_SHARE, Generate, first_numbers
+from kartina.metrics.evaluate import TRAINING_SHARE, Bits, Generate, first_numbers
 from kartina.models.model import Model
 
 Progress = Callable[[float, str], None]
@@ -66,7 +67,14 @@ def evaluate_model(
             progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * min(share, 1.0), what)
 
     return first_numbers(
-        generator(model, batch, made), data, seeds, split, samples, progress, labelled=model.family.labelled
+        generator(model, batch, made),
+        data,
+        seeds,
+        split,
+        samples,
+        progress,
+        labelled=model.family.labelled,
+        bits=likelihood(model, batch),
     )
 
 
@@ -81,6 +89,25 @@ def generator(model: Model, batch: int = 64, made: Callable[[int, int, int], Non
         return images
 
     return make
+
+
+def likelihood(model: Model, batch: int = 64) -> Bits | None:
+    """The bits per dimension that a model needs for real images, as metrics see it; None for a model without them."""
+    family = model.family
+    if not family.measures_bits:
+        return None
+
+    @torch.inference_mode()
+    def measure(images: NDArray[np.uint8], labels: NDArray[np.int64], k: int, seed: int) -> NDArray[np.float64]:
+        rng, found = torch.Generator().manual_seed(seed), []
+        for i in range(0, len(images), batch):
+            x = from_uint8(torch.from_numpy(images[i : i + batch])).to(family.device)
+            y = family.one_hot(torch.from_numpy(labels[i : i + batch])).to(family.device)
+            found.append(family.bits(x, y, k, rng))
+        bits: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
+        return bits
+
+    return measure
 
 
 def _trained_on(model: Model) -> str:

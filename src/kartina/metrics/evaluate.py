@@ -30,9 +30,12 @@ from kartina.metrics.protocol import LARGEST, Identity, Value
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Generate = Callable[[Labels, int], NDArray[np.uint8]]  # labels N, generation seed -> uint8 N,C,H,W
+Bits = Callable[[NDArray[np.uint8], Labels, int, int], Array]  # uint8 N,C,H,W, labels N, K, seed -> bits/dim N
 
 METRICS = {"class_agreement": "class agreement", "coverage": f"coverage k={K_BALLS}", "diversity": "diversity",
            "fd": "FD-domain"}  # fmt: skip
+BOUNDS = {"bits_per_dim": 1, "bits_per_dim_iw": 10}  # bits per dimension: draws K behind the bound; 1 is the ELBO
+SCORED = 1000  # images behind bits per dimension, at most
 TRAINING_SHARE = 0.4  # of the progress, when the classifier is not cached
 
 
@@ -105,12 +108,14 @@ def first_numbers(
     progress: Progress | None = None,
     classifier: Classifier | None = None,
     labelled: bool = True,
+    bits: Bits | None = None,
 ) -> dict[str, Any]:
     """Evaluate a generator on `data`.
 
     `generate` gets int64 labels and a generation seed and returns uint8 N,C,H,W. A generator that does not look at the
     labels (`labelled` false) has no class agreement; its images count for the class that the classifier sees in them,
-    and a class that it never makes has no variety. Returns JSON-ready
+    and a class that it never makes has no variety. `bits`, of a model that has a likelihood of levels, gets real images
+    and their labels, K and a seed, and adds bits per dimension. Returns JSON-ready
     {"metrics": {name: {value, interval, floor, identity}}, "per_class": [worst first], "control": {"training
     copies": {...}}}. Raises DataError for data without classes or with too few references.
     """
@@ -150,7 +155,7 @@ def first_numbers(
         scores.append(
             score(features, predicted, labels if labelled else predicted, real, absent=None if labelled else 0)
         )
-    report(1.0, "done")
+    report(1.0, "done" if bits is None else "measuring bits per dimension")
 
     def value(key: str) -> dict[str, Any]:
         of_seeds = [s.whole[key] for s in scores]
@@ -167,11 +172,33 @@ def first_numbers(
             value=mean, interval=t_interval(of_seeds), floor=_number(floors[key]), identity=identity
         ).json_shape()  # fmt: skip
 
+    metrics = {key: value(key) for key in METRICS}
+    if bits is not None:
+        metrics |= {key: bits_per_dim(bits, data, split, min(samples, SCORED), seeds, k) for key, k in BOUNDS.items()}
     return {
-        "metrics": {key: value(key) for key in METRICS},
+        "metrics": metrics,
         "per_class": _per_class(data, scores, data.part("train").counts(), labelled),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
+
+
+def bits_per_dim(
+    bits: Bits, data: ImageSet, split: Split, samples: int, seeds: Sequence[int], k: int
+) -> dict[str, Any]:
+    """Mean bits per dimension of images of `split`, picked as references are; an upper bound by k draws of each seed.
+
+    The interval is that of the draws: the images are the same. There is no floor: real images have no such number.
+    """
+    held = data.part(split)
+    assert held.labels is not None
+    picked = stratified(held.labels, samples)
+    images, labels = np.asarray(held.images[picked]), np.ascontiguousarray(held.labels[picked])
+    of_seeds = [float(bits(images, labels, k, seed).mean()) for seed in seeds]
+    identity = Identity(
+        metric=f"bits/dim K={k}", extractor="none", extractor_hash="", data=data.hash, split=split,
+        n=len(picked), m=len(picked), seeds=tuple(seeds),
+    )  # fmt: skip
+    return Value(value=float(np.mean(of_seeds)), interval=t_interval(of_seeds), identity=identity).json_shape()
 
 
 def references(data: ImageSet, split: Split, samples: int, judge: Classifier) -> Real:

@@ -18,13 +18,13 @@ LARGEST = 10_000  # images: n = m = min(LARGEST, reference size)
 class Identity(Frozen):
     """How a number was made. Numbers may be compared when all of this is equal."""
 
-    metric: str  # "class agreement", "coverage k=5", "diversity", "FD-domain"
-    extractor: str  # "FD-domain": a classifier trained on the real training split of the data itself
+    metric: str  # "class agreement", "coverage k=5", "diversity", "FD-domain", "bits/dim K=10"
+    extractor: str  # "FD-domain": a classifier trained on the real training split of the data itself; "none": pixels
     extractor_hash: str  # sha256 of its weights
     resizer: str = "none"  # how images were brought to the extractor's size; the domain classifier takes them as is
     data: str  # hash of the data set that the references come from
     split: str
-    n: int  # generated images per seed
+    n: int  # generated images per seed; of bits/dim, real images scored
     m: int  # real reference images
     seeds: tuple[int, ...]  # of generation
     protocol: int = PROTOCOL
