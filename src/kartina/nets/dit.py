@@ -2,7 +2,7 @@
 
 Patches become tokens with fixed sine and cosine positions. A block is self-attention and a perceptron, each with a
 LayerNorm before it and a gate behind; the norms' shift and scale and the gates are linear in the condition (time +
-label). These linears start at zero (adaLN-Zero), so a block starts as the identity; the output layer starts at zero too.
+label). These linears start at zero (adaLN-Zero), so a block starts as the identity; so does the output layer, at 0.
 
 Departures: label weights may be mixed, so their embedding is a linear without bias; dropout in the perceptron is an
 option.
