@@ -400,7 +400,7 @@ _GPU = dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, d
 _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "32-cpu": (
         32,
-        "for minutes of CPU: recognisable after two, good after ten",
+        "for minutes of CPU",
         dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
         _CPU,
     ),
