@@ -29,7 +29,7 @@ from kartina.generators.diffusive import (
     DiffusiveFamily,
     Solver,
     Steps,
-    presets,
+    preset_table,
 )
 from kartina.registry import register
 
@@ -62,7 +62,7 @@ class DDPM(DiffusiveFamily):
     controls = DDPMControls
     config: DDPMConfig
     sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (10, 20, 30)}
-    presets: ClassVar = presets(
+    presets: ClassVar = preset_table(
         "ddpm", "DDPM", {size: dict(schedule="cosine") for size in ("32-cpu", "64-cpu", "32", "64", "128")}
     )
 

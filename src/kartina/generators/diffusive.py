@@ -431,7 +431,7 @@ _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def presets(family: str, what: str, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Preset]:
+def preset_table(family: str, what: str, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Preset]:
     """A family's presets of every size: the same nets and training, and `config` over the nets' settings by size."""
     return {
         f"{family}-{key}": Preset(size, f"{what} {use}", {**nets, **config.get(key, {})}, train)

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kartina.config import ImageSpec
-from kartina.generators.diffusive import WIDE, DiffusiveConfig, DiffusiveControls, DiffusiveFamily, Steps, presets
+from kartina.generators.diffusive import WIDE, DiffusiveConfig, DiffusiveControls, DiffusiveFamily, Steps, preset_table
 from kartina.registry import register
 
 MEASURED = 2048  # images that sigma_data is measured on
@@ -51,7 +51,7 @@ class EDM(DiffusiveFamily):
     controls = EDMControls
     config: EDMConfig
     sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (8, 12, 18)}
-    presets: ClassVar = presets(
+    presets: ClassVar = preset_table(
         "edm", "EDM diffusion", {size: dict(sigma_data=0.0) for size in ("32-cpu", "64-cpu", "32", "64", "128")}
     )
 

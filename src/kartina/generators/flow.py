@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kartina.generators.diffusive import DiffusiveConfig, DiffusiveControls, DiffusiveFamily, presets
+from kartina.generators.diffusive import DiffusiveConfig, DiffusiveControls, DiffusiveFamily, preset_table
 from kartina.registry import register
 
 
@@ -39,7 +39,7 @@ class Flow(DiffusiveFamily):
     Config = FlowConfig
     controls = FlowControls
     config: FlowConfig
-    presets: ClassVar = presets(
+    presets: ClassVar = preset_table(
         "flow",
         "flow matching",
         {

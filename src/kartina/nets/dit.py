@@ -27,6 +27,18 @@ def positions(height: int, width: int, dim: int, device: torch.device) -> Tensor
     return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], dim=2).flatten(0, 1)
 
 
+def linear(cin: int, cout: int, std: float | None = None, bias: bool = True) -> nn.Linear:
+    """Initialised as the paper's: Xavier uniform, or normal of deviation `std` (embeddings); biases 0."""
+    made = nn.Linear(cin, cout, bias=bias)
+    if std is None:
+        nn.init.xavier_uniform_(made.weight)
+    else:
+        nn.init.normal_(made.weight, std=std)
+    if bias:
+        nn.init.zeros_(made.bias)
+    return made
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x N,T,D with shift and scale N,D."""
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
@@ -39,12 +51,12 @@ class DiTBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim, eps=EPS, elementwise_affine=False)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.qkv, self.out = linear(dim, 3 * dim), linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=EPS, elementwise_affine=False)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Dropout(dropout), linear(4 * dim, dim)
         )
-        self.cond = nn.Linear(dim, 6 * dim)
+        self.cond = zero(nn.Linear(dim, 6 * dim))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.cond(c).chunk(6, dim=1)
@@ -78,24 +90,13 @@ class DiT(nn.Module):
     ):
         super().__init__()
         self.patch = patch
-        self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Linear(labels, width, bias=False)
-        self.inp = nn.Linear(cin * patch**2, width)
+        self.time = nn.Sequential(Fourier(width), linear(width, width, 0.02), nn.SiLU(), linear(width, width, 0.02))
+        self.label = linear(labels, width, 0.02, bias=False)
+        self.inp = linear(cin * patch**2, width)
         self.blocks = nn.ModuleList([DiTBlock(width, heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=EPS, elementwise_affine=False)
-        self.cond = nn.Linear(width, 2 * width)
-        self.last = nn.Linear(width, cout * patch**2)
-
-        # Initialise as the paper's reference does: Xavier, small embeddings, and zero where a residual ends.
-        for m in self.modules():
-            if isinstance(m, nn.Linear):
-                nn.init.xavier_uniform_(m.weight)
-                if m.bias is not None:
-                    nn.init.zeros_(m.bias)
-        for embedding in (self.time[1], self.time[3], self.label):
-            nn.init.normal_(embedding.weight, std=0.02)
-        for gate in (*(block.cond for block in self.blocks), self.cond, self.last):
-            zero(gate)
+        self.cond = zero(nn.Linear(width, 2 * width))
+        self.last = zero(nn.Linear(width, cout * patch**2))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
