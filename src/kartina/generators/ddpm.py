@@ -52,8 +52,7 @@ def alpha_bar(schedule: Literal["linear", "cosine"], steps: int = T) -> NDArray[
     else:
         f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
         beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    abar: NDArray[np.float64] = np.cumprod(1 - beta)
-    return abar
+    return np.asarray(np.cumprod(1 - beta), np.float64)
 
 
 @register("ddpm")
