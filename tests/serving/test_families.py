@@ -26,6 +26,16 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
         {"solver": "heun", "steps": 4, "guidance": 1.0},
     ],
     "vae": [{"source": "posterior"}, {"spread": 0.5}, {"source": "posterior", "spread": 0.5}],
+    "edm": [
+        {"solver": "euler", "steps": 5, "guidance": 1.0},
+        {"solver": "heun", "steps": 9, "guidance": 3.0, "churn": 4.0},
+        {"solver": "dpm++", "steps": 4, "guidance": 2.0, "guide": "weak"},
+    ],
+    "ddpm": [
+        {"solver": "ddim", "steps": 5, "eta": 1.0},
+        {"solver": "heun", "steps": 9, "guidance": 3.0, "guide_from": 0.3},
+        {"solver": "dpm++", "steps": 4, "guidance": 1.0},
+    ],
 }
 
 

@@ -223,6 +223,13 @@ class Family(nn.Module):
     def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
         """After an update of `phase`. State kept between updates belongs in buffers, so that it resumes."""
 
+    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+        """Losses on real images that were not trained on, by the averaged weights, whenever a sample grid is drawn.
+
+        Images and `at`'s randomness are the same each time, so that the numbers can be compared over the run.
+        """
+        return {}
+
     def settle(self, data: Any, rng: torch.Generator) -> None:
         """On the EMA copy, before evaluation and packaging: standing statistics, mean latents."""
 

@@ -56,6 +56,7 @@ GRID_COLUMNS = 8
 GRID_ROWS = 10  # classes in the picture
 WATCHED = 100  # classes that the diagnosis looks at
 GRID_SHARE = 0.05  # of a time budget that sample grids may take
+VALIDATED = 256  # val images that a family's `validate` looks at
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
     if grids:
         begun = time.perf_counter()
         trainer.sample_grid()
+        trainer.validate()
         grid_time = time.perf_counter() - begun
         grids = max(1, min(grids, int(budget * GRID_SHARE / grid_time)))
     left = budget - (time.perf_counter() - start) - grids * grid_time
@@ -302,13 +304,20 @@ class Trainer:
         """The next n real images, on the device, in [-1, 1]."""
         taken = self.loader.take(self.position, n)
         self.position += n
+        return self.batch(taken.images, taken.labels, taken.ids, taken.sources)
 
+    def batch(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        sources: NDArray[np.uint8] | None,
+    ) -> Batch:
         def tensor(array: NDArray[np.uint8]) -> Tensor:
             return from_uint8(torch.from_numpy(array).to(self.device)).contiguous(memory_format=self.format)
 
-        sources = None if taken.sources is None else tensor(taken.sources)
-        labels = torch.from_numpy(taken.labels).to(self.device)
-        return Batch(tensor(taken.images), labels, torch.from_numpy(taken.ids).to(self.device), sources)
+        on_device = torch.from_numpy(labels).to(self.device), torch.from_numpy(ids).to(self.device)
+        return Batch(tensor(images), *on_device, None if sources is None else tensor(sources))
 
     def check(self, loss: Tensor, phase: str) -> None:
         """NaN/Inf guard; on an accelerator only now and then, because looking makes it wait."""
@@ -377,6 +386,19 @@ class Trainer:
         images = generate(family, rows).images.numpy()
         cells = np.stack(png.alike(inputs, images, truth), axis=1)  # n,3,C,H,W
         return Grid(images, labels, cells.reshape(-1, *cells.shape[2:]), columns=3)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """What the family's `validate` says of VALIDATED images spread evenly over the val split (else train)."""
+        data = self.shown
+        index = np.linspace(0, len(data) - 1, min(len(data), VALIDATED)).astype(np.int64)
+        labels = np.zeros(len(index), np.int64) if data.labels is None else np.asarray(data.labels[index], np.int64)
+        batch = self.batch(data.images[index], labels, index, None if data.sources is None else data.sources[index])
+        rng = torch.Generator(self.device).manual_seed(self.train.seed)
+        at = At(self.steps, self.images, self.config.images, rng, self.class_weights)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
+            stats = self.ema.validate(batch, at)
+        return {f"val/{key}": float(value) for key, value in stats.items()}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -455,7 +477,7 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
         return int(trainer.images / total * grids + 1e-9)
 
     def look() -> None:
-        """A sample grid and the diagnosis."""
+        """A sample grid, the diagnosis, and the family's own losses on val images."""
         grid = trainer.sample_grid()
         save_grid(grid, run.path / "grids" / f"{trainer.images:012d}.png")
         diverse = diagnosis.diversity(grid.images, grid.labels, real)
@@ -463,7 +485,7 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
             warnings.pop(kind, None)
         for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total):
             warnings[f.kind] = f.message
-        log.write({f"diversity/{k}": v for k, v in diverse.items()})
+        log.write({**{f"diversity/{k}": v for k, v in diverse.items()}, **trainer.validate()})
 
     def save() -> None:
         trainer.seconds += time.perf_counter() - clock

@@ -123,9 +123,13 @@ def _missing(wanted: Iterable[str], taken: Collection[str]) -> tuple[str, ...]:
 
 
 def check_frozen(family: Family, taken: Collection[str]) -> None:
-    """ConfigError when a parameter that no phase trains (`freeze_d`) would stay at its random first value."""
+    """ConfigError when a parameter that no phase trains (`freeze_d`) would stay at its random first value.
+
+    One that asks for no gradient is set by the family itself (a weak copy).
+    """
     trained = {id(p) for phase in family.phases() for p in phase.params}
-    lost = [key for key, p in family.named_parameters() if id(p) not in trained and key not in taken]
+    asking = {key: p for key, p in family.named_parameters() if p.requires_grad}
+    lost = [key for key, p in asking.items() if id(p) not in trained and key not in taken]
     if lost:
         raise ConfigError(
             f"Found settings that keep {len(lost)} tensors as they begin (first {lost[0]}), and no start that gives "

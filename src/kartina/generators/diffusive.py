@@ -1,0 +1,439 @@
+"""What every denoising family shares: one network, one loss, one sampler, two ways of guidance.
+
+A network states the clean image D(x, t, y). At time t an image lies on the path
+
+    x_t = alpha(t) x_0 + t e,    e ~ N(0, I),
+
+so t is the deviation of the noise. Flow matching walks alpha = 1 - t from t=1 to 0; EDM (Karras 2022) walks alpha = 1
+from t = sigma_max to 0, and so does DDPM in the coordinates x / sqrt(abar), as in DDIM (Song 2021, eq. 14). On both
+paths the slope of the probability-flow ODE is the same expression, (x - D) / t, so one state machine serves all:
+
+    euler    x + (t' - t) (x - D) / t; on either path this is DDIM with eta 0
+    heun     the mean of the slopes at both ends (Karras 2022, algorithm 1); the last step is Euler's
+    churn    before a step of either, noise is stirred in and t grows by 1 + S_churn/N (algorithm 2)
+    ddim     Euler with fresh noise: eta 0 is the ODE, eta 1 the ancestral sampler of DDPM (Song 2021, eq. 16)
+    dpm++    DPM-Solver++(2M) (Lu 2022, algorithm 2): Euler's step towards a clean image that is extrapolated from the
+             last two; in the paper's terms exp(-h) = (t' alpha) / (t alpha')
+
+Every step that ends at t = 0 lands on D itself. Each row carries its time, solver history and seed, so rows at
+different steps, with different solvers, guidance and step counts, share every evaluation.
+
+Guidance is D' + w (D - D'), where D' is what is steered away from: D without the label (Ho & Salimans 2022; a null
+label of its own replaces some labels in training), or the `weak` network's D, an earlier copy kept as a part of the
+package (autoguidance: Karras 2024). w = 1 is off and evaluates no D'. Guidance may be confined to a stretch of the
+solver's way (Kynkaanniemi 2024), given in shares of its steps so that it means the same in every family.
+
+A family says what its path is (`alpha`, `scale`), which times it trains on (`level`) with what `weight`, which ones the
+solver visits (`times`), and how D is made of the network's output (`denoise`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, create_model, model_validator
+from torch import Tensor, nn
+
+from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
+from kartina.errors import ConfigError
+from kartina.generators.base import (
+    Adam,
+    At,
+    Batch,
+    Capability,
+    Controls,
+    Family,
+    Loss,
+    Output,
+    Phase,
+    Row,
+    State,
+    noise,
+    to_uint8,
+)
+from kartina.nets.dit import DiT
+from kartina.nets.unet import UNet
+
+Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+Steps = Annotated[int, Field(ge=1, le=200, description="Steps of the solver: more is finer and slower")]
+Solver = Annotated[
+    Literal["heun", "euler", "ddim", "dpm++"],
+    Field(description="Heun evaluates the network twice a step, the others once; DPM++ needs the fewest evaluations"),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
+WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
+WIDE = (slice(None), None, None, None)  # N -> N,1,1,1
+
+
+class DiffusiveConfig(FamilyConfig):
+    """Settings that every denoising family has; a family may change the defaults."""
+
+    backbone: Literal["unet", "dit"] = "unet"
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = (64, 128, 128)  # channels, finest first
+    blocks: int = Field(2, ge=1, le=8)  # U-Net: residual blocks a level
+    attention: tuple[int, ...] = (1, 2)  # U-Net: levels with self-attention, 0 = finest
+    stem: int = Field(2, ge=1, le=8)  # U-Net: pixel-unshuffle factor
+    patch: int = Field(2, ge=1, le=32)  # DiT: side of the square of pixels that is one token
+    depth: int = Field(12, ge=1, le=64)  # DiT: blocks
+    width: int = Field(384, ge=8, le=4096, multiple_of=4)  # DiT: channels of a token
+    heads: int = Field(6, ge=1, le=64)  # DiT: attention heads
+    dropout: float = Field(0.0, ge=0, lt=1)
+    label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
+    weak_share: float = Field(0.0, ge=0, le=1)  # share of the budget at which the weak copy is kept; 0 = none
+
+
+class DiffusiveControls(Controls):
+    """How the solver goes from noise to an image."""
+
+    guidance: float = Field(1.5, ge=0, le=10, description="Pull towards the class: 1 is off, more is more typical")
+    steps: Steps = 8
+    solver: Solver = "heun"
+    guide_from: Share = Field(0.0, description="Share of the way from noise to image at which guidance starts")
+    guide_to: Share = Field(1.0, description="Share of the way from noise to image at which guidance ends")
+    churn: float = Field(0.0, ge=0, le=200, description="Heun and Euler: noise stirred in along the way; 0 is none")
+    churn_noise: float = Field(1.0, ge=0.9, le=1.1, description="Heun and Euler: scale of the noise stirred in")
+    eta: Share = Field(0.0, description="DDIM: fresh noise in each step; 0 is none, 1 is as much as DDPM's")
+
+    @model_validator(mode="after")
+    def _together(self) -> DiffusiveControls:
+        if self.guide_from > self.guide_to:
+            raise ValueError(f"guidance starts at {self.guide_from} and ends before, at {self.guide_to}")
+        if self.churn and self.solver not in ("heun", "euler"):
+            raise ValueError(f"churn={self.churn:g} works with solver=heun or euler, not {self.solver}")
+        if self.eta and self.solver != "ddim":
+            raise ValueError(f"eta={self.eta:g} works with solver=ddim, not {self.solver}")
+        return self
+
+
+@cache
+def autoguided(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
+    """The controls of a model that has a weak network: also what guidance steers away from."""
+    about = "What guidance steers away from: images without the label, or those of the weak network"
+    guide: Any = (Literal["label", "weak"], Field("label", description=about))
+    return create_model(f"Autoguided{controls.__name__}", __base__=controls, guide=guide)
+
+
+class DiffusiveFamily(Family):
+    """Base of the denoising families: a `generator`, and a `weak` copy of it where `weak_share` asks for one.
+
+    Images are float N,C,H,W in [-1, 1]; times t float N; label weights y N,K+1, of which the last is the null label's.
+    """
+
+    config: DiffusiveConfig
+    controls: ClassVar[type[DiffusiveControls]] = DiffusiveControls
+    channels_last = False
+    sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (6, 8, 12)}
+
+    def __init__(self, config: DiffusiveConfig, spec: ImageSpec):
+        super().__init__(config, spec)
+        self.generator = self.network()
+        if config.weak_share:
+            self.weak = self.network().requires_grad_(False)
+            self.parts = (*self.parts, "weak")  # type: ignore[misc]  # of this model, not of the family
+
+    def network(self) -> nn.Module:
+        """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
+        c, spec = self.config, self.spec
+        if c.backbone == "dit":
+            self.check_size(c.patch, f"patch {c.patch}", "patch")
+            if c.width % c.heads:
+                raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
+            return DiT(spec.channels, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
+        levels = len(c.widths)
+        beyond = [level for level in c.attention if not 0 <= level < levels]
+        if beyond:
+            raise ConfigError(
+                f"Found attention at level {beyond[0]}; this {self.name} has levels 0 (finest) to {levels - 1}. "
+                f"Set attention to some of those, or widths to more."
+            )
+        self.check_size(c.stem * 2 ** (levels - 1), f"stem {c.stem}, {levels} levels", "widths")
+        return UNet(
+            spec.channels,
+            spec.channels,
+            labels=self.classes + 1,
+            widths=c.widths,
+            blocks=c.blocks,
+            attention=c.attention,
+            stem=c.stem,
+            dropout=c.dropout,
+        )
+
+    def check_size(self, fold: int, why: str, key: str) -> None:
+        """ConfigError unless both sides of the images are multiples of `fold`."""
+        if self.spec.height % fold or self.spec.width % fold:
+            raise ConfigError(
+                f"Found images of {self.spec.height}x{self.spec.width}; this {self.name} needs both sides to be "
+                f"multiples of {fold} ({why}). Import the data at another --size, or set {key}."
+            )
+
+    # -- what a family says ----------------------------------------------------------------------------------------
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """How much of the clean image is in x_t: N -> N. 1 here, the path of EDM."""
+        return torch.ones_like(t)
+
+    def scale(self, alpha: Tensor, t: Tensor) -> Tensor:
+        """What alpha x_0 + t e must be divided by to lie on the path: N, N -> N. alpha on the path of EDM."""
+        return alpha
+
+    def level(self, z: Tensor) -> Tensor:
+        """Training times, a rising function of standard normal numbers: N -> N."""
+        raise NotImplementedError
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Of |D - x_0|^2 in the loss: N -> N."""
+        raise NotImplementedError
+
+    def times(self, step: Tensor, steps: Tensor) -> Tensor:
+        """Where the solver is after `step` of `steps` (int64 N): falling times N, the last of them 0."""
+        raise NotImplementedError
+
+    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
+        """D(x_t, t): the mean clean image, float32 N,C,H,W; by the generator, or by `net`."""
+        raise NotImplementedError
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def phases(self) -> list[Phase]:
+        return [Phase("denoise", list(self.generator.parameters()))]
+
+    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
+        return Adam(betas=(0.9, 0.99))
+
+    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
+        dropped = at.rand(len(batch)) < self.config.label_dropout
+        return self.error(batch.images, e, z, torch.where(dropped, self.classes, batch.labels))
+
+    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+        z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
+        return self.error(batch.images, e, z, batch.labels).stats
+
+    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor) -> Loss:
+        """E weight |D - x|^2 on images x with noise e at the times of z, and the same in each quarter of the times.
+
+        labels int64 N, K for the null label. `loss_q1` (least noise) to `loss_q4` are sums over the images of the
+        quarter, times 4/N: means in the long run, and their own mean is the loss.
+        """
+        t = self.level(z)
+        y = nn.functional.one_hot(labels, self.classes + 1).float()
+        clean = self.denoise(self.noised(x, e, t), t, y)
+        error = self.weight(t) * (clean - x).square().mean(dim=[1, 2, 3])
+        quarter = torch.stack([z > q for q in QUARTILES]).sum(dim=0)
+        stats = {f"loss_q{i + 1}": (error * (quarter == i)).mean() * 4 for i in range(4)}
+        return Loss(error.mean(), {k: v.detach() for k, v in {"loss": error.mean(), **stats}.items()})
+
+    def noised(self, x: Tensor, e: Tensor, t: Tensor) -> Tensor:
+        """x_t of clean images x and noise e."""
+        return self.alpha(t)[WIDE] * x + t[WIDE] * e
+
+    @torch.no_grad()
+    def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
+        """Until `weak_share` of the budget the weak network follows the generator (a moving average); then it stays.
+
+        Karras 2024 trains a smaller network besides; an earlier copy of the same one costs no training.
+        """
+        if at.fraction < self.config.weak_share:
+            keep = 0.5 ** (1 / (WEAK_HALF_LIFE * (at.step + 1)))
+            torch._foreach_lerp_(list(self.weak.parameters()), list(self.generator.parameters()), 1 - keep)
+
+    # -- sampling --------------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> dict[str, Capability]:
+        controls = autoguided(self.controls) if self.config.weak_share else self.controls
+        return {"generate": Capability(controls=controls)}
+
+    def start(self, rows: Sequence[Row]) -> State:
+        def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=self.device)
+
+        given = [row.controls for row in rows]
+        weak = [getattr(c, "guide", "label") == "weak" for c in given]
+        # Without classes there is no label to be guided by.
+        guidance = [c.guidance if self.spec.classes or w else 1.0 for c, w in zip(given, weak, strict=True)]
+        steps = column([c.steps for c in given], torch.int64)
+        t = self.times(torch.zeros_like(steps), steps)
+        e = torch.stack([noise(row.seed, self.name, 0, self.spec.shape) for row in rows]).to(self.device)
+        x = self.noised(torch.zeros_like(e), e, t)
+        return State(
+            {
+                "x": x,
+                "t": t,
+                "y": torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1),
+                "clean": torch.zeros_like(x),  # the last D: DPM++'s history, and the preview
+                "snr": torch.full_like(t, -math.inf),  # log(alpha/t) where the last D was made
+                "slope": torch.zeros_like(x),  # Heun: the slope at the start of the step
+                "stage": torch.zeros_like(steps),  # Heun: 1 = the second evaluation is due
+                "step": torch.zeros_like(steps),
+                "steps": steps,
+                "seed": column([row.seed for row in rows], torch.int64),
+                "heun": column([c.solver == "heun" for c in given], torch.bool),
+                "multistep": column([c.solver == "dpm++" for c in given], torch.bool),
+                "churn": column([c.churn for c in given]),
+                "churn_noise": column([c.churn_noise for c in given]),
+                "eta": column([c.eta for c in given]),
+                "guidance": column(guidance),
+                "weak": column(weak, torch.bool),
+                "guide_from": column([c.guide_from for c in given]),
+                "guide_to": column([c.guide_to for c in given]),
+            }
+        )
+
+    def step(self, state: State) -> State:
+        active = ~state.done
+        if not bool(active.any()):
+            return state
+        s = state if bool(active.all()) else state.take(active)
+        step, steps, second = s["step"], s["steps"], s["stage"] == 1
+        last = step + 1 == steps
+
+        # Stir noise in where the row churns; then the step goes from (x, t) to t_next.
+        x, t, t_next = s["x"], s["t"], self.times(step + 1, steps)
+        churned = (s["churn"] > 0) & ~second
+        if bool(churned.any()):
+            x, t = self.stirred(s, churned)
+        dt = (t_next - t)[WIDE]
+
+        # One evaluation: at the start of the step, or (Heun) at its end.
+        here = torch.where(second, t_next, t)
+        x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
+        way = (step + second) / steps
+        w = torch.where((way >= s["guide_from"]) & (way <= s["guide_to"]), s["guidance"], 1.0)
+        clean = self.guided(x_here, here, s["y"], w, s["weak"])
+
+        # DPM++ looks ahead along the line through the last two D; without a last one h_last is infinite.
+        now, then = self.half_log_snr(here), self.half_log_snr(t_next)
+        ahead = ((then - now) / (2 * (now - s["snr"]))).nan_to_num(0, 0, 0)
+        ahead = torch.where(s["multistep"], ahead, 0.0)
+        aim = torch.where(s["multistep"][WIDE], clean + ahead[WIDE] * (clean - s["clean"]), clean)
+
+        # Euler moves on at once, and so does the step that ends at t = 0 (there x = D); Heun averages two slopes.
+        slope = (x_here - aim) / here[WIDE]
+        halfway = s["heun"] & ~second & ~last
+        moved = x + dt * torch.where(second[WIDE], (s["slope"] + slope) / 2, slope)
+        renewed = s["eta"] > 0
+        if bool(renewed.any()):
+            moved[renewed] += self.renewal(s, renewed, clean, now, then, t_next)
+        moved = torch.where((~second & last)[WIDE], clean, moved)
+
+        new = s.replace(
+            x=torch.where(halfway[WIDE], x, moved),
+            t=torch.where(halfway, t, t_next),
+            clean=clean,
+            slope=torch.where(halfway[WIDE], slope, s["slope"]),
+            stage=halfway.long(),
+            step=step + (~halfway).long(),
+            snr=now,
+        )
+        return new if s is state else state.put(active, new)
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha/t), from -inf (all noise) to inf (t = 0): N -> N."""
+        return torch.log(self.alpha(t).clamp(min=0) / t)
+
+    def stirred(self, s: State, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """x and t of all rows after the picked ones took noise in (Karras 2022, algorithm 2, lines 4 to 6).
+
+        t/alpha grows by 1 + gamma, gamma = min(S_churn/N, sqrt 2 - 1); on a path where alpha falls the sum is scaled
+        back onto it. The paper's S_tmin and S_tmax are 0 and infinity: every step churns.
+        """
+        x, t, part = s["x"].clone(), s["t"].clone(), s.take(rows)
+        grow = 1 + (part["churn"] / part["steps"]).clamp(max=math.sqrt(2) - 1)
+        scale = self.scale(self.alpha(part["t"]), grow * part["t"])
+        extra = part["t"] * (grow.square() - 1).sqrt() * part["churn_noise"]
+        x[rows] = ((part["x"] + extra[WIDE] * self.fresh(part, "churn")) / scale[WIDE]).to(x.dtype)
+        t[rows] = (grow * part["t"] / scale).to(t.dtype)
+        return x, t
+
+    def renewal(self, s: State, rows: Tensor, clean: Tensor, now: Tensor, then: Tensor, t_next: Tensor) -> Tensor:
+        """What DDIM with eta adds to Euler's step of the picked rows (Song 2021, eq. 12 and 16).
+
+        Of the noise that is left at t', t' e, a part becomes fresh: t' (sqrt(1 - k^2) e + k e'), with
+        k = eta sqrt(1 - q^2) and q = (t' alpha) / (t alpha').
+        """
+        part = s.take(rows)
+        k = (part["eta"] * (1 - torch.exp(2 * (now - then)[rows])).sqrt())[WIDE]
+        e = (part["x"] - self.alpha(part["t"])[WIDE] * clean[rows]) / part["t"][WIDE]
+        return t_next[rows][WIDE] * (((1 - k.square()).sqrt() - 1) * e + k * self.fresh(part, "eta"))
+
+    def fresh(self, s: State, stream: str) -> Tensor:
+        """Noise N,C,H,W of each row's own seed and step."""
+        of = zip(s["seed"].tolist(), s["step"].tolist(), strict=True)
+        return torch.stack([noise(seed, stream, step, self.spec.shape) for seed, step in of]).to(self.device)
+
+    def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor, weak: Tensor | None = None) -> Tensor:
+        """D' + w (D - D'), evaluating D' only for rows with w != 1: without the label, in the same batch as D; or, for
+        the rows that `weak` (bool N) picks, by the weak network."""
+        steered = w != 1
+        if not bool(steered.any()):
+            return self.denoise(x, t, y)
+        by_weak = steered & weak if weak is not None else torch.zeros_like(steered)
+        by_label = steered & ~by_weak
+        null = torch.zeros_like(y[by_label])
+        null[:, -1] = 1
+        out = self.denoise(torch.cat([x, x[by_label]]), torch.cat([t, t[by_label]]), torch.cat([y, null]))
+        d, d_null = out[: len(x)], out[len(x) :]
+        mixed = d.clone()
+        mixed[by_label] = torch.lerp(d_null, d[by_label], w[by_label][WIDE])
+        if bool(by_weak.any()):
+            d_weak = self.denoise(x[by_weak], t[by_weak], y[by_weak], self.weak)
+            mixed[by_weak] = torch.lerp(d_weak, d[by_weak], w[by_weak][WIDE])
+        return mixed
+
+    def finish(self, state: State) -> Output:
+        return Output(to_uint8(state["x"]))
+
+    def preview(self, state: State) -> Tensor:
+        return to_uint8(state["clean"])
+
+
+# -- presets -----------------------------------------------------------------------------------------------------------
+
+_CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
+_GPU = dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, decay_to=0.05, ema=500_000)
+_SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
+    "32-cpu": (
+        32,
+        "for minutes of CPU",
+        dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
+        _CPU,
+    ),
+    "64-cpu": (
+        64,
+        "at 64 px for minutes of CPU: folded four times",
+        dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4),
+        _CPU,
+    ),
+    "32": (
+        32,
+        "for a GPU, or a CPU overnight",
+        dict(widths=(128, 256, 256), blocks=2, attention=(1, 2), stem=1, dropout=0.1),
+        _GPU,
+    ),
+    "64": (
+        64,
+        "at 64 px for a GPU",
+        dict(widths=(128, 256, 256), blocks=2, attention=(1, 2), stem=2, dropout=0.1),
+        _GPU,
+    ),
+    "128": (
+        128,
+        "at 128 px for a GPU",
+        dict(widths=(128, 256, 256, 384), blocks=2, attention=(2, 3), stem=2, dropout=0.1),
+        _GPU,
+    ),
+}
+
+
+def preset_table(family: str, what: str, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Preset]:
+    """A family's presets of every size: the same nets and training, and `config` over the nets' settings by size."""
+    return {
+        f"{family}-{key}": Preset(size, f"{what} {use}", {**nets, **config.get(key, {})}, train)
+        for key, (size, use, nets, train) in _SIZES.items()
+    }
