@@ -31,6 +31,7 @@ TINY: dict[str, dict[str, Any]] = {
     "pix2pix": {"width": 8, "width_max": 16, "gamma": 1.0, "penalty_every": 3},
     "sgan": {"z": 8, "width": 8, "width_max": 16, "labels_used": 6, "kernels": 4, "penalty_every": 3},
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
+    "meanflow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1, "guidance": 2.0},
 }
 
 

@@ -24,7 +24,8 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
         {"solver": "euler", "steps": 5, "guidance": 1.0},
         {"solver": "heun", "steps": 9, "guidance": 3.0},
         {"solver": "heun", "steps": 4, "guidance": 1.0},
-    ]
+    ],
+    "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
 }
 
 

@@ -22,7 +22,6 @@ from pydantic import Field
 from torch import Tensor
 
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
-from kartina.errors import ConfigError
 from kartina.generators.base import (
     Adam,
     At,
@@ -38,7 +37,7 @@ from kartina.generators.base import (
     noise,
     to_uint8,
 )
-from kartina.nets.unet import UNet
+from kartina.nets.unet import UNet, check_fit
 from kartina.registry import register
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
@@ -91,18 +90,7 @@ class Flow(Family):
 
     def __init__(self, config: FlowConfig, spec: ImageSpec):
         super().__init__(config, spec)
-        beyond = [level for level in config.attention if not 0 <= level < len(config.widths)]
-        if beyond:
-            raise ConfigError(
-                f"Found attention at level {beyond[0]}; this flow has levels 0 (finest) to {len(config.widths) - 1}. "
-                f"Set attention to some of those, or widths to more."
-            )
-        fold = config.stem * 2 ** (len(config.widths) - 1)
-        if spec.height % fold or spec.width % fold:
-            raise ConfigError(
-                f"Found images of {spec.height}x{spec.width}; this flow needs both sides to be multiples of {fold} "
-                f"(stem {config.stem}, {len(config.widths)} levels). Import the data at another --size, or set widths."
-            )
+        check_fit(config.widths, config.attention, config.stem, spec.height, spec.width)
         self.generator = UNet(
             spec.channels,
             spec.channels,
