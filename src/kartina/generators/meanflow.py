@@ -94,7 +94,7 @@ class MeanFlow(Family):
     presets: ClassVar = {
         "meanflow-32-cpu": Preset(
             32,
-            "one-step diffusion for minutes of CPU",
+            "one-step diffusion for an hour of CPU: silhouettes, still grainy, after ten minutes",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=2.0, t_mean=0.0, t_std=1.6),
             dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
         ),
