@@ -33,6 +33,7 @@ TINY: dict[str, dict[str, Any]] = {
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
     "edm": {"widths": (8, 16), "blocks": 1, "attention": (1,), "sigma_data": 0.0, "weak_share": 0.5},
     "ddpm": {"backbone": "dit", "depth": 2, "width": 16, "heads": 2, "patch": 4, "schedule": "cosine"},
+    "meanflow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1, "guidance": 2.0},
 }
 
 

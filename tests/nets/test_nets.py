@@ -31,6 +31,12 @@ def test_fourier_by_hand() -> None:
     assert y.numpy() == pytest.approx(np.array(expected), abs=1e-5)
 
 
+def test_fourier_keeps_double_precision() -> None:
+    y = Fourier(4, top=10.0)(torch.tensor([0.3], dtype=torch.float64))
+    assert y.dtype == torch.float64 and y[0, 0].item() == pytest.approx(np.cos(3.0), abs=1e-14)
+    assert Fourier(4)(torch.tensor([0.3], dtype=torch.bfloat16)).dtype == torch.float32
+
+
 def test_upsample_and_zero() -> None:
     x = torch.arange(4.0).reshape(1, 1, 2, 2)
     assert upsample2(x)[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
@@ -79,6 +85,22 @@ def test_unet_sees_its_condition() -> None:
     x, t, y = torch.randn(1, 1, 16, 16), torch.tensor([0.5]), torch.eye(3)[:1]
     base = net(x, t, y)
     assert not torch.allclose(base, net(x, t + 0.3, y)) and not torch.allclose(base, net(x, t, torch.eye(3)[1:2]))
+
+
+def test_unet_takes_a_second_time_only_where_asked() -> None:
+    """Networks without one keep their tensors and their first weights."""
+
+    def made(**kwargs: bool) -> UNet:
+        torch.manual_seed(0)
+        return UNet(1, 1, labels=3, widths=(8, 16), blocks=1, attention=(1,), **kwargs)
+
+    plain, two = made(), made(span=True)
+    new = {"span.1.weight", "span.1.bias", "span.3.weight", "span.3.bias"}
+    assert two.state_dict().keys() - plain.state_dict().keys() == new
+    for p in two.parameters():
+        p.data += torch.randn_like(p) * 0.1
+    x, t, y = torch.randn(1, 1, 16, 16), torch.tensor([0.5]), torch.eye(3)[:1]
+    assert not torch.allclose(two(x, t, y, t), two(x, t, y, t / 2))
 
 
 def test_group_norm_groups() -> None:

@@ -36,6 +36,7 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
         {"solver": "heun", "steps": 9, "guidance": 3.0, "guide_from": 0.3},
         {"solver": "dpm++", "steps": 4, "guidance": 1.0},
     ],
+    "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
 }
 
 

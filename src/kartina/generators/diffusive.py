@@ -56,7 +56,7 @@ from kartina.generators.base import (
     to_uint8,
 )
 from kartina.nets.dit import DiT
-from kartina.nets.unet import UNet
+from kartina.nets.unet import UNet, check_fit
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=200, description="Steps of the solver: more is finer and slower")]
@@ -141,18 +141,15 @@ class DiffusiveFamily(Family):
         """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
         c, spec = self.config, self.spec
         if c.backbone == "dit":
-            self.check_size(c.patch, f"patch {c.patch}", "patch")
+            if spec.height % c.patch or spec.width % c.patch:
+                raise ConfigError(
+                    f"Found images of {spec.height}x{spec.width}; this {self.name} needs both sides to be multiples of "
+                    f"{c.patch} (its patch). Import the data at another --size, or set patch."
+                )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
             return DiT(spec.channels, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
-        levels = len(c.widths)
-        beyond = [level for level in c.attention if not 0 <= level < levels]
-        if beyond:
-            raise ConfigError(
-                f"Found attention at level {beyond[0]}; this {self.name} has levels 0 (finest) to {levels - 1}. "
-                f"Set attention to some of those, or widths to more."
-            )
-        self.check_size(c.stem * 2 ** (levels - 1), f"stem {c.stem}, {levels} levels", "widths")
+        check_fit(c.widths, c.attention, c.stem, spec.height, spec.width)
         return UNet(
             spec.channels,
             spec.channels,
@@ -163,14 +160,6 @@ class DiffusiveFamily(Family):
             stem=c.stem,
             dropout=c.dropout,
         )
-
-    def check_size(self, fold: int, why: str, key: str) -> None:
-        """ConfigError unless both sides of the images are multiples of `fold`."""
-        if self.spec.height % fold or self.spec.width % fold:
-            raise ConfigError(
-                f"Found images of {self.spec.height}x{self.spec.width}; this {self.name} needs both sides to be "
-                f"multiples of {fold} ({why}). Import the data at another --size, or set {key}."
-            )
 
     # -- what a family says ----------------------------------------------------------------------------------------
 

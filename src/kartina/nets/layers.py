@@ -22,7 +22,7 @@ class Fourier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         half = self.dim // 2
         freqs = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(10_000.0) / half))
-        angles = x.float()[:, None] * (self.top * freqs)
+        angles = x.to(torch.promote_types(x.dtype, torch.float32))[:, None] * (self.top * freqs)
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

@@ -7,12 +7,25 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with at least 8 channels a group and at most 32 groups."""
     groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 8 or g == 1))
-    return nn.GroupNorm(groups, channels)
+    return GroupNorm(groups, channels)
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's GroupNorm, with a forward-mode derivative in the output's own precision.
+
+    In autocast torch's is float32 beside a bfloat16 output, and the convolution that follows refuses the pair.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        tangent = unpack_dual(y).tangent  # type: ignore[no-untyped-call]
+        return y if tangent is None or tangent.dtype == y.dtype else y.to(y.dtype, copy=True)
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kartina.errors import ConfigError
 from kartina.nets.layers import Fourier, zero
 from kartina.nets.norm import group_norm
 
@@ -60,7 +61,9 @@ class UNet(nn.Module):
     """x N,Cin,H,W; t float N; label weights N,K+1 (the last one is the null label) -> N,Cout,H,W.
 
     `widths` are the channels of each level, finest first; H and W must be multiples of stem * 2**(levels-1).
-    `attention` lists the levels (0 = finest) that have it.
+    `attention` lists the levels (0 = finest) that have it. With `span`, `forward` takes a second time, float N (how far
+    a step reaches), whose embedding is added to the first one's. `top` is the highest frequency of both embeddings:
+    where the network is differentiated by t, a high one drowns the derivative.
     """
 
     def __init__(
@@ -74,12 +77,15 @@ class UNet(nn.Module):
         stem: int = 2,
         dropout: float = 0.0,
         head: int = 32,
+        span: bool = False,
+        top: float = 1000.0,
     ):
         super().__init__()
         width = widths[0]
         emb = 4 * width
         self.stem = stem
-        self.time = nn.Sequential(Fourier(width), nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.time = embedding(width, emb, top)
+        self.span = embedding(width, emb, top) if span else None
         self.label = nn.Linear(labels, emb, bias=False)
         nn.init.normal_(self.label.weight, std=0.5)
 
@@ -114,8 +120,11 @@ class UNet(nn.Module):
         self.refine = nn.Conv2d(head + cin, head, 3, padding=1)
         self.last = zero(nn.Conv2d(head, cout, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        emb = F.silu(self.time(t) + self.label(labels))
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor, span: Tensor | None = None) -> Tensor:
+        emb = self.time(t) + self.label(labels)
+        if self.span is not None:
+            emb = emb + self.span(span)
+        emb = F.silu(emb)
         h = self.inp(F.pixel_unshuffle(x, self.stem))
         skips = [h]
         for layer in self.down:
@@ -128,6 +137,27 @@ class UNet(nn.Module):
         h = F.silu(self.out(h))
         y: Tensor = self.last(F.silu(self.refine(torch.cat([h, x.to(h.dtype)], dim=1))))
         return y
+
+
+def embedding(width: int, emb: int, top: float) -> nn.Sequential:
+    """Of a time: float N -> N,emb."""
+    return nn.Sequential(Fourier(width, top), nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+
+
+def check_fit(widths: Sequence[int], attention: Sequence[int], stem: int, height: int, width: int) -> None:
+    """Raise ConfigError where a U-Net has not the levels that `attention` names, or the image cannot be folded."""
+    beyond = [level for level in attention if not 0 <= level < len(widths)]
+    if beyond:
+        raise ConfigError(
+            f"Found attention at level {beyond[0]}; this U-Net has levels 0 (finest) to {len(widths) - 1}. "
+            f"Set attention to some of those, or widths to more."
+        )
+    fold = stem * 2 ** (len(widths) - 1)
+    if height % fold or width % fold:
+        raise ConfigError(
+            f"Found images of {height}x{width}; this U-Net needs both sides to be multiples of {fold} "
+            f"(stem {stem}, {len(widths)} levels). Import the data at another --size, or set widths."
+        )
 
 
 class Level(nn.Module):

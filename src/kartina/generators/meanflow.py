@@ -1,0 +1,244 @@
+"""MeanFlow: one-step generation from scratch, class-conditional (Geng 2025, "Mean Flows for One-step Generative
+Modeling").
+
+The path is the flow's (Lipman 2023): z_t = (1-t) x + t e from data x at t=0 to noise e at t=1, with velocity v = e - x.
+A flow learns v and needs many steps to follow it; MeanFlow learns the average velocity between r <= t,
+
+    u(z_t, r, t) = 1/(t-r) * integral from r to t of v(z_tau, tau) dtau,        (eq. 3)
+
+so that one step z_r = z_t - (t-r) u reaches any r exactly (eq. 12). Differentiating (t-r) u by t along the path gives
+the MeanFlow identity, which needs no integral (eq. 6, 8):
+
+    u = v - (t-r) du/dt,   du/dt = v . d_z u + d_t u:  a JVP of tangent (v, 0, 1) in (z, r, t).
+
+What the network states. As in `flow`, it states an image, for the reasons given there (docs/decisions/0003): here
+X(z_t, r, t) = z_t - t u, as in pixel MeanFlow (Lu 2026). X(z_t, t, t) is the flow's mean clean image, X(z_t, 0, t) the
+image that the path from z_t ends in; the single step from t=1 to r=0 is X itself. Put into the identity, with
+a = (t-r)/t and the clean image x for z_t - t v, every 1/t falls out of the target (the network is no longer
+differentiated through one, and small t are harmless):
+
+    X = x + a (X - x) - D,   D = dz . d_z X + (t-r) d_t X:  a JVP of tangent dz = a (z_t - x) = (t-r) v, dt = t - r.
+
+At r = t this is X = x, the flow's regression; at r = 0 it is D = 0: X does not change along a path, which is the
+continuous consistency model's condition (Song 2023). The loss is the velocity's, |u - u_target|^2 = |X - X_target|^2 /
+t^2 without gradient through the target, t clamped below at `t_min`, and each image weighted by 1 / (loss + c)^p
+(section 4.3).
+
+Guidance (Ho & Salimans 2022) is trained in, so that a step stays one evaluation: the identity is asked of the guided
+field w v + (1-w) v(z_t | null label) (section 4.2), for which x becomes w x + (1-w) X(z_t, t, t | null). A tenth of the
+images is trained with the null label, unguided.
+
+The JVP is forward-mode and shares its primal with the loss; attention leaves the fused kernels for it, which have no
+forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times a flow's in multiplications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
+from kartina.generators.base import (
+    Adam,
+    At,
+    Batch,
+    Capability,
+    Controls,
+    Family,
+    Loss,
+    Output,
+    Phase,
+    Row,
+    State,
+    noise,
+    to_uint8,
+)
+from kartina.nets.unet import UNet, check_fit
+from kartina.registry import register
+
+Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
+C = 1e-3  # of the adaptive weight
+
+
+class MeanFlowConfig(FamilyConfig):
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = (64, 128, 128)  # channels, finest first
+    blocks: int = Field(2, ge=1, le=8)  # residual blocks a level
+    attention: tuple[int, ...] = (1, 2)  # levels with self-attention, 0 = finest
+    stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
+    dropout: float = Field(0.0, ge=0, lt=1)
+    label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
+    guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off
+    apart: float = Field(0.75, gt=0, le=1)  # share of images with r != t
+    t_mean: float = Field(-0.4, ge=-10, le=10)  # both times are logit-normal, sorted: mean and deviation of logit(t)
+    t_std: float = Field(1.0, gt=0, le=10)
+    t_min: float = Field(0.1, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
+    power: float = Field(0.75, ge=0, le=1)  # p of the adaptive weight: 0 is the plain square, 0.5 near the distance
+
+
+class MeanFlowControls(Controls):
+    steps: int = Field(1, ge=1, le=8, description="Evaluations of the network: one is enough, more refine")
+
+
+@register("meanflow")
+class MeanFlow(Family):
+    Config = MeanFlowConfig
+    channels_last = False
+    sweep: ClassVar = {"steps": (1, 2, 4)}
+    presets: ClassVar = {
+        "meanflow-32-cpu": Preset(
+            32,
+            "one-step diffusion for an hour of CPU: silhouettes, still grainy, after ten minutes",
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=2.0, t_mean=0.0, t_std=1.6),
+            dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
+        ),
+        "meanflow-64-cpu": Preset(
+            64,
+            "one-step diffusion at 64 px for an hour of CPU: folded four times",
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_min=0.2),
+            dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
+        ),
+        "meanflow-32": Preset(
+            32,
+            "one-step diffusion for a GPU, with the paper's CIFAR-10 times, share and weight",
+            dict(widths=(128, 256, 256), attention=(1, 2), stem=1, dropout=0.2, t_mean=-2.0, t_std=2.0),
+            dict(batch=256, lr=3e-4, warmup=100_000, ema=1_000_000, clip=1.0),
+        ),
+        "meanflow-64": Preset(
+            64,
+            "one-step diffusion at 64 px for a GPU",
+            dict(widths=(128, 256, 384), attention=(1, 2), stem=2, dropout=0.1),
+            dict(batch=256, lr=3e-4, warmup=100_000, ema=1_000_000, clip=1.0),
+        ),
+        "meanflow-128": Preset(
+            128,
+            "one-step diffusion at 128 px for a GPU: folded four times",
+            dict(widths=(128, 256, 384), attention=(1, 2), stem=4, dropout=0.1, t_min=0.2),
+            dict(batch=128, lr=2e-4, warmup=100_000, ema=1_000_000, clip=1.0),
+        ),
+    }
+
+    def __init__(self, config: MeanFlowConfig, spec: ImageSpec):
+        super().__init__(config, spec)
+        check_fit(config.widths, config.attention, config.stem, spec.height, spec.width)
+        self.generator = UNet(
+            spec.channels,
+            spec.channels,
+            labels=self.classes + 1,
+            widths=config.widths,
+            blocks=config.blocks,
+            attention=config.attention,
+            stem=config.stem,
+            dropout=config.dropout,
+            span=True,
+            top=TOP,
+        )
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def phases(self) -> list[Phase]:
+        return [Phase("meanflow", list(self.generator.parameters()))]
+
+    def optimiser(self, opt: str, train: TrainConfig) -> Adam:
+        return Adam(betas=(0.9, 0.99))
+
+    def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        x, n = batch.images, len(batch)
+        r, t, k = self.times(at, n)
+        e = at.randn(*x.shape)
+        z = torch.lerp(x, e, column(t))
+        dropped = at.rand(n) < self.config.label_dropout
+        labels = torch.where(dropped, self.classes, batch.labels)
+        y = torch.nn.functional.one_hot(labels, self.classes + 1).float()
+
+        # The identity for the first k images, plain flow for the others, where r = t and X_target = x.
+        aim = self.aim(x, z, t, ~dropped)
+        clean, target = self.identity(z[:k], r[:k], t[:k], y[:k], aim[:k])
+        if k < n:
+            clean = torch.cat([clean, self.clean(z[k:], r[k:], t[k:], y[k:])])
+            target = torch.cat([target, aim[k:]])
+
+        # |u - u_target|^2 = |X - X_target|^2 / t^2, then the adaptive weight.
+        error = (clean - target).square().mean(dim=[1, 2, 3]) / t.clamp(min=self.config.t_min).square()
+        weight = (error.detach() + C) ** -self.config.power
+        stats = {"loss": error.mean().detach(), "mse": (clean - x).square().mean().detach()}
+        return Loss((weight * error).mean(), stats)
+
+    def times(self, at: At, n: int) -> tuple[Tensor, Tensor, int]:
+        """r <= t, float N each, and k: r != t for the first k = `apart` * n images (at least one), r = t for the rest.
+
+        A fixed number of fixed rows is as good as a draw, because the order of the images is random.
+        """
+        two = torch.sigmoid(at.randn(2, n) * self.config.t_std + self.config.t_mean)
+        t, r = two.amax(dim=0), two.amin(dim=0)
+        k = max(1, round(self.config.apart * n))
+        r[k:] = t[k:]
+        return r, t, k
+
+    def aim(self, x: Tensor, z: Tensor, t: Tensor, labelled: Tensor) -> Tensor:
+        """z_t - t v of the guided velocity: w x + (1-w) X(z_t, t, t | null) where `labelled` (bool N), else x."""
+        if self.config.guidance == 1 or not self.spec.classes:
+            return x
+        null = torch.zeros(len(x), self.classes + 1, device=x.device)
+        null[:, -1] = 1
+        with torch.no_grad():
+            guided = torch.lerp(self.clean(z, t, t, null), x, self.config.guidance)
+        return torch.where(column(labelled), guided, x)
+
+    def identity(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
+        """X(z_t, r, t), and what the MeanFlow identity wants it to be, without gradient: N,C,H,W each."""
+        a = column(1 - r / t)
+        clean, change = self.along(z, r, t, y, a * (z - aim))
+        return clean, torch.lerp(aim, clean, a).sub(change).detach()
+
+    def along(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
+        """X(z_t, r, t), and its change along tangent (dz, 0, t - r) in (z, r, t), by one forward-mode pass."""
+        with dual_level(), sdpa_kernel(SDPBackend.MATH):
+            dual = self.clean(make_dual(z, dz), r, make_dual(t, t - r), y)  # type: ignore[no-untyped-call]
+            clean, change = unpack_dual(dual)  # type: ignore[no-untyped-call]
+        return clean, change
+
+    def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """X(z_t, r, t) = z_t - t u, in z's precision N,C,H,W, given label weights y N,K+1."""
+        out: Tensor = self.generator(z, t, y, t - r).to(z.dtype)
+        return out
+
+    # -- sampling ------------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> dict[str, Capability]:
+        return {"generate": Capability(controls=MeanFlowControls)}
+
+    def start(self, rows: Sequence[Row]) -> State:
+        y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
+        z = torch.stack([noise(row.seed, "flow", 0, self.spec.shape) for row in rows]).to(self.device)
+        steps = torch.tensor([row.controls.steps for row in rows], dtype=torch.int64, device=self.device)
+        return State({"z": z, "clean": torch.zeros_like(z), "y": y, "step": torch.zeros_like(steps), "steps": steps})
+
+    def step(self, state: State) -> State:
+        active = ~state.done
+        if not bool(active.any()):
+            return state
+        s = state if bool(active.all()) else state.take(active)
+
+        # z_r = z_t - (t-r) u = X + r/t (z_t - X), at even times; X itself at r = 0.
+        t, r = 1 - s["step"] / s["steps"], 1 - (s["step"] + 1) / s["steps"]
+        clean = self.clean(s["z"], r, t, s["y"])
+        new = s.replace(z=torch.lerp(clean, s["z"], column(r / t)), clean=clean, step=s["step"] + 1)
+        return new if s is state else state.put(active, new)
+
+    def finish(self, state: State) -> Output:
+        return Output(to_uint8(state["z"]))
+
+    def preview(self, state: State) -> Tensor:
+        return to_uint8(state["clean"])
+
+
+def column(values: Tensor) -> Tensor:
+    """N -> N,1,1,1."""
+    return values[:, None, None, None]

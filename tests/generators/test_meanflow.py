@@ -1,0 +1,304 @@
+"""MeanFlow: the JVP, the identity on a Gaussian with a known average velocity, times, guidance, one-step sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from kartina.generators.base import At, Batch, Row, State, generate
+from kartina.generators.meanflow import MeanFlow, MeanFlowControls
+from tests import tiny
+
+MU, SIGMA = 0.3, 0.25
+
+
+def at(seed: int = 0) -> At:
+    return At(0, 0, 1, torch.Generator().manual_seed(seed), torch.ones(3) / 3)
+
+
+def batch(n: int = 64) -> Batch:
+    images = torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return Batch(images, torch.arange(n) % 3, torch.arange(n))
+
+
+def row(seed: int, label: int = 0, steps: int = 1) -> Row:
+    return Row(torch.eye(3)[label], seed, MeanFlowControls(steps=steps))
+
+
+def run(model: MeanFlow, rows: list[Row]) -> Tensor:
+    """Float images N,C,H,W at the end of the path."""
+    with torch.inference_mode():
+        state = model.start(rows)
+        while not bool(state.done.all()):
+            state = model.step(state)
+    return state["z"]
+
+
+def column(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def double() -> tuple[MeanFlow, Tensor, Tensor, Tensor, Tensor]:
+    """A tiny float64 network with opened gates; z, r < t (one r is 0) and label weights."""
+    model = tiny.sampler("meanflow").double()
+    z = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    r = torch.tensor([0.0, 0.1, 0.4, 0.85], dtype=torch.float64)
+    t = torch.tensor([1.0, 0.3, 0.9, 0.95], dtype=torch.float64)
+    return model, z, r, t, torch.eye(4, dtype=torch.float64)
+
+
+# -- the identity ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_jvp_against_central_differences(still: bool) -> None:
+    """Through the real network in float64; with `still`, the change with time alone."""
+    model, z, r, t, y = double()
+    dz, h = torch.zeros_like(z) if still else torch.randn_like(z), 1e-4
+    clean, change = model.along(z, r, t, y, dz)
+    ahead = model.clean(z + h * dz, r, t + h * (t - r), y)
+    behind = model.clean(z - h * dz, r, t - h * (t - r), y)
+    expected = (ahead - behind) / (2 * h)
+    assert torch.allclose(clean, model.clean(z, r, t, y), rtol=1e-10, atol=1e-10), "the primal is the plain forward"
+    for n in range(len(z)):
+        assert expected[n].norm() > 1e-3
+        assert (change[n] - expected[n]).norm() < 1e-4 * expected[n].norm()
+
+
+def test_the_identity_for_images_is_the_papers_for_velocities() -> None:
+    """z_t - t u_target, with u_target = v - (t-r) du/dt by torch.func on u itself, tangents (v, 0, 1)."""
+    model, z, r, t, y = double()
+    x = torch.rand_like(z)
+    v = (z - x) / column(t)
+
+    def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        return (z - model.clean(z, r, t, y)) / column(t)
+
+    with sdpa_kernel(SDPBackend.MATH):
+        _, slope = torch.func.jvp(u, (z, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
+    expected = z - column(t) * (v - column(t - r) * slope)
+    assert torch.allclose(model.identity(z, r, t, y, x)[1], expected, rtol=1e-9, atol=1e-9)
+
+
+class Gaussian(MeanFlow):
+    """Data ~ N(MU, SIGMA^2) per pixel, for which the path is known: z_r - (1-r) MU is proportional to its deviation."""
+
+    calls: list[int]
+
+    def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        self.calls.append(len(z))
+        r, t = column(r), column(t)
+        z_r = (1 - r) * MU + deviation(r) / deviation(t) * (z - (1 - t) * MU)
+        return z - t * (z - z_r) / (t - r)
+
+
+class Instant(MeanFlow):
+    """The same data; v in the place of u: right at r = t, wrong elsewhere."""
+
+    def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return posterior_mean(z, t)
+
+
+def deviation(t: Tensor) -> Tensor:
+    return ((1 - t) ** 2 * SIGMA**2 + t**2).sqrt()
+
+
+def posterior_mean(z: Tensor, t: Tensor) -> Tensor:
+    """E[x | z_t] = z_t - t v of the marginal velocity v."""
+    t = column(t)
+    return MU + (1 - t) * SIGMA**2 / deviation(t) ** 2 * (z - (1 - t) * MU)
+
+
+def closed(kind: type[MeanFlow]) -> Any:
+    model = kind(MeanFlow.Config(**tiny.TINY["meanflow"]), tiny.spec()).sampler()
+    model.calls = []
+    return model
+
+
+def test_the_identity_holds_on_a_gaussian_and_only_for_the_average_velocity() -> None:
+    _, z, r, t, y = double()
+    aim = posterior_mean(z, t)
+    clean, target = closed(Gaussian).identity(z, r, t, y, aim)
+    assert torch.allclose(clean, target, rtol=0, atol=1e-12)
+    clean, target = closed(Instant).identity(z, r, t, y, aim)
+    assert ((clean - target).flatten(1).abs().mean(dim=1) > 1e-3).all(), "v in u's place is found out"
+    clean, target = closed(Instant).identity(z, t, t, y, aim)
+    assert torch.allclose(clean, target, rtol=0, atol=1e-12), "but at r = t it is right"
+
+
+def test_no_gradient_through_the_target() -> None:
+    model = tiny.family("meanflow")
+    t = torch.tensor([0.7, 0.9])
+    clean, target = model.identity(torch.randn(2, 1, 16, 16), t / 2, t, torch.eye(4)[:2], torch.zeros(2, 1, 16, 16))
+    assert clean.requires_grad and not target.requires_grad
+
+
+# -- the loss --------------------------------------------------------------------------------------------------------
+
+
+class Linear(MeanFlow):
+    """X = 0.6 z + 0.3 t - 0.2 r, which notes what it is asked for, and how many rows each JVP has."""
+
+    asked: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    jvps: list[int]
+
+    def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        self.asked.append((z, r, t, y))
+        return 0.6 * z + 0.3 * column(t) - 0.2 * column(r)
+
+    def along(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
+        self.jvps.append(len(z))
+        return super().along(z, r, t, y, dz)
+
+
+def linear(**config: Any) -> Linear:
+    model = Linear(MeanFlow.Config(**{**tiny.TINY["meanflow"], **config}), tiny.spec())
+    model.asked, model.jvps = [], []
+    return model
+
+
+def test_the_share_of_r_apart_from_t_as_drawn() -> None:
+    """MeanFlow with r = t only is wrong but passes: 3 of 4 images have r < t, and those alone get a JVP."""
+    model = linear(guidance=1.0, apart=0.75, t_mean=-0.4, t_std=1.0)
+    for seed in range(50):
+        model.loss("meanflow", batch(), at(seed))
+    assert model.jvps == [48] * 50 and [len(z) for z, *_ in model.asked] == [48, 16] * 50
+    r, t = (torch.cat([call[i] for call in model.asked[::2]]) for i in (1, 2))
+    assert (r < t).all() and (t - r).mean() > 0.15, "far apart, not by rounding"
+    both = torch.logit(torch.cat([r, t]).double())
+    assert both.mean().item() == pytest.approx(-0.4, abs=0.05) and both.std().item() == pytest.approx(1, abs=0.05)
+    assert all(torch.equal(r, t) for _, r, t, _ in model.asked[1::2])
+
+
+def test_loss_by_hand() -> None:
+    """Images with r = t aim at x, with no share of the JVP; the others at x + a (X - x) - D."""
+    model = linear(guidance=1.0, apart=0.5, t_mean=-1.0, power=0.5, t_min=0.2, label_dropout=0.5)
+    images = batch().images
+    loss = model.loss("meanflow", batch(), at())
+    (z, r, t, y), (z2, _, t2, y2) = model.asked
+    a = column(1 - r / t)
+    clean = 0.6 * z + 0.3 * column(t) - 0.2 * column(r)
+    x = images[:32]
+    target = x + a * (clean - x) - (0.6 * a * (z - x) + 0.3 * column(t - r))
+    apart = (clean - target).square().mean(dim=[1, 2, 3]) / t.clamp(min=0.2) ** 2
+    together = (0.6 * z2 + 0.1 * column(t2) - images[32:]).square().mean(dim=[1, 2, 3]) / t2.clamp(min=0.2) ** 2
+    error = torch.cat([apart, together])
+    assert loss.total.item() == pytest.approx((error / (error + 1e-3).sqrt()).mean().item(), rel=1e-5)
+    assert loss.stats["loss"].item() == pytest.approx(error.mean().item(), rel=1e-5)
+    assert (t < 0.2).any(), "the clamp is exercised"
+    noise = (torch.cat([z, z2]) - (1 - column(torch.cat([t, t2]))) * images) / column(torch.cat([t, t2]))
+    assert noise.std().item() == pytest.approx(1, abs=0.02) and abs(noise.mean().item()) < 0.02
+    y = torch.cat([y, y2])
+    dropped = y[:, -1] == 1
+    assert 16 < dropped.sum() < 48 and torch.equal(y[~dropped].argmax(1), batch().labels[~dropped])
+
+
+def test_guidance_is_trained_in_by_the_guided_velocity() -> None:
+    """w v + (1-w) v(z_t | null) for labelled images, v for the others (Geng 2025, section 4.2)."""
+    model = tiny.sampler("meanflow", guidance=2.5)
+    x, e, t = batch(3).images, torch.randn(3, 1, 16, 16), torch.tensor([0.2, 0.6, 0.9])
+    z = torch.lerp(x, e, column(t))
+    aim = model.aim(x, z, t, torch.tensor([True, False, True]))
+    null = (z - model.clean(z, t, t, torch.eye(4)[[3, 3, 3]])) / column(t)
+    guided = 2.5 * (e - x) + (1 - 2.5) * null
+    found = (z - aim) / column(t)
+    assert torch.allclose(found[[0, 2]], guided[[0, 2]], atol=1e-4)
+    assert torch.allclose(found[1], (e - x)[1], atol=1e-5)
+
+
+def test_guidance_one_is_no_guidance_and_evaluates_no_null_label() -> None:
+    model = linear(guidance=1.0, label_dropout=0.0)
+    off = model.loss("meanflow", batch(), at()).total
+    assert len(model.asked) == 2 and not any((y[:, -1] == 1).any() for *_, y in model.asked)
+    guided = linear(guidance=3.0, label_dropout=0.0)
+    assert guided.loss("meanflow", batch(), at()).total != off
+    assert len(guided.asked) == 3 and (guided.asked[0][3][:, -1] == 1).all()
+    nearly = linear(guidance=1.0 + 1e-6, label_dropout=0.0).loss("meanflow", batch(), at()).total
+    assert nearly.item() == pytest.approx(off.item(), rel=1e-4)
+    unlabelled = MeanFlow(MeanFlow.Config(**{**tiny.TINY["meanflow"], "guidance": 3.0}), tiny.spec(classes=0))
+    x = batch(2).images
+    assert unlabelled.aim(x, x, torch.ones(2), torch.ones(2, dtype=torch.bool)) is x
+
+
+def test_gradients_in_bf16_reach_every_parameter_and_point_as_in_float32() -> None:
+    """The guided target is computed without gradient in the same autocast: its cast weights must not be kept."""
+    model = tiny.family("meanflow", dropout=0.0)
+    for step, bf16 in enumerate([False] * 3):
+        train(model, step, bf16)
+    grads = []
+    for bf16 in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = model.loss("meanflow", batch(), at(9))
+        loss.total.backward()
+        silent = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not silent
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.cosine_similarity(*grads, dim=0) > 0.95
+
+
+def train(model: MeanFlow, step: int, bf16: bool) -> None:
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = model.loss("meanflow", batch(), at(step))
+    optimiser.zero_grad()
+    loss.total.backward()
+    optimiser.step()
+
+
+def test_an_update_costs_at_most_two_and_a_half_times_a_flows() -> None:
+    def flops(name: str) -> int:
+        model = tiny.family(name)
+        with FlopCounterMode(display=False) as counter:
+            model.loss(name, batch(), at()).total.backward()
+        return counter.get_total_flops()
+
+    assert flops("meanflow") < 2.5 * flops("flow")
+
+
+# -- sampling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_step_count_lands_on_the_gaussians_end(steps: int) -> None:
+    model = closed(Gaussian)
+    exact = MU + SIGMA * model.start([row(0)])["z"]
+    assert torch.allclose(run(model, [row(0, steps=steps)]), exact, atol=1e-5)
+    assert model.calls == [1] * steps, "one evaluation a step"
+
+
+def test_one_step_is_one_forward_by_default_and_guided() -> None:
+    model = closed(Gaussian)
+    generate(model, [Row(torch.eye(3)[0], 0, MeanFlowControls())])
+    assert model.config.guidance == 2 and model.calls == [1]
+
+
+def test_rows_with_one_two_and_four_steps_share_forwards_and_equal_their_solo_runs() -> None:
+    counted = closed(Gaussian)
+    run(counted, [row(0, steps=n) for n in (1, 2, 4)])
+    assert counted.calls == [3, 2, 1, 1], "finished rows cost nothing"
+    model = tiny.sampler("meanflow")
+    rows = [row(1, 0, 1), row(2, 1, 2), row(3, 2, 4), row(4, 0, 2)]
+    with torch.inference_mode():
+        state = model.step(model.start(rows[:3]))
+        state = State.cat([state, model.start(rows[3:])])
+        while not bool(state.done.all()):
+            state = model.step(state)
+    solo = torch.cat([run(model, [r]) for r in rows])
+    assert torch.allclose(state["z"], solo, atol=1e-4)
+    assert not torch.allclose(run(model, [row(1, 0, 2)]), solo[:1], atol=0.01), "steps matter"
+
+
+def test_previews_end_as_the_image() -> None:
+    model = tiny.sampler("meanflow")
+    with torch.inference_mode():
+        state = model.start([row(0, steps=3)])
+        while not bool(state.done.all()):
+            state = model.step(state)
+            assert model.preview(state).shape == (1, 1, 16, 16)
+    assert torch.equal(model.preview(state), model.finish(state).images)
