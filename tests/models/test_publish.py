@@ -148,7 +148,7 @@ def test_bits_per_dim_stand_beside_the_numbers_of_a_model_that_has_them() -> Non
         assert (identity["metric"], identity["n"], identity["split"]) == (f"bits/dim K={k}", 60, "val")
     assert card["metrics"]["bits_per_dim_iw"]["value"] < card["metrics"]["bits_per_dim"]["value"]
     text = call("evaluate", "bits", *QUICK)
-    assert "bits/dim (ELBO)" in text and "bits/dim (weighted bound)" in text
+    assert "bits/dim (ELBO)" in text and "bits/dim (IWAE)" in text
 
 
 def test_a_model_without_levels_has_no_bits(run: Run) -> None:

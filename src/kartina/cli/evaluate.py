@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from kartina.cli.output import Json, err, out, print_json, table
 
 NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
-         "bits_per_dim": "bits/dim (ELBO)", "bits_per_dim_iw": "bits/dim (weighted bound)"}  # fmt: skip
+         "bits_per_dim": "bits/dim (ELBO)", "bits_per_dim_iw": "bits/dim (IWAE)"}  # fmt: skip
 
 
 def evaluate(
