@@ -43,7 +43,6 @@ class Flow(DiffusiveFamily):
         "flow",
         "flow matching",
         {
-            "32-cpu": dict(t_mean=0.8, t_min=0.15),
             "64-cpu": dict(t_mean=0.8, t_min=0.2, shift=2.0),
             "64": dict(t_mean=0.8, shift=2.0),
             "128": dict(t_mean=1.2, shift=3.0),
