@@ -20,6 +20,14 @@ pytestmark = pytest.mark.browser
 Check = Callable[[Page, str], None]
 
 
+def behind(page: Page) -> bool:
+    """Whether more than one plain colour is seen at the window's left edge, beside a dialog."""
+    page.wait_for_timeout(600)  # it slides in
+    shot = page.screenshot(clip={"x": 0, "y": 0, "width": 300, "height": 500})
+    low, high = Image.open(io.BytesIO(shot)).convert("L").getextrema()
+    return bool(high - low > 50)
+
+
 def pick(page: Page, model: str = "pets") -> None:
     """Choose a model by its card."""
     radio = page.get_by_role("radio", name=model, exact=True)
@@ -181,6 +189,8 @@ def test_the_card_says_how_good_the_model_is(served: Served, visit: Visit) -> No
 
     page.get_by_role("button", name="Details of pets").click()
     drawer = page.get_by_role("dialog", name="pets")
+    expect(drawer).to_be_visible()
+    assert behind(page), "the page is seen beside the drawer"
     expect(drawer.get_by_role("region", name="By class, worst first")).to_contain_text("dog")
     expect(drawer.get_by_role("img", name="Samples of pets, not selected")).to_be_visible()
     expect(drawer).to_contain_text("CC0-1.0")

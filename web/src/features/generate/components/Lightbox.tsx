@@ -49,6 +49,7 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
   return (
     <Modal.Root
       centered={!narrow}
+      classNames={{ content: styles.content ?? "" }}
       fullScreen={narrow}
       onClose={onClose}
       opened={output !== undefined}
@@ -57,7 +58,7 @@ export function Lightbox({ job, model, opened, onMove, onClose, onKeepSeed, onSa
       size="auto"
     >
       <Modal.Overlay backgroundOpacity={0.6} />
-      <Modal.Content aria-label={title} className={styles.content ?? ""}>
+      <Modal.Content aria-label={title}>
         <Modal.Body className={styles.body ?? ""}>
           {output && big && (
             <div className={styles.box}>

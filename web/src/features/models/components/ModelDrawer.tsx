@@ -18,9 +18,15 @@ interface Props {
 export function ModelDrawer({ model, opened, onClose }: Props) {
   const { t } = useTranslation();
   return (
-    <Drawer.Root onClose={onClose} opened={opened && model !== null} position="right" size={680}>
+    <Drawer.Root
+      classNames={{ content: styles.content ?? "" }}
+      onClose={onClose}
+      opened={opened && model !== null}
+      position="right"
+      size={680}
+    >
       <Drawer.Overlay backgroundOpacity={0.35} />
-      <Drawer.Content aria-label={model?.name} className={styles.content ?? ""}>
+      <Drawer.Content aria-label={model?.name}>
         {model && (
           <Drawer.Body className={styles.body ?? ""}>
             <div className={styles.header}>
