@@ -144,7 +144,7 @@ class DiffusiveFamily(Family):
             if spec.height % c.patch or spec.width % c.patch:
                 raise ConfigError(
                     f"Found images of {spec.height}x{spec.width}; this {self.name} needs both sides to be multiples of "
-                    f"{c.patch} (its patch). Import the data at another --size, or set patch."
+                    f"{c.patch} (patch {c.patch}). Import the data at another --size, or set patch."
                 )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
