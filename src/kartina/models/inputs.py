@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ class Given:
     pixels: NDArray[np.uint8] = field(repr=False)  # C,H,W
     name: str = ""  # its file's name without suffix; "" for what came without a name
     note: str = ""  # what was done to make it fit; "" for nothing
+    size: tuple[int, int] = (0, 0)  # width and height that it came with
 
     @property
     def sha256(self) -> str:
@@ -63,6 +64,23 @@ def read_images(
             raise DataError(f"Could not use the image {bad[0]}.")
         raise DataError(f"Found {len(bad)} of {len(found)} images that cannot be used; nothing was made.", details=bad)
     return given
+
+
+def read_masks(
+    masks: Source | Sequence[Source], images: Sequence[Given], size: tuple[int, int], fit: Fit = "crop"
+) -> list[Given]:
+    """Masks for `images` (image i has masks[i mod M]), fitted as those are -> uint8 1,*`size` each, 0 or 255.
+
+    White (from the half on) is what is to be made anew, black stays. Raises DataError for a mask of another aspect than
+    its image's: it would not lie where it was drawn.
+    """
+    found = read_images(masks, size, 1, fit)
+    for i in range(max(len(images), len(found))):
+        mask, image = found[i % len(found)], images[i % len(images)]
+        if mask.size[0] * image.size[1] != mask.size[1] * image.size[0]:
+            (a, b), (w, h) = mask.size, image.size
+            raise DataError(f"Found a mask of {a}x{b} pixels for an image of {w}x{h}; expected one of the same shape.")
+    return [replace(mask, pixels=np.where(mask.pixels >= 128, 255, 0).astype(np.uint8)) for mask in found]
 
 
 def image_files(path: Path) -> list[Path]:
@@ -108,7 +126,7 @@ def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -
     if channels == 1 and not is_grey(image):
         note = f"{note}, made grey" if note else f"{wide}x{high} made grey"
     pixels = to_array(image if height != width else fit_to(image, width, fit), channels)
-    return Given(pixels, name, note)
+    return Given(pixels, name, note, (wide, high))
 
 
 def _upright(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
