@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kartina.config import read
 from kartina.errors import ConfigError, DataError
-from kartina.generators.base import Family, Row, State, from_uint8, generate, noise, rows_for
-from kartina.models.model import load, save
+from kartina.generators.base import Batch, Family, Row, State, from_uint8, generate, noise, rows_for, to_uint8
+from kartina.generators.diffusive import DiffusiveFamily
+from kartina.handlers.publish import pictures
+from kartina.models.model import Model, load, save
+from kartina.training.loop import train
+from kartina.training.run import Run
 from tests import tiny
 from tests.engine import CARD, PROVENANCE
 from tests.generators.test_diffusive import FAMILIES, MU, SIGMA, gaussian
@@ -50,8 +55,15 @@ def hole() -> Tensor:
     return mask
 
 
-def row(model: Family, task: str, seed: int = 0, label: int = 0, image: Tensor | None = None, mask: Tensor | None = None,
-        **controls: Any) -> Row:  # fmt: skip
+def row(
+    model: Family,
+    task: str,
+    seed: int = 0,
+    label: int = 0,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
+    **controls: Any,
+) -> Row:
     settings = read(model.capabilities()[task].controls, controls, "test")
     takes = model.capabilities()[task].inputs
     if "image" in takes and image is None:
@@ -348,3 +360,129 @@ def test_rows_take_masks_in_turn() -> None:
     masks = [hole(), 1 - hole()]
     rows = rows_for(model, [0], 4, 0, task="inpaint", images=[from_uint8(picture())], masks=masks)
     assert [row.mask is masks[i % 2] for i, row in enumerate(rows)] == [True] * 4
+
+
+# -- an image beside x -------------------------------------------------------------------------------------------------
+
+
+def colour(n: int, seed: int = 0, size: int = 16) -> Tensor:
+    """float32 n,3,size,size of 256 levels."""
+    rng = torch.Generator().manual_seed(seed)
+    return from_uint8(torch.randint(0, 256, (n, 3, size, size), generator=rng, dtype=torch.uint8))
+
+
+def test_the_source_is_the_pairs_the_small_or_the_grey_image() -> None:
+    images = colour(4)
+    batch = Batch(images, torch.zeros(4, dtype=torch.int64), torch.arange(4), torch.rand(4, 1, 16, 16) * 2 - 1)
+    files = [Image.fromarray(to_uint8(one[None])[0].permute(1, 2, 0).numpy()) for one in images]
+    shape = tiny.spec(16, 3)
+    pairs = tiny.family("flow-pairs", shape=shape)
+    assert pairs.source(batch) is batch.sources
+
+    grey = to_uint8(tiny.family("flow", shape=shape, source="colorize").source(batch))
+    luma = np.stack([np.asarray(file.convert("L"))[None] for file in files])
+    assert np.abs(grey.numpy().astype(int) - luma).max() <= 1, "as PIL makes an image grey"
+
+    small = torch.stack([torch.from_numpy(np.asarray(file.reduce(4)).copy()).permute(2, 0, 1) for file in files])
+    large = tiny.family("flow", shape=shape, source="upscale").source(batch)
+    assert large.shape == images.shape
+    expected = torch.nn.functional.interpolate(from_uint8(small), size=(16, 16), mode="bicubic").clamp(-1, 1)
+    assert (large - expected).abs().max() < 0.05, "as PIL averages squares"
+    assert tiny.family("flow", shape=shape).source(batch) is None
+
+
+@pytest.mark.parametrize(("source", "task"), [("pairs", "translate"), ("upscale", "upscale"), ("colorize", "colorize")])
+@each
+def test_the_source_is_seen_and_by_every_evaluation(name: str, source: str, task: str) -> None:
+    """Also by the one without the label, and by the weak network's."""
+    shape = tiny.fitted("flow-pairs", tiny.spec(16, 3))
+    model = tiny.sampler(name, shape=shape, source=source, weak_share=0.5)
+    assert list(model.capabilities()) == [task]
+    given = tiny.inputs(model, task, 2)
+    for controls in ({"guidance": 1.0}, {"guidance": 3.0}, {"guidance": 2.0, "guide": "weak"}):
+        one, other = (made(model, row(model, task, 5, 1, image, steps=3, **controls)) for image in given)
+        assert (one != other).any()
+    x, t, y = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 0.8]), torch.eye(4)[[0, 1]]
+    beside = torch.randn(2, model.source_channels, 16, 16)
+    weak, w = torch.tensor([True, False]), torch.tensor([2.0, 3.0])
+    with torch.inference_mode():
+        strong, null = model.denoise(x, t, y, None, beside), model.denoise(x, t, torch.eye(4)[[3, 3]], None, beside)
+        poor = model.denoise(x, t, y, model.weak, beside)
+        found = DiffusiveFamily.guided(model, x, t, y, w, weak, beside)
+    assert torch.allclose(found[0], poor[0] + 2 * (strong[0] - poor[0]), atol=1e-3, rtol=1e-3)
+    assert torch.allclose(found[1], null[1] + 3 * (strong[1] - null[1]), atol=1e-3, rtol=1e-3)
+
+
+def test_a_network_learns_to_look_at_its_source() -> None:
+    """On pairs where the target is the source's negative, the loss falls below what no source allows."""
+    torch.manual_seed(0)
+    model = tiny.family("flow-pairs", widths=(16, 32), stem=1, dropout=0.0).train()
+    optimiser = torch.optim.Adam(model.generator.parameters(), lr=4e-3)
+    losses = []
+    for step in range(150):
+        rng = torch.Generator().manual_seed(step)
+        target = torch.rand(8, 1, 1, 1, generator=rng).expand(-1, -1, 16, 16) * 2 - 1
+        batch = Batch(target, torch.zeros(8, dtype=torch.int64), torch.arange(8), -target.expand(-1, 3, -1, -1))
+        z = torch.full((8,), 3.0)  # nearly all noise: the image can only come from the source
+        optimiser.zero_grad()
+        loss = model.error(target, torch.randn(target.shape, generator=rng), z, batch.labels, model.source(batch))
+        loss.total.backward()
+        optimiser.step()
+        losses.append(loss.total.item())
+    assert np.mean(losses[-10:]) < 0.1 * np.mean(losses[:3]), losses[::15]
+
+
+def test_what_has_no_source_is_refused_in_words() -> None:
+    for config, shape, words in (
+        ({"source": "pairs"}, tiny.spec(16, 3), "without pairs.*SPLIT/A"),
+        ({"source": "upscale", "factor": 3}, tiny.spec(16, 3), "16x16.*multiples of 3.*--size"),
+        ({"source": "colorize"}, tiny.spec(16, 1), "1 channels.*--channels 3"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            tiny.family("flow", shape=shape, **config)
+
+
+def test_a_small_image_is_taken_as_it_is_and_a_large_one_made_small(tmp_path: Path) -> None:
+    model = load(save(tiny.sampler("edm-upscale", shape=tiny.spec(16, 3)), "up", PROVENANCE, CARD, root=tmp_path))
+    large = to_uint8(colour(1))[0].permute(1, 2, 0).numpy()
+    small = np.asarray(Image.fromarray(large).reduce(4))
+    one, other = model.upscale(large, ["a"], seed=3), model.upscale(small, ["a"], seed=3)
+    assert one.images.shape == (1, 3, 16, 16) and (one.images == other.images).all()
+    assert other.inputs[0].note == "" and one.inputs[0].note == "16x16 made 4 times smaller"
+    assert model.upscale(np.zeros((9, 9, 3), np.uint8), ["a"]).inputs[0].note == "9x9 scaled to 4x4"
+    assert "40x64 cut to its middle 40x40 and scaled to 16x16, made 4 times smaller" in (
+        model.upscale(np.zeros((64, 40, 3), np.uint8), ["a"]).inputs[0].note
+    )
+    sheet = one.grid(scale=1)
+    assert sheet.size == (2 * 18 + 2, 18 + 2), "the small image as squares beside the large one"
+
+
+def test_colours_of_the_input_are_not_looked_at() -> None:
+    model = Model(tiny.sampler("flow", shape=tiny.spec(16, 3), source="colorize"), "colours")
+    image = to_uint8(colour(1))[0].permute(1, 2, 0).numpy()
+    plain = np.asarray(Image.fromarray(image).convert("L"))
+    assert (model.colorize(image, ["a"]).images == model.colorize(plain, ["a"]).images).all()
+
+
+@pytest.mark.parametrize("source", ["pairs", "upscale", "colorize"])
+def test_grids_and_sheets_show_what_the_model_starts_from(source: str, home: Path) -> None:
+    """Data with pairs, of which only source=pairs takes the sources."""
+    data = tiny.store(tiny.images(30, tiny.fitted("flow-pairs", tiny.spec(16, 3))), home)
+    config = tiny.run_config("flow", data, 16, grids=1)
+    run = Run.create(config.model_copy(update={"config": {**tiny.TINY["flow"], "source": source}}))
+    train(run)
+    val = data.part("val")
+    (grid,) = (run.path / "grids").glob("*.png")
+    sheet = np.asarray(Image.open(grid)).transpose(2, 0, 1)
+    first = val.images[0]
+    colours = np.repeat(np.asarray(Image.fromarray(first.transpose(1, 2, 0)).convert("L"))[None], 3, axis=0)
+    squares = np.asarray(Image.fromarray(first.transpose(1, 2, 0)).reduce(4)).transpose(2, 0, 1)
+    wanted = {
+        "pairs": np.repeat(val.sources[0], 3, axis=0),
+        "upscale": squares.repeat(4, axis=1).repeat(4, axis=2),
+        "colorize": colours,
+    }[source]
+    shown = sheet[:, 2:66:4, 2:66:4] if sheet.shape[2] > 150 else sheet[:, 2:18, 2:18]
+    assert np.abs(shown.astype(int) - wanted).max() <= 1
+    files = pictures(Model(run.ema("cpu"), run.id), val)
+    assert "samples.png" in files

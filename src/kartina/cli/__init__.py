@@ -54,6 +54,8 @@ def _register() -> None:
         ("train", "runs"),
         ("sample", "sample"),
         ("images", "translate"),
+        ("images", "upscale"),
+        ("images", "colorize"),
         ("images", "transform"),
         ("images", "inpaint"),
         ("images", "interpolate"),

@@ -1,4 +1,5 @@
-"""`kartina translate | transform | inpaint | invert`: tasks that start from images of yours; and `interpolate`."""
+"""`kartina translate | upscale | colorize | transform | inpaint | invert` start from images of yours, `interpolate`
+from two seeds."""
 
 from __future__ import annotations
 
@@ -40,6 +41,38 @@ def translate(
 ) -> None:
     """Turn an image into its counterpart, with a model that learnt from pairs; other seeds give other versions."""
     _run("translate", model, image, class_, n, seed, set_, fit, output, device, json)
+
+
+def upscale(
+    model: ModelRef,
+    image: Input,
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("upscaled.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make an image larger, with a model that learnt to; one that is as large already is made small first."""
+    _run("upscale", model, image, class_, n, seed, set_, fit, output, device, json)
+
+
+def colorize(
+    model: ModelRef,
+    image: Input,
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("coloured.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Give an image colours, with a model that learnt to; those it has are not looked at."""
+    _run("colorize", model, image, class_, n, seed, set_, fit, output, device, json)
 
 
 def transform(

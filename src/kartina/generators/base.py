@@ -106,6 +106,7 @@ class Capability:
     inputs: tuple[str, ...] = ()  # of "image", "mask"
     controls: type[BaseModel] = Controls
     channels: int | None = None  # of the input image; None: as many as the model's own images
+    shrink: int = 1  # how many times smaller than the model's own the input image is
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Family(nn.Module):
     name: ClassVar[str] = ""  # set by @register
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
-    paired: ClassVar[bool] = False  # learns from pairs: its data must have sources
+    paired: ClassVar[bool] = False  # learns from pairs: its data must have sources (see `takes_pairs`)
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any
     spec: ImageSpec
@@ -202,6 +203,11 @@ class Family(nn.Module):
         self.config = config
         self.spec = spec
         self.classes = max(1, len(spec.classes))  # K; 1 when there are none
+
+    @classmethod
+    def takes_pairs(cls, config: Any) -> bool:
+        """Whether a model of this config learns from pairs, and starts from their sources."""
+        return cls.paired
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -96,10 +96,19 @@ class DDPM(DiffusiveFamily):
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         return torch.where(step < steps, self.at_step(T * (1 - step / steps) - 1), 0.0)
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
+    def denoise(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
         c_in = (1 + t.square()).rsqrt()  # sqrt(abar)
-        e: Tensor = (net or self.generator)(c_in[WIDE] * x, self.training_step(t) / T, y).float()
-        return x - t[WIDE] * e
+        return x - t[WIDE] * self.stated(c_in[WIDE] * x, self.training_step(t) / T, y, net, source)
 
-    def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor, weak: Tensor | None = None) -> Tensor:
-        return super().guided(x, t, y, w, weak).clamp(-1, 1)
+    def guided(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        w: Tensor,
+        weak: Tensor | None = None,
+        source: Tensor | None = None,
+    ) -> Tensor:
+        return super().guided(x, t, y, w, weak, source).clamp(-1, 1)

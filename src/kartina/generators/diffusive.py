@@ -32,6 +32,10 @@ Beside `generate` there are four tasks on the same steps, each a matter of where
     invert       the image itself at t = 0: the steps run backwards to the noise that it comes from, and then to the
                  image again (DDIM inversion: Song 2021, section 4.3); what differs from the image was lost on the way
 
+With `source` the network sees another image beside x, in channels of its own: the one of a pair, the image made small
+and large again, or the image without its colours (Saharia 2021, SR3 and Palette). The model then has one task, which
+starts from such an image: translate, upscale or colorize.
+
 A family says what its path is (`alpha`, `scale`), which times it trains on (`level`) with what `weight`, which ones the
 solver visits (`times`), and how D is made of the network's output (`denoise`).
 """
@@ -65,6 +69,7 @@ from kartina.generators.base import (
     to_uint8,
 )
 from kartina.nets.dit import DiT
+from kartina.nets.sources import enlarged, grey, shrunk
 from kartina.nets.unet import UNet, check_fit
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
@@ -96,6 +101,8 @@ class DiffusiveConfig(FamilyConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
     weak_share: float = Field(0.0, ge=0, le=1)  # share of the budget at which the weak copy is kept; 0 = none
+    source: Literal["none", "pairs", "upscale", "colorize"] = "none"  # an image that the network sees beside x
+    factor: int = Field(4, ge=2, le=16)  # upscale: how many times larger than what is given
 
 
 class DiffusiveControls(Controls):
@@ -170,6 +177,7 @@ class DiffusiveFamily(Family):
 
     def __init__(self, config: DiffusiveConfig, spec: ImageSpec):
         super().__init__(config, spec)
+        self.check_source()
         self.generator = self.network()
         if config.weak_share:
             self.weak = self.network().requires_grad_(False)
@@ -178,6 +186,7 @@ class DiffusiveFamily(Family):
     def network(self) -> nn.Module:
         """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
         c, spec = self.config, self.spec
+        seen = spec.channels + self.source_channels
         if c.backbone == "dit":
             if spec.height % c.patch or spec.width % c.patch:
                 raise ConfigError(
@@ -186,10 +195,10 @@ class DiffusiveFamily(Family):
                 )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
-            return DiT(spec.channels, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
+            return DiT(seen, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
         check_fit(c.widths, c.attention, c.stem, spec.height, spec.width)
         return UNet(
-            spec.channels,
+            seen,
             spec.channels,
             labels=self.classes + 1,
             widths=c.widths,
@@ -198,6 +207,56 @@ class DiffusiveFamily(Family):
             stem=c.stem,
             dropout=c.dropout,
         )
+
+    def stated(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """What the generator, or `net`, states of x beside its source, told of the noise by t: float32 N,C,H,W."""
+        seen = x if source is None else torch.cat([x, source], dim=1)
+        out: Tensor = (net or self.generator)(seen, t, y).float()
+        return out
+
+    # -- the image beside x ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def takes_pairs(cls, config: DiffusiveConfig) -> bool:
+        return config.source == "pairs"
+
+    @property
+    def source_channels(self) -> int:
+        return {"none": 0, "pairs": self.spec.source_channels, "upscale": self.spec.channels, "colorize": 1}[
+            self.config.source
+        ]
+
+    def check_source(self) -> None:
+        """Raise ConfigError where there is no such source for images of this kind."""
+        c, spec = self.config, self.spec
+        if c.source == "pairs" and not spec.source_channels:
+            raise ConfigError(
+                "Found data without pairs; source=pairs learns from pairs. Import a folder or zip with SPLIT/A "
+                "(sources) and SPLIT/B (targets) of equal file names."
+            )
+        if c.source == "upscale" and (spec.height % c.factor or spec.width % c.factor):
+            raise ConfigError(
+                f"Found images of {spec.height}x{spec.width}; source=upscale needs both sides to be multiples of "
+                f"{c.factor} (its factor). Import the data at another --size, or set factor."
+            )
+        if c.source == "colorize" and spec.channels != 3:
+            raise ConfigError(
+                f"Found images of {spec.channels} channels; source=colorize learns from colour. Import with "
+                "--channels 3."
+            )
+
+    def source(self, batch: Batch) -> Tensor | None:
+        """The image that the network sees beside each image of the batch, N,C',H,W in [-1, 1]; None without."""
+        match self.config.source:
+            case "pairs":
+                return batch.sources
+            case "upscale":
+                return enlarged(shrunk(batch.images, self.config.factor), self.config.factor)
+            case "colorize":
+                return grey(batch.images)
+        return None
 
     # -- what a family says ----------------------------------------------------------------------------------------
 
@@ -221,8 +280,10 @@ class DiffusiveFamily(Family):
         """Where the solver is after `step` of `steps` (int64 N): falling times N, the last of them 0."""
         raise NotImplementedError
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
-        """D(x_t, t): the mean clean image, float32 N,C,H,W; by the generator, or by `net`."""
+    def denoise(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """D(x_t, t): the mean clean image, float32 N,C,H,W; by the generator, or by `net`. See `stated`."""
         raise NotImplementedError
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -236,13 +297,14 @@ class DiffusiveFamily(Family):
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
         dropped = at.rand(len(batch)) < self.config.label_dropout
-        return self.error(batch.images, e, z, torch.where(dropped, self.classes, batch.labels))
+        labels = torch.where(dropped, self.classes, batch.labels)
+        return self.error(batch.images, e, z, labels, self.source(batch))
 
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
-        return self.error(batch.images, e, z, batch.labels).stats
+        return self.error(batch.images, e, z, batch.labels, self.source(batch)).stats
 
-    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor) -> Loss:
+    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor, source: Tensor | None = None) -> Loss:
         """E weight |D - x|^2 on images x with noise e at the times of z, and the same in each quarter of the times.
 
         labels int64 N, K for the null label. `loss_q1` (least noise) to `loss_q4` are sums over the images of the
@@ -250,7 +312,7 @@ class DiffusiveFamily(Family):
         """
         t = self.level(z)
         y = nn.functional.one_hot(labels, self.classes + 1).float()
-        clean = self.denoise(self.noised(x, e, t), t, y)
+        clean = self.denoise(self.noised(x, e, t), t, y, source=source)
         error = self.weight(t) * (clean - x).square().mean(dim=[1, 2, 3])
         quarter = torch.stack([z > q for q in QUARTILES]).sum(dim=0)
         stats = {f"loss_q{i + 1}": (error * (quarter == i)).mean() * 4 for i in range(4)}
@@ -274,6 +336,13 @@ class DiffusiveFamily(Family):
 
     def capabilities(self) -> dict[str, Capability]:
         controls = autoguided(self.controls) if self.config.weak_share else self.controls
+        match self.config.source:
+            case "pairs":
+                return {"translate": Capability(("image",), controls, self.spec.source_channels)}
+            case "upscale":
+                return {"upscale": Capability(("image",), controls, shrink=self.config.factor)}
+            case "colorize":
+                return {"colorize": Capability(("image",), controls, 1)}
         return {
             "generate": Capability(controls=controls),
             "transform": Capability(("image",), transforming(controls)),
@@ -314,6 +383,10 @@ class DiffusiveFamily(Family):
                 turn, steps = steps, 2 * steps
                 t, x0 = self.times(turn, turn), self.inputs(rows)
                 more = {"noise": torch.zeros_like(e)}
+            case "translate" | "colorize":
+                more = {"source": self.inputs(rows)}
+            case "upscale":
+                more = {"source": enlarged(self.inputs(rows), self.config.factor)}
         x = self.noised(x0, e, t)
         return State(
             {
@@ -389,7 +462,7 @@ class DiffusiveFamily(Family):
         x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
         way = (step + second) / steps
         w = torch.where((way >= s["guide_from"]) & (way <= s["guide_to"]), s["guidance"], 1.0)
-        clean = self.guided(x_here, here, s["y"], w, s["weak"])
+        clean = self.guided(x_here, here, s["y"], w, s["weak"], s.tensors.get("source"))
         if "mask" in s.tensors:
             clean = torch.lerp(s["known"], clean, s["mask"])
 
@@ -456,22 +529,32 @@ class DiffusiveFamily(Family):
         of = zip(s["seed"].tolist(), s["step"].tolist(), strict=True)
         return torch.stack([noise(seed, stream, step, self.spec.shape) for seed, step in of]).to(self.device)
 
-    def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor, weak: Tensor | None = None) -> Tensor:
+    def guided(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        w: Tensor,
+        weak: Tensor | None = None,
+        source: Tensor | None = None,
+    ) -> Tensor:
         """D' + w (D - D'), evaluating D' only for rows with w != 1: without the label, in the same batch as D; or, for
         the rows that `weak` (bool N) picks, by the weak network."""
         steered = w != 1
         if not bool(steered.any()):
-            return self.denoise(x, t, y)
+            return self.denoise(x, t, y, source=source)
         by_weak = steered & weak if weak is not None else torch.zeros_like(steered)
         by_label = steered & ~by_weak
         null = torch.zeros_like(y[by_label])
         null[:, -1] = 1
-        out = self.denoise(torch.cat([x, x[by_label]]), torch.cat([t, t[by_label]]), torch.cat([y, null]))
+        both = None if source is None else torch.cat([source, source[by_label]])
+        out = self.denoise(torch.cat([x, x[by_label]]), torch.cat([t, t[by_label]]), torch.cat([y, null]), source=both)
         d, d_null = out[: len(x)], out[len(x) :]
         mixed = d.clone()
         mixed[by_label] = torch.lerp(d_null, d[by_label], w[by_label][WIDE])
         if bool(by_weak.any()):
-            d_weak = self.denoise(x[by_weak], t[by_weak], y[by_weak], self.weak)
+            beside = None if source is None else source[by_weak]
+            d_weak = self.denoise(x[by_weak], t[by_weak], y[by_weak], self.weak, beside)
             mixed[by_weak] = torch.lerp(d_weak, d[by_weak], w[by_weak][WIDE])
         return mixed
 
@@ -486,20 +569,20 @@ class DiffusiveFamily(Family):
 
 # -- presets -----------------------------------------------------------------------------------------------------------
 
-_CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
+CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
 _GPU = dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, decay_to=0.05, ema=500_000)
 _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "32-cpu": (
         32,
         "for minutes of CPU",
         dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
-        _CPU,
+        CPU,
     ),
     "64-cpu": (
         64,
         "at 64 px for minutes of CPU: folded four times",
         dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4),
-        _CPU,
+        CPU,
     ),
     "32": (
         32,

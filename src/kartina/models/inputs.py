@@ -39,12 +39,14 @@ class Given:
 
 
 def read_images(
-    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop"
+    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop", shrink: int = 1
 ) -> list[Given]:
     """One image or several -> uint8 `channels`,*`size` each, in order; a folder stands for its images, sorted by name.
 
     An array is uint8 H,W, H,W,C or C,H,W (where both would do, H,W,C), and with four dimensions several of them.
-    `fit` is that of an import: crop, pad or stretch. Raises DataError naming each image that cannot be used.
+    `fit` is that of an import: crop, pad or stretch. With `shrink` the images come out that many times smaller than
+    `size`: one that is as large is fitted to it and then averaged over squares, a smaller one is fitted to the small
+    size. Raises DataError naming each image that cannot be used.
     """
     if fit not in FITS:
         raise ConfigError(f"Found fit={fit}; expected one of {', '.join(FITS)}.")
@@ -56,7 +58,7 @@ def read_images(
     for i, item in enumerate(found):
         path = Path(item) if isinstance(item, str | os.PathLike) else None
         try:
-            given.append(_read(path or item, size, channels, fit))
+            given.append(_read(path or item, size, channels, fit, shrink))
         except DataError as error:
             bad.append(f"{path.name if path else i}: {error}")
     if bad:
@@ -106,7 +108,7 @@ def _each(images: Source | Sequence[Source]) -> list[Source]:
     return [one for item in images for one in _each(item)]
 
 
-def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -> Given:
+def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit, shrink: int) -> Given:
     height, width = size
     name = ""
     if isinstance(item, np.ndarray):
@@ -120,12 +122,19 @@ def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -
         image = open_image(path, enough(max(size), fit))
         name = path.stem
     wide, high = image.info["file_size"]
+    whole = min(image.size) >= min(size)  # else it is small already
+    if not whole:
+        height, width = height // shrink, width // shrink
     if height != width and image.size != (width, height):
         raise DataError(f"found {wide}x{high} pixels, expected exactly {width}x{height}: this model is not square")
     note = _note(wide, high, width, fit)
     if channels == 1 and not is_grey(image):
         note = f"{note}, made grey" if note else f"{wide}x{high} made grey"
-    pixels = to_array(image if height != width else fit_to(image, width, fit), channels)
+    fitted = image if height != width else fit_to(image, width, fit)
+    if whole and shrink > 1:
+        fitted = fitted.reduce(shrink)
+        note = f"{note}, made {shrink} times smaller" if note else f"{wide}x{high} made {shrink} times smaller"
+    pixels = to_array(fitted, channels)
     return Given(pixels, name, note, (wide, high))
 
 

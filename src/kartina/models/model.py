@@ -91,8 +91,8 @@ class Model:
         check_inputs(self.family, task, () if images is None else (images,), () if masks is None else (masks,))
         if images is None:
             return [], []
-        size, channels = (self.spec.height, self.spec.width), self.family.capabilities()[task].channels
-        found = read_images(images, size, channels or self.spec.channels, fit)
+        size, takes = (self.spec.height, self.spec.width), self.family.capabilities()[task]
+        found = read_images(images, size, takes.channels or self.spec.channels, fit, takes.shrink)
         return found, [] if masks is None else read_masks(masks, found, size, fit)
 
     def rows(
@@ -188,6 +188,29 @@ class Model:
     ) -> Samples:
         """Make each image's counterpart (pix2pix: a map's photo); `more` as in `run`."""
         return self.run("translate", labels, n, seed, images=images, **more)
+
+    def upscale(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Make each image larger, to the model's size; one that is as large already is made small first. `more` as in
+        `run`."""
+        return self.run("upscale", labels, n, seed, images=images, **more)
+
+    def colorize(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Give each image colours; those it has are not looked at. `more` as in `run`."""
+        return self.run("colorize", labels, n, seed, images=images, **more)
 
     def transform(
         self,
