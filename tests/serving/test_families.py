@@ -43,8 +43,8 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
     ],
     "transform": [
         {"strength": 0.7, "solver": "euler", "steps": 6},
-        {"strength": 0.3, "solver": "heun", "steps": 9},
         {"strength": 0.0, "solver": "dpm++", "steps": 5},
+        {"strength": 0.3, "solver": "heun", "steps": 9},
     ],
     "inpaint": [{"solver": "euler", "steps": 6}, {"solver": "heun", "steps": 9, "guidance": 3.0}, {"solver": "dpm++"}],
     "invert": [{"steps": 3}, {"steps": 5, "solver": "euler"}, {"steps": 1}],

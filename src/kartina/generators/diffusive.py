@@ -78,6 +78,12 @@ Solver = Annotated[
     Literal["heun", "euler", "ddim", "dpm++"],
     Field(description="Heun evaluates the network twice a step, the others once; DPM++ needs the fewest evaluations"),
 ]
+InvertSteps = Annotated[
+    int, Field(ge=1, le=500, description="Steps to the noise, and as many back: more is closer and slower")
+]
+InvertSolver = Annotated[
+    Literal["heun", "euler"], Field(description="Heun evaluates the network twice a step, Euler once")
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
@@ -129,8 +135,8 @@ class DiffusiveControls(Controls):
 
 
 class InvertControls(Controls):
-    steps: int = Field(25, ge=1, le=500, description="Steps to the noise, and as many back: more is closer and slower")
-    solver: Literal["heun", "euler"] = Field("heun", description="Heun evaluates the network twice a step, Euler once")
+    steps: InvertSteps = 25
+    solver: InvertSolver = "heun"
 
 
 @cache
@@ -172,6 +178,7 @@ class DiffusiveFamily(Family):
 
     config: DiffusiveConfig
     controls: ClassVar[type[DiffusiveControls]] = DiffusiveControls
+    invert_controls: ClassVar[type[InvertControls]] = InvertControls
     channels_last = False
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (6, 8, 12)}
 
@@ -348,7 +355,7 @@ class DiffusiveFamily(Family):
             "transform": Capability(("image",), transforming(controls)),
             "inpaint": Capability(("image", "mask"), controls),
             "interpolate": Capability(controls=interpolating(controls, self.spec.classes)),
-            "invert": Capability(("image",), InvertControls),
+            "invert": Capability(("image",), self.invert_controls),
         }
 
     def start(self, rows: Sequence[Row]) -> State:
@@ -357,7 +364,7 @@ class DiffusiveFamily(Family):
 
         task, given = rows[0].task, [row.controls for row in rows]
         if task == "invert":
-            given = [self.controls(steps=c.steps, solver=c.solver, guidance=1.0) for c in given]
+            given = [self.controls(**c.model_dump(), guidance=1.0) for c in given]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
         # Without classes there is no label to be guided by.
         guidance = [c.guidance if self.spec.classes or w else 1.0 for c, w in zip(given, weak, strict=True)]

@@ -134,7 +134,7 @@ def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit, s
     if whole and shrink > 1:
         fitted = fitted.reduce(shrink)
         note = f"{note}, made {shrink} times smaller" if note else f"{wide}x{high} made {shrink} times smaller"
-    pixels = to_array(fitted, channels)
+    pixels = to_array(fitted, channels).copy()  # PIL's own buffer is read-only
     return Given(pixels, name, note, (wide, high))
 
 
