@@ -151,7 +151,7 @@ def autoguided(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
 def transforming(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
     """The controls with those of `transform`."""
     about = "How much is made anew: 0 keeps the image, 1 keeps nothing of it"
-    strength: Any = (Share, Field(0.6, description=about))
+    strength: Any = (Share, Field(0.75, description=about))
     return create_model(f"Transform{controls.__name__}", __base__=controls, strength=strength)
 
 
