@@ -22,7 +22,7 @@ def main(names: list[str]) -> None:
     print(f"{'preset':16} {'ms/img, batch 1':>16} {'ms/img, batch 16':>17}   (median of {ROUNDS} rounds)")
     for name in names or [n for n in registry.presets() if n.endswith("-cpu")]:
         family_name, preset = registry.preset(name)
-        spec = usual(registry.family(family_name), preset.size)
+        spec = usual(registry.family(family_name), preset)
         family = build(registry.family(family_name), preset.config, spec).sampler()
         task, capability = next(iter(family.capabilities().items()))
         plain = torch.zeros(capability.channels or spec.channels, spec.height, spec.width)

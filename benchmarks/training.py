@@ -45,7 +45,7 @@ def ceiling(seconds: float = 1.0) -> float:
 
 def trainer(name: str) -> Trainer:
     family, preset = registry.preset(name)
-    data = example(registry.family(family), preset.size, channels=1 if preset.size == 32 else 3)
+    data = example(registry.family(family), preset, channels=1 if preset.size == 32 else 3)
     config = RunConfig(
         kartina=kartina.__version__,
         preset=name,

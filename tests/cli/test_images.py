@@ -230,3 +230,67 @@ def test_invert_gives_the_picture_and_where_it_lies(cli, home: Path, tmp_path: P
         assert cannot.code == 2 and "no task called 'translate'; there are: generate, invert" in cannot.err
     finally:
         registry.unregister("mirror")
+
+
+# -- what denoising families do with images ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flow(home: Path) -> Path:
+    """Untrained models: `flow` of 16 px, three classes; `up` and `paint`, which start from small and grey images."""
+    for name, config in (("flow", {}), ("up", {"source": "upscale"}), ("paint", {"source": "colorize"})):
+        save(tiny.sampler("flow", shape=tiny.spec(16, 3), **config), name, PROVENANCE, CARD)
+    return home
+
+
+def test_transform_and_inpaint(cli, flow: Path, tmp_path: Path) -> None:
+    a, b = save_picture(tmp_path / "a.png", 1), save_picture(tmp_path / "b.png", 2)
+    kept = cli("transform", "flow", a, b, "--class", "b", "--set", "strength=0", "-o", tmp_path / "kept", "--json")
+    assert kept.code == 0 and kept.json["n"] == 2 and kept.json["labels"] == ["b", "b"]
+    for file, source in (("000-a-b-seed0.png", a), ("001-b-b-seed1.png", b)):
+        assert Image.open(tmp_path / "kept" / file).tobytes() == Image.open(source).tobytes()
+    other = cli("transform", "flow", a, "--class", "b", "--set", "strength=0.6", "-o", tmp_path / "new.png")
+    assert other.code == 0 and Image.open(tmp_path / "new.png").tobytes() != Image.open(a).tobytes()
+    assert png.read_recipe((tmp_path / "new.png").read_bytes())["controls"]["strength"] == 0.6
+
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:9, 3:12] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ("inpaint", "flow", a, "--mask", tmp_path / "mask.png", "--class", "c", "-o", tmp_path / "in.png")
+    assert cli(*words).code == 0
+    made, source = np.asarray(Image.open(tmp_path / "in.png")), np.asarray(Image.open(a))
+    assert (made[mask == 0] == source[mask == 0]).all() and (made[mask > 0] != source[mask > 0]).any()
+    recipe = png.read_recipe((tmp_path / "in.png").read_bytes())
+    assert len(recipe["mask"]) == 64 and recipe["label"] == "c"
+
+
+def test_upscale_colorize_and_interpolate(cli, flow: Path, tmp_path: Path) -> None:
+    a = save_picture(tmp_path / "a.png", 1)
+    assert cli("upscale", "up", a, "--class", "a", "-o", tmp_path / "up.png").code == 0
+    assert np.asarray(Image.open(tmp_path / "up.png")).shape == (16, 16, 3)
+    assert cli("colorize", "paint", a, "--class", "a", "-o", tmp_path / "colour.png").code == 0
+    assert np.asarray(Image.open(tmp_path / "colour.png")).shape == (16, 16, 3)
+    words = ("interpolate", "flow", "--class", "a", "--seed", 3, "--set", "to_seed=7", "--set", "to_class=b")
+    for share, seed, label in ((0, 3, "a"), (1, 7, "b")):
+        assert cli(*words, "--set", f"share={share}", "-o", tmp_path / "end").code == 0
+        assert cli("sample", "flow", "-n", 1, "--seed", seed, "--class", label, "-o", tmp_path / "plain").code == 0
+        end, plain = (next((tmp_path / k).glob("*.png")) for k in ("end", "plain"))
+        assert Image.open(end).tobytes() == Image.open(plain).tobytes()
+        end.unlink(), plain.unlink()
+
+
+def test_wrong_conditions_are_one_sentence_and_code_2(cli, flow: Path, tmp_path: Path) -> None:
+    a = save_picture(tmp_path / "a.png", 1)
+    wide = save_picture(tmp_path / "wide.png", 2, (16, 40))
+    for words, says in (
+        (["transform", "flow", a], "a, b, c. Name it with --class"),
+        (["transform", "flow", a, "--class", "a", "--set", "strength=1.5"], "strength"),
+        (["inpaint", "flow", a, "--class", "a", "--mask", wide], "mask of 40x16 pixels for an image of 16x16"),
+        (["inpaint", "flow", a, "--class", "a", "--mask", tmp_path / "no.png"], "no such file"),
+        (["interpolate", "flow", "--class", "a", "--set", "to_class=boot"], "to_class"),
+        (["upscale", "flow", a], "no task called 'upscale'; there are: generate, transform"),
+        (["sample", "up"], "no task called 'generate'; there are: upscale"),
+    ):
+        found = cli(*words, "-o", tmp_path / "out.png")
+        assert found.code == 2 and says in found.err and found.out == "", (words, found.err)
+    assert not (tmp_path / "out.png").exists()

@@ -35,7 +35,7 @@ def gaussian(name: str, **config: Any) -> Any:
     family = registry.family(name)
 
     class Gaussian(family):  # type: ignore[misc, valid-type]
-        def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: Any = None) -> Tensor:
+        def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: Any = None, source: Any = None) -> Tensor:
             self.calls.append(len(x))
             a, t = self.alpha(t)[:, None, None, None], t[:, None, None, None]
             return MU + a * SIGMA**2 / (a**2 * SIGMA**2 + t**2) * (x - a * MU)
@@ -113,7 +113,7 @@ class Recorder:
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
         model.denoise = self
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor, net: Any = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, net: Any = None, source: Any = None) -> Tensor:
         clean = torch.tanh(0.3 * x + t[:, None, None, None].clamp(max=2).sin())
         self.seen.append((x, t, clean))
         return clean

@@ -80,7 +80,7 @@ def test_the_solver_visits_equation_5() -> None:
 
 def test_loss_by_hand() -> None:
     class Off(EDM):
-        def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: object = None) -> Tensor:
+        def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: object = None, source: object = None) -> Tensor:
             self.x, self.t = x, t
             return batch.images + 0.5
 

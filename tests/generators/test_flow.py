@@ -21,7 +21,7 @@ class Gaussian(Flow):
 
     calls: list[int]
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, y: Tensor, *_: Any, **__: Any) -> Tensor:
         self.calls.append(len(x))
         t = t[:, None, None, None]
         gain = (1 - t) * SIGMA**2 / ((1 - t) ** 2 * SIGMA**2 + t**2)
@@ -123,7 +123,7 @@ def test_loss_by_hand() -> None:
     """|v_theta - v|^2 = |D - x|^2 / t^2, with t clamped below at t_min."""
 
     class Off(Flow):
-        def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        def denoise(self, x: Tensor, t: Tensor, y: Tensor, *_: Any, **__: Any) -> Tensor:
             self.t, self.x_t, self.y = t, x, y
             return batch.images + 0.5
 

@@ -36,29 +36,55 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
         {"solver": "heun", "steps": 9, "guidance": 3.0, "guide_from": 0.3},
         {"solver": "dpm++", "steps": 4, "guidance": 1.0},
     ],
+    "edm-upscale": [
+        {"solver": "euler", "steps": 5},
+        {"solver": "heun", "steps": 9, "guidance": 3.0},
+        {"solver": "dpm++", "steps": 4, "guidance": 2.0, "guide": "weak"},
+    ],
+    "transform": [
+        {"strength": 0.7, "solver": "euler", "steps": 6},
+        {"strength": 0.0, "solver": "dpm++", "steps": 5},
+        {"strength": 0.3, "solver": "heun", "steps": 9},
+    ],
+    "inpaint": [{"solver": "euler", "steps": 6}, {"solver": "heun", "steps": 9, "guidance": 3.0}, {"solver": "dpm++"}],
+    "invert": [{"steps": 3}, {"steps": 5, "solver": "euler"}, {"steps": 1}],
+    "interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1, "steps": 3}],
     "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
 }
 
 
-@pytest.mark.parametrize("name", sorted(tiny.TINY))
-def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
+OTHERS = [("flow", "transform"), ("edm", "inpaint"), ("ddpm", "invert"), ("flow", "interpolate")]
+
+
+@pytest.mark.parametrize(("name", "task"), [*((name, "") for name in sorted(tiny.TINY)), *OTHERS])
+def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) -> None:
+    """For each family's first task, and others of the denoising families."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     family = tiny.sampler(name)
-    task = next(iter(family.capabilities()))
+    kind, task = task or name, task or next(iter(family.capabilities()))
     images = [to_uint8(image[None])[0] for image in tiny.inputs(family, task)]
     files = tuple(png.encode(image.numpy()) for image in images)
+    masks = [(image > 127)[:1].float() for image in images] if "mask" in family.capabilities()[task].inputs else []
+    holes = tuple(png.encode((mask * 255).byte().numpy()) for mask in masks)
     ref = save(family, name, PROVENANCE, CARD, root=tmp_path)
     hash = package.read_manifest(ref.path).hash
     told: dict[str, list[Event]] = {}
     woken = threading.Event()
     batcher = Batcher(Residency("cpu", woken.set), batch=6)
     asked: list[RequestSpec] = []
-    for i, controls in enumerate(CONTROLS.get(name, [{}, {}, {}])):
+    for i, controls in enumerate(CONTROLS.get(kind, [{}, {}, {}])):
         rows = tuple(RowSpec(index=j, label=(i + j) % 3, seed=100 * i + j) for j in range(3 + i))
         asked.append(
             RequestSpec(
-                id=str(i), model=str(ref.path), hash=hash, task=task, rows=rows, controls=controls, images=files[i:]
+                id=str(i),
+                model=str(ref.path),
+                hash=hash,
+                task=task,
+                rows=rows,
+                controls=controls,
+                images=files[i:],
+                masks=holes[i:],
             )
         )
 
@@ -79,7 +105,8 @@ def test_mixed_rows_equal_their_solo_runs(name: str, tmp_path: Path) -> None:
             alone = {}
             for row in spec.rows:
                 own = [given[row.index % len(given)]] if given else []
-                solo = rows_for(model.family, [row.label or 0], 1, row.seed, settings, task, own)
+                hole = [masks[i:][row.index % len(masks[i:])]] if masks else []
+                solo = rows_for(model.family, [row.label or 0], 1, row.seed, settings, task, own, hole)
                 alone[row.index] = generate(model.family, solo).images[0].numpy()
             assert_equals_solo(told[spec.id], alone)
             assert len({image.tobytes() for image in alone.values()}) > 1  # they are not all one image

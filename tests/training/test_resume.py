@@ -65,7 +65,7 @@ def killed(run: Run, mode: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["after", "during"])
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", [*registry.names(), "flow-pairs"])
 def test_killed_and_resumed_equals_undisturbed(name: str, mode: str, home: Path) -> None:
     whole = tiny.run(name, home, n=8 * 20)
     assert train(whole) == "finished"

@@ -1,4 +1,5 @@
-"""`kartina translate`, `kartina invert`: tasks that start from images of yours."""
+"""`kartina translate | upscale | colorize | transform | inpaint | invert` start from images of yours, `interpolate`
+from two seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from kartina.cli.output import Json, err, out, print_json, progress
 NOTES = 5  # of what was done to inputs, shown one by one
 
 ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="A model (name, name@2, hash), a run, or a folder.")]
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="A JPEG, PNG or WebP image, or a folder of them.")]
+Input = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="JPEG, PNG or WebP images, or folders of them.")]
 Class = Annotated[
     list[str] | None, typer.Option("--class", "-c", help="A class, for a model that has some; repeatable.")
 ]
@@ -42,6 +43,87 @@ def translate(
     _run("translate", model, image, class_, n, seed, set_, fit, output, device, json)
 
 
+def upscale(
+    model: ModelRef,
+    image: Input,
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("upscaled.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make an image larger, with a model that learnt to; one that is as large already is made small first."""
+    _run("upscale", model, image, class_, n, seed, set_, fit, output, device, json)
+
+
+def colorize(
+    model: ModelRef,
+    image: Input,
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("coloured.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Give an image colours, with a model that learnt to; those it has are not looked at."""
+    _run("colorize", model, image, class_, n, seed, set_, fit, output, device, json)
+
+
+def transform(
+    model: ModelRef,
+    image: Input,
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("transformed.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Turn an image into one of a class: --set strength=0 keeps it as it is, strength=1 keeps nothing of it."""
+    _run("transform", model, image, class_, n, seed, set_, fit, output, device, json)
+
+
+def inpaint(
+    model: ModelRef,
+    image: Input,
+    mask: Annotated[
+        list[Path], typer.Option(help="An image of what to do: white is made anew, black stays. Repeatable, in turn.")
+    ],
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("inpainted.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make a part of an image anew, as of a class; the rest stays as it is, byte for byte."""
+    _run("inpaint", model, image, class_, n, seed, set_, fit, output, device, json, mask)
+
+
+def interpolate(
+    model: ModelRef,
+    class_: Class = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Images in all.")] = 1,
+    seed: Seed = 0,
+    set_: Set = None,
+    output: Output = Path("between.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make images on the way between two seeds or classes: --set to_seed=7, to_class=boot, share=0.5."""
+    _run("interpolate", model, None, class_, n, seed, set_, "crop", output, device, json)
+
+
 def invert(
     model: ModelRef,
     image: Input,
@@ -61,7 +143,7 @@ def invert(
 def _run(
     task: str,
     model: str,
-    image: Path,
+    image: list[Path] | None,
     classes: list[str] | None,
     n: int | None,
     seed: int,
@@ -70,6 +152,7 @@ def _run(
     output: Path,
     device: str,
     json: bool,
+    mask: list[Path] | None = None,
 ) -> None:
     from kartina.handlers.load import load_any, parse_controls
     from kartina.training.loop import pick_device
@@ -82,6 +165,7 @@ def _run(
             n,
             seed,
             images=image,
+            masks=mask,
             fit=fit,
             progress=lambda done: report(done, n),
             controls=parse_controls(set_),

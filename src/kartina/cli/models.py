@@ -71,12 +71,16 @@ def show(model: Annotated[str, typer.Argument(help="name, name@2, hash or folder
         ("classes", ", ".join(manifest.spec.classes) or "none"),
         ("trained on", f"{origin.data} ({origin.data_hash[:12]})"),
         ("training", f"{origin.preset}, {origin.images:,} images in {origin.seconds:,.0f} s, seed {origin.seed}"),
-        ("published", origin.created_at), ("folder", found.path),
+        ("published", origin.created_at), ("folder", found.path), ("tasks", ", ".join(manifest.tasks)),
     ]  # fmt: skip
+    said: set[tuple[str, str]] = set()  # what other tasks share with the first is not said again
     for task, about in manifest.tasks.items():
         for key, schema in about.schema_.get("properties", {}).items():
             default = about.defaults.get(key, schema.get("default"))
-            rows.append((f"{task} {key}", f"{schema.get('description', '')} (default {default})".strip()))
+            words = f"{schema.get('description', '')} (default {default})".strip()
+            if (key, words) not in said:
+                rows.append((f"{task} {key}", words))
+            said.add((key, words))
     table(str(found), ["", ""], rows)
     show_numbers("Numbers, on val", {"metrics": {}, "per_class": [], **card})
 

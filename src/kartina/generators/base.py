@@ -106,6 +106,7 @@ class Capability:
     inputs: tuple[str, ...] = ()  # of "image", "mask"
     controls: type[BaseModel] = Controls
     channels: int | None = None  # of the input image; None: as many as the model's own images
+    shrink: int = 1  # how many times smaller than the model's own the input image is
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Family(nn.Module):
     name: ClassVar[str] = ""  # set by @register
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
-    paired: ClassVar[bool] = False  # learns from pairs: its data must have sources
+    paired: ClassVar[bool] = False  # learns from pairs: its data must have sources (see `takes_pairs`)
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any
     spec: ImageSpec
@@ -202,6 +203,11 @@ class Family(nn.Module):
         self.config = config
         self.spec = spec
         self.classes = max(1, len(spec.classes))  # K; 1 when there are none
+
+    @classmethod
+    def takes_pairs(cls, config: Any) -> bool:
+        """Whether a model of this config learns from pairs, and starts from their sources."""
+        return cls.paired
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -288,6 +294,10 @@ class Family(nn.Module):
         """Input images of the rows, float32 N,C,H,W in [-1, 1], on the model's device."""
         return torch.stack([row.image for row in rows if row.image is not None]).to(self.device)
 
+    def masks(self, rows: Sequence[Row]) -> Tensor:
+        """Masks of the rows, float32 N,1,H,W, on the model's device."""
+        return torch.stack([row.mask for row in rows if row.mask is not None]).to(self.device)
+
     def one_hot(self, labels: Tensor) -> Tensor:
         """int64 N -> float32 N,K."""
         return nn.functional.one_hot(labels, self.classes).float()
@@ -365,32 +375,38 @@ def rows_for(
     controls: Any = None,
     task: str = "generate",
     images: Sequence[Tensor] = (),
+    masks: Sequence[Tensor] = (),
 ) -> list[Row]:
-    """n rows: image i has seed + i, labels[i mod len(labels)] and, for a task that takes images, images[i mod
-    len(images)] (float32 C,H,W in [-1, 1]).
+    """n rows: image i has seed + i, labels[i mod len(labels)] and, for a task that takes them, images[i mod
+    len(images)] (float32 C,H,W in [-1, 1]) and masks[i mod len(masks)] (float32 1,H,W in [0, 1]).
 
-    Raises NotFoundError for a task that the family has not, ConfigError where input images are missing or too many.
+    Raises NotFoundError for a task that the family has not, ConfigError where inputs are missing or too many.
     """
     if n < 1:
         raise ConfigError(f"Found n={n}; expected at least 1 image.")
-    check_images(family, task, images)
+    check_inputs(family, task, images, masks)
     eye = torch.eye(family.classes)
     settings = controls if controls is not None else family.capabilities()[task].controls()
     given: list[Tensor | None] = [*images] or [None]
-    return [Row(eye[labels[i % len(labels)]], seed + i, settings, task, given[i % len(given)]) for i in range(n)]
+    holes: list[Tensor | None] = [*masks] or [None]
+    return [
+        Row(eye[labels[i % len(labels)]], seed + i, settings, task, given[i % len(given)], holes[i % len(holes)])
+        for i in range(n)
+    ]
 
 
-def check_images(family: Family, task: str, images: Sequence[Any]) -> None:
-    """Raise NotFoundError for a task that the family has not, ConfigError where it lacks input images or has no use
-    for them."""
+def check_inputs(family: Family, task: str, images: Sequence[Any], masks: Sequence[Any] = ()) -> None:
+    """Raise NotFoundError for a task that the family has not, ConfigError where it lacks input images or masks, or has
+    no use for them."""
     capabilities = family.capabilities()
     if task not in capabilities:
         raise NotFoundError.named("task", task, capabilities)
-    takes = "image" in capabilities[task].inputs
-    if takes and not images:
-        raise ConfigError(f"Found no image for the task {task!r}; expected at least one to start from.")
-    if images and not takes:
-        raise ConfigError(f"Found images for the task {task!r}, which takes none. Leave them out.")
+    for what, given in (("image", images), ("mask", masks)):
+        takes = what in capabilities[task].inputs
+        if takes and not given:
+            raise ConfigError(f"Found no {what} for the task {task!r}; expected at least one to start from.")
+        if given and not takes:
+            raise ConfigError(f"Found {what}s for the task {task!r}, which takes none. Leave them out.")
 
 
 @torch.inference_mode()

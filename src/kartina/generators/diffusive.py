@@ -23,6 +23,19 @@ label of its own replaces some labels in training), or the `weak` network's D, a
 package (autoguidance: Karras 2024). w = 1 is off and evaluates no D'. Guidance may be confined to a stretch of the
 solver's way (Kynkaanniemi 2024), given in shares of its steps so that it means the same in every family.
 
+Beside `generate` there are four tasks on the same steps, each a matter of where a row starts:
+
+    transform    an image with noise, at the time that is a share 1 - `strength` of the solver's way (SDEdit, Meng 2022)
+    inpaint      as `generate`, but outside the mask D is the known image. There the slope is then that of the straight
+                 way from the known image to the row's noise, so x stays the noised known image and ends as the image
+    interpolate  noise between that of two seeds, on the great circle (slerp); label weights between two classes
+    invert       the image itself at t = 0: the steps run backwards to the noise that it comes from, and then to the
+                 image again (DDIM inversion: Song 2021, section 4.3); what differs from the image was lost on the way
+
+With `source` the network sees another image beside x, in channels of its own: the one of a pair, the image made small
+and large again, or the image without its colours (Saharia 2021, SR3 and Palette). The model then has one task, which
+starts from such an image: translate, upscale or colorize.
+
 A family says what its path is (`alpha`, `scale`), which times it trains on (`level`) with what `weight`, which ones the
 solver visits (`times`), and how D is made of the network's output (`denoise`).
 """
@@ -35,7 +48,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
@@ -56,6 +69,7 @@ from kartina.generators.base import (
     to_uint8,
 )
 from kartina.nets.dit import DiT
+from kartina.nets.sources import enlarged, grey, shrunk
 from kartina.nets.unet import UNet, check_fit
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
@@ -64,10 +78,17 @@ Solver = Annotated[
     Literal["heun", "euler", "ddim", "dpm++"],
     Field(description="Heun evaluates the network twice a step, the others once; DPM++ needs the fewest evaluations"),
 ]
+InvertSteps = Annotated[
+    int, Field(ge=1, le=500, description="Steps to the noise, and as many back: more is closer and slower")
+]
+InvertSolver = Annotated[
+    Literal["heun", "euler"], Field(description="Heun evaluates the network twice a step, Euler once")
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
 WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
+FINE = 1000  # steps that times between two steps are read from
 WIDE = (slice(None), None, None, None)  # N -> N,1,1,1
 
 
@@ -86,6 +107,8 @@ class DiffusiveConfig(FamilyConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
     weak_share: float = Field(0.0, ge=0, le=1)  # share of the budget at which the weak copy is kept; 0 = none
+    source: Literal["none", "pairs", "upscale", "colorize"] = "none"  # an image that the network sees beside x
+    factor: int = Field(4, ge=2, le=16)  # upscale: how many times larger than what is given
 
 
 class DiffusiveControls(Controls):
@@ -111,12 +134,40 @@ class DiffusiveControls(Controls):
         return self
 
 
+class InvertControls(Controls):
+    steps: InvertSteps = 25
+    solver: InvertSolver = "heun"
+
+
 @cache
 def autoguided(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
     """The controls of a model that has a weak network: also what guidance steers away from."""
     about = "What guidance steers away from: images without the label, or those of the weak network"
     guide: Any = (Literal["label", "weak"], Field("label", description=about))
     return create_model(f"Autoguided{controls.__name__}", __base__=controls, guide=guide)
+
+
+@cache
+def transforming(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
+    """The controls with those of `transform`."""
+    about = "How much is made anew: 0 keeps the image, 1 keeps nothing of it"
+    strength: Any = (Share, Field(0.75, description=about))
+    return create_model(f"Transform{controls.__name__}", __base__=controls, strength=strength)
+
+
+@cache
+def interpolating(controls: type[DiffusiveControls], classes: tuple[str, ...]) -> type[DiffusiveControls]:
+    """The controls with those of `interpolate`, for a model of these classes."""
+    fields: dict[str, Any] = {
+        "to_seed": (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description="Seed of the noise to go to")),
+        "share": (Share, Field(0.5, description="How far: 0 is the image's own noise and class, 1 the other")),
+    }
+    if classes:
+        one_of: Any = Literal
+        named = BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)  # classes called 0, 1, 2, ...
+        about = "Class to go to; none: the image's own"
+        fields["to_class"] = (Annotated[one_of[classes] | None, named], Field(None, description=about))
+    return create_model(f"Interpolate{controls.__name__}", __base__=controls, **fields)
 
 
 class DiffusiveFamily(Family):
@@ -127,11 +178,13 @@ class DiffusiveFamily(Family):
 
     config: DiffusiveConfig
     controls: ClassVar[type[DiffusiveControls]] = DiffusiveControls
+    invert_controls: ClassVar[type[InvertControls]] = InvertControls
     channels_last = False
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (6, 8, 12)}
 
     def __init__(self, config: DiffusiveConfig, spec: ImageSpec):
         super().__init__(config, spec)
+        self.check_source()
         self.generator = self.network()
         if config.weak_share:
             self.weak = self.network().requires_grad_(False)
@@ -140,6 +193,7 @@ class DiffusiveFamily(Family):
     def network(self) -> nn.Module:
         """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
         c, spec = self.config, self.spec
+        seen = spec.channels + self.source_channels
         if c.backbone == "dit":
             if spec.height % c.patch or spec.width % c.patch:
                 raise ConfigError(
@@ -148,10 +202,10 @@ class DiffusiveFamily(Family):
                 )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
-            return DiT(spec.channels, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
+            return DiT(seen, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
         check_fit(c.widths, c.attention, c.stem, spec.height, spec.width)
         return UNet(
-            spec.channels,
+            seen,
             spec.channels,
             labels=self.classes + 1,
             widths=c.widths,
@@ -160,6 +214,56 @@ class DiffusiveFamily(Family):
             stem=c.stem,
             dropout=c.dropout,
         )
+
+    def stated(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """What the generator, or `net`, states of x beside its source, told of the noise by t: float32 N,C,H,W."""
+        seen = x if source is None else torch.cat([x, source], dim=1)
+        out: Tensor = (net or self.generator)(seen, t, y).float()
+        return out
+
+    # -- the image beside x ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def takes_pairs(cls, config: DiffusiveConfig) -> bool:
+        return config.source == "pairs"
+
+    @property
+    def source_channels(self) -> int:
+        return {"none": 0, "pairs": self.spec.source_channels, "upscale": self.spec.channels, "colorize": 1}[
+            self.config.source
+        ]
+
+    def check_source(self) -> None:
+        """Raise ConfigError where there is no such source for images of this kind."""
+        c, spec = self.config, self.spec
+        if c.source == "pairs" and not spec.source_channels:
+            raise ConfigError(
+                "Found data without pairs; source=pairs learns from pairs. Import a folder or zip with SPLIT/A "
+                "(sources) and SPLIT/B (targets) of equal file names."
+            )
+        if c.source == "upscale" and (spec.height % c.factor or spec.width % c.factor):
+            raise ConfigError(
+                f"Found images of {spec.height}x{spec.width}; source=upscale needs both sides to be multiples of "
+                f"{c.factor} (its factor). Import the data at another --size, or set factor."
+            )
+        if c.source == "colorize" and spec.channels != 3:
+            raise ConfigError(
+                f"Found images of {spec.channels} channels; source=colorize learns from colour. Import with "
+                "--channels 3."
+            )
+
+    def source(self, batch: Batch) -> Tensor | None:
+        """The image that the network sees beside each image of the batch, N,C',H,W in [-1, 1]; None without."""
+        match self.config.source:
+            case "pairs":
+                return batch.sources
+            case "upscale":
+                return enlarged(shrunk(batch.images, self.config.factor), self.config.factor)
+            case "colorize":
+                return grey(batch.images)
+        return None
 
     # -- what a family says ----------------------------------------------------------------------------------------
 
@@ -183,8 +287,10 @@ class DiffusiveFamily(Family):
         """Where the solver is after `step` of `steps` (int64 N): falling times N, the last of them 0."""
         raise NotImplementedError
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
-        """D(x_t, t): the mean clean image, float32 N,C,H,W; by the generator, or by `net`."""
+    def denoise(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """D(x_t, t): the mean clean image, float32 N,C,H,W; by the generator, or by `net`. See `stated`."""
         raise NotImplementedError
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -198,13 +304,14 @@ class DiffusiveFamily(Family):
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
         dropped = at.rand(len(batch)) < self.config.label_dropout
-        return self.error(batch.images, e, z, torch.where(dropped, self.classes, batch.labels))
+        labels = torch.where(dropped, self.classes, batch.labels)
+        return self.error(batch.images, e, z, labels, self.source(batch))
 
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
-        return self.error(batch.images, e, z, batch.labels).stats
+        return self.error(batch.images, e, z, batch.labels, self.source(batch)).stats
 
-    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor) -> Loss:
+    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor, source: Tensor | None = None) -> Loss:
         """E weight |D - x|^2 on images x with noise e at the times of z, and the same in each quarter of the times.
 
         labels int64 N, K for the null label. `loss_q1` (least noise) to `loss_q4` are sums over the images of the
@@ -212,7 +319,7 @@ class DiffusiveFamily(Family):
         """
         t = self.level(z)
         y = nn.functional.one_hot(labels, self.classes + 1).float()
-        clean = self.denoise(self.noised(x, e, t), t, y)
+        clean = self.denoise(self.noised(x, e, t), t, y, source=source)
         error = self.weight(t) * (clean - x).square().mean(dim=[1, 2, 3])
         quarter = torch.stack([z > q for q in QUARTILES]).sum(dim=0)
         stats = {f"loss_q{i + 1}": (error * (quarter == i)).mean() * 4 for i in range(4)}
@@ -236,31 +343,70 @@ class DiffusiveFamily(Family):
 
     def capabilities(self) -> dict[str, Capability]:
         controls = autoguided(self.controls) if self.config.weak_share else self.controls
-        return {"generate": Capability(controls=controls)}
+        match self.config.source:
+            case "pairs":
+                return {"translate": Capability(("image",), controls, self.spec.source_channels)}
+            case "upscale":
+                return {"upscale": Capability(("image",), controls, shrink=self.config.factor)}
+            case "colorize":
+                return {"colorize": Capability(("image",), controls, 1)}
+        return {
+            "generate": Capability(controls=controls),
+            "transform": Capability(("image",), transforming(controls)),
+            "inpaint": Capability(("image", "mask"), controls),
+            "interpolate": Capability(controls=interpolating(controls, self.spec.classes)),
+            "invert": Capability(("image",), self.invert_controls),
+        }
 
     def start(self, rows: Sequence[Row]) -> State:
         def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=self.device)
 
-        given = [row.controls for row in rows]
+        task, given = rows[0].task, [row.controls for row in rows]
+        if task == "invert":
+            given = [self.controls(**c.model_dump(), guidance=1.0) for c in given]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
         # Without classes there is no label to be guided by.
         guidance = [c.guidance if self.spec.classes or w else 1.0 for c, w in zip(given, weak, strict=True)]
         steps = column([c.steps for c in given], torch.int64)
-        t = self.times(torch.zeros_like(steps), steps)
+        y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
         e = torch.stack([noise(row.seed, self.name, 0, self.spec.shape) for row in rows]).to(self.device)
-        x = self.noised(torch.zeros_like(e), e, t)
+
+        # Where a row starts: at this step and time of its way, at this image with the noise of that time.
+        step, turn = torch.zeros_like(steps), torch.zeros_like(steps)
+        t, x0 = self.times(step, steps), torch.zeros_like(e)
+        more: dict[str, Tensor] = {}
+        match task:
+            case "transform":
+                step, t = self.entry(column([c.strength for c in given]), steps)
+                # Where the way begins, nothing of the image is left, even if alpha is not quite 0 there.
+                x0 = torch.where(column([c.strength == 1 for c in given], torch.bool)[WIDE], 0.0, self.inputs(rows))
+            case "inpaint":
+                more = {"known": self.inputs(rows), "mask": self.masks(rows)}
+                x0 = torch.lerp(more["known"], x0, more["mask"])
+            case "interpolate":
+                e, y = self.between(rows, e, y, column([c.share for c in given]))
+            case "invert":
+                turn, steps = steps, 2 * steps
+                t, x0 = self.times(turn, turn), self.inputs(rows)
+                more = {"noise": torch.zeros_like(e)}
+            case "translate" | "colorize":
+                more = {"source": self.inputs(rows)}
+            case "upscale":
+                more = {"source": enlarged(self.inputs(rows), self.config.factor)}
+        x = self.noised(x0, e, t)
         return State(
             {
                 "x": x,
                 "t": t,
-                "y": torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1),
+                "y": y,
                 "clean": torch.zeros_like(x),  # the last D: DPM++'s history, and the preview
                 "snr": torch.full_like(t, -math.inf),  # log(alpha/t) where the last D was made
                 "slope": torch.zeros_like(x),  # Heun: the slope at the start of the step
                 "stage": torch.zeros_like(steps),  # Heun: 1 = the second evaluation is due
-                "step": torch.zeros_like(steps),
+                "step": step,
                 "steps": steps,
+                "turn": turn,  # invert: up to this step the way leads to the noise
                 "seed": column([row.seed for row in rows], torch.int64),
                 "heun": column([c.solver == "heun" for c in given], torch.bool),
                 "multistep": column([c.solver == "dpm++" for c in given], torch.bool),
@@ -271,30 +417,61 @@ class DiffusiveFamily(Family):
                 "weak": column(weak, torch.bool),
                 "guide_from": column([c.guide_from for c in given]),
                 "guide_to": column([c.guide_to for c in given]),
+                **more,
             }
         )
+
+    def entry(self, strength: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a transformation enters the way: steps already done (int64 N), and the time t N.
+
+        The time follows from the strength alone. The first step leads from there to the step of the solver that is
+        half a step or more away, so that no step is tiny.
+        """
+        way = 1 - strength
+        t = self.times(way * FINE, torch.full_like(steps, FINE))
+        done = torch.minimum((way * steps).round().long(), steps - 1)
+        return torch.where(way < 1, done, steps), t
+
+    def between(self, rows: Sequence[Row], e: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise e N,C,H,W on the great circle to that of `to_seed`; label weights y N,K+1 on the line to `to_class`.
+
+        slerp(a, b, s) = (sin((1-s) angle) a + sin(s angle) b) / sin(angle): between two draws there is one as likely.
+        """
+        asked = [row.controls for row in rows]
+        there = torch.stack([noise(c.to_seed, self.name, 0, self.spec.shape) for c in asked]).to(self.device)
+        angle = torch.acos(nn.functional.cosine_similarity(e.flatten(1), there.flatten(1)).clamp(-1, 1))
+        a, b = torch.sin((1 - share) * angle) / angle.sin(), torch.sin(share * angle) / angle.sin()
+        same = torch.tensor([row.seed == row.controls.to_seed for row in rows], device=self.device)
+        e = torch.where(same[WIDE], e, a[WIDE] * e + b[WIDE] * there)
+        to = [getattr(c, "to_class", None) for c in asked]
+        classes = [int(own) if k is None else self.spec.label(k) for own, k in zip(y.argmax(dim=1), to, strict=True)]
+        other = torch.eye(y.shape[1], device=self.device)[classes]
+        keep = torch.tensor([k is None for k in to], device=self.device)[:, None]
+        return e, torch.where(keep, y, torch.lerp(y, other, share[:, None]))
 
     def step(self, state: State) -> State:
         active = ~state.done
         if not bool(active.any()):
             return state
         s = state if bool(active.all()) else state.take(active)
-        step, steps, second = s["step"], s["steps"], s["stage"] == 1
+        step, steps, turn, second = s["step"], s["steps"], s["turn"], s["stage"] == 1
         last = step + 1 == steps
 
         # Stir noise in where the row churns; then the step goes from (x, t) to t_next.
-        x, t, t_next = s["x"], s["t"], self.times(step + 1, steps)
+        x, t, t_next = s["x"], s["t"], self.times((step + 1 - turn).abs(), steps - turn)
         churned = (s["churn"] > 0) & ~second
         if bool(churned.any()):
             x, t = self.stirred(s, churned)
         dt = (t_next - t)[WIDE]
 
-        # One evaluation: at the start of the step, or (Heun) at its end.
-        here = torch.where(second, t_next, t)
+        # One evaluation: at the start of the step, or (Heun, and where it leaves t = 0) at its end.
+        here = torch.where(second | (t == 0), t_next, t)
         x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
         way = (step + second) / steps
         w = torch.where((way >= s["guide_from"]) & (way <= s["guide_to"]), s["guidance"], 1.0)
-        clean = self.guided(x_here, here, s["y"], w, s["weak"])
+        clean = self.guided(x_here, here, s["y"], w, s["weak"], s.tensors.get("source"))
+        if "mask" in s.tensors:
+            clean = torch.lerp(s["known"], clean, s["mask"])
 
         # DPM++ looks ahead along the line through the last two D; without a last one h_last is infinite.
         now, then = self.half_log_snr(here), self.half_log_snr(t_next)
@@ -320,6 +497,9 @@ class DiffusiveFamily(Family):
             step=step + (~halfway).long(),
             snr=now,
         )
+        if "noise" in s.tensors:
+            there = (new["step"] == turn) & ~halfway
+            new = new.replace(noise=torch.where(there[WIDE], moved / t_next[WIDE], s["noise"]))
         return new if s is state else state.put(active, new)
 
     def half_log_snr(self, t: Tensor) -> Tensor:
@@ -356,27 +536,39 @@ class DiffusiveFamily(Family):
         of = zip(s["seed"].tolist(), s["step"].tolist(), strict=True)
         return torch.stack([noise(seed, stream, step, self.spec.shape) for seed, step in of]).to(self.device)
 
-    def guided(self, x: Tensor, t: Tensor, y: Tensor, w: Tensor, weak: Tensor | None = None) -> Tensor:
+    def guided(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        w: Tensor,
+        weak: Tensor | None = None,
+        source: Tensor | None = None,
+    ) -> Tensor:
         """D' + w (D - D'), evaluating D' only for rows with w != 1: without the label, in the same batch as D; or, for
         the rows that `weak` (bool N) picks, by the weak network."""
         steered = w != 1
         if not bool(steered.any()):
-            return self.denoise(x, t, y)
+            return self.denoise(x, t, y, source=source)
         by_weak = steered & weak if weak is not None else torch.zeros_like(steered)
         by_label = steered & ~by_weak
         null = torch.zeros_like(y[by_label])
         null[:, -1] = 1
-        out = self.denoise(torch.cat([x, x[by_label]]), torch.cat([t, t[by_label]]), torch.cat([y, null]))
+        both = None if source is None else torch.cat([source, source[by_label]])
+        out = self.denoise(torch.cat([x, x[by_label]]), torch.cat([t, t[by_label]]), torch.cat([y, null]), source=both)
         d, d_null = out[: len(x)], out[len(x) :]
         mixed = d.clone()
         mixed[by_label] = torch.lerp(d_null, d[by_label], w[by_label][WIDE])
         if bool(by_weak.any()):
-            d_weak = self.denoise(x[by_weak], t[by_weak], y[by_weak], self.weak)
+            beside = None if source is None else source[by_weak]
+            d_weak = self.denoise(x[by_weak], t[by_weak], y[by_weak], self.weak, beside)
             mixed[by_weak] = torch.lerp(d_weak, d[by_weak], w[by_weak][WIDE])
         return mixed
 
     def finish(self, state: State) -> Output:
-        return Output(to_uint8(state["x"]))
+        """The images; of an inversion also the noise N,C,H,W that they come from, of unit variance on a good model."""
+        found = {"noise": state["noise"].cpu()} if "noise" in state.tensors else {}
+        return Output(to_uint8(state["x"]), found)
 
     def preview(self, state: State) -> Tensor:
         return to_uint8(state["clean"])
@@ -384,20 +576,20 @@ class DiffusiveFamily(Family):
 
 # -- presets -----------------------------------------------------------------------------------------------------------
 
-_CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
+CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
 _GPU = dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, decay_to=0.05, ema=500_000)
 _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "32-cpu": (
         32,
         "for minutes of CPU",
         dict(widths=(64, 96, 112), blocks=1, attention=(1, 2)),
-        _CPU,
+        CPU,
     ),
     "64-cpu": (
         64,
         "at 64 px for minutes of CPU: folded four times",
         dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4),
-        _CPU,
+        CPU,
     ),
     "32": (
         32,

@@ -86,7 +86,8 @@ class EDM(DiffusiveFamily):
         total = sigma.square() + self.sd**2
         return self.sd**2 / total, sigma * self.sd / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
+    def denoise(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
         c_skip, c_out, c_in, c_noise = self.preconditioning(t)
-        out: Tensor = (net or self.generator)(c_in[WIDE] * x, c_noise, y).float()
-        return c_skip[WIDE] * x + c_out[WIDE] * out
+        return c_skip[WIDE] * x + c_out[WIDE] * self.stated(c_in[WIDE] * x, c_noise, y, net, source)

@@ -13,13 +13,14 @@ Solvers, guidance and the loop are those of every denoising family: `generators.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kartina.generators.diffusive import DiffusiveConfig, DiffusiveControls, DiffusiveFamily, preset_table
+from kartina.config import Preset
+from kartina.generators.diffusive import CPU, DiffusiveConfig, DiffusiveControls, DiffusiveFamily, preset_table
 from kartina.registry import register
 
 
@@ -34,20 +35,44 @@ class FlowControls(DiffusiveControls):
     pass
 
 
+AT_64: dict[str, Any] = dict(t_mean=0.8, t_min=0.2, shift=2.0)  # noise for 64 px on a CPU
+NETS: dict[str, Any] = dict(widths=(64, 96, 112), blocks=1, attention=(1, 2))  # of *-cpu presets
+
+
 @register("flow")
 class Flow(DiffusiveFamily):
     Config = FlowConfig
     controls = FlowControls
     config: FlowConfig
-    presets: ClassVar = preset_table(
-        "flow",
-        "flow matching",
-        {
-            "64-cpu": dict(t_mean=0.8, t_min=0.2, shift=2.0),
-            "64": dict(t_mean=0.8, shift=2.0),
-            "128": dict(t_mean=1.2, shift=3.0),
-        },
-    )
+    presets: ClassVar = {
+        **preset_table(
+            "flow",
+            "flow matching",
+            {
+                "64-cpu": AT_64,
+                "64": dict(t_mean=0.8, shift=2.0),
+                "128": dict(t_mean=1.2, shift=3.0),
+            },
+        ),
+        "flow-pairs-128-cpu": Preset(
+            128,
+            "image to image at 128 px for half an hour of CPU: folded eight times",
+            dict(source="pairs", stem=8, t_mean=1.2, t_min=0.2, shift=3.0, **NETS),
+            {**CPU, "batch": 16},
+        ),
+        "flow-upscale-64-cpu": Preset(
+            64,
+            "16 px to 64 px for minutes of CPU",
+            dict(source="upscale", stem=4, **AT_64, **NETS),
+            CPU,
+        ),
+        "flow-colorize-64-cpu": Preset(
+            64,
+            "grey to colour at 64 px for minutes of CPU",
+            dict(source="colorize", stem=4, **AT_64, **NETS),
+            CPU,
+        ),
+    }
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -71,6 +96,7 @@ class Flow(DiffusiveFamily):
         t: Tensor = s * u / (1 + (s - 1) * u)
         return t
 
-    def denoise(self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None) -> Tensor:
-        out: Tensor = (net or self.generator)(x, t, y).float()
-        return out
+    def denoise(
+        self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        return self.stated(x, t, y, net, source)

@@ -136,7 +136,8 @@ def worked_on(model: Model, data: ImageSet) -> dict[str, bytes]:
     """The same of a model that only works on images: samples.png has its first task's input and output for the first
     SHEET_INPUTS images of `data`, side by side; classes/<label>.png is what it makes of the first one of the class."""
     task = next(iter(model.family.capabilities()))
-    inputs = data.images if data.sources is None else data.sources
+    sources = data.sources if model.family.takes_pairs(model.family.config) else None
+    inputs = data.images if sources is None else sources
     labels = np.zeros(len(data), np.int64) if data.labels is None else data.labels
 
     def made(index: NDArray[np.int64]) -> Samples:

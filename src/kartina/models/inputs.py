@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ class Given:
     pixels: NDArray[np.uint8] = field(repr=False)  # C,H,W
     name: str = ""  # its file's name without suffix; "" for what came without a name
     note: str = ""  # what was done to make it fit; "" for nothing
+    size: tuple[int, int] = (0, 0)  # width and height that it came with
 
     @property
     def sha256(self) -> str:
@@ -38,12 +39,14 @@ class Given:
 
 
 def read_images(
-    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop"
+    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop", shrink: int = 1
 ) -> list[Given]:
     """One image or several -> uint8 `channels`,*`size` each, in order; a folder stands for its images, sorted by name.
 
     An array is uint8 H,W, H,W,C or C,H,W (where both would do, H,W,C), and with four dimensions several of them.
-    `fit` is that of an import: crop, pad or stretch. Raises DataError naming each image that cannot be used.
+    `fit` is that of an import: crop, pad or stretch. With `shrink` the images come out that many times smaller than
+    `size`: one that is as large is fitted to it and then averaged over squares, a smaller one is fitted to the small
+    size. Raises DataError naming each image that cannot be used.
     """
     if fit not in FITS:
         raise ConfigError(f"Found fit={fit}; expected one of {', '.join(FITS)}.")
@@ -55,7 +58,7 @@ def read_images(
     for i, item in enumerate(found):
         path = Path(item) if isinstance(item, str | os.PathLike) else None
         try:
-            given.append(_read(path or item, size, channels, fit))
+            given.append(_read(path or item, size, channels, fit, shrink))
         except DataError as error:
             bad.append(f"{path.name if path else i}: {error}")
     if bad:
@@ -63,6 +66,23 @@ def read_images(
             raise DataError(f"Could not use the image {bad[0]}.")
         raise DataError(f"Found {len(bad)} of {len(found)} images that cannot be used; nothing was made.", details=bad)
     return given
+
+
+def read_masks(
+    masks: Source | Sequence[Source], images: Sequence[Given], size: tuple[int, int], fit: Fit = "crop"
+) -> list[Given]:
+    """Masks for `images` (image i has masks[i mod M]), fitted as those are -> uint8 1,*`size` each, 0 or 255.
+
+    White (from the half on) is what is to be made anew, black stays. Raises DataError for a mask of another aspect than
+    its image's: it would not lie where it was drawn.
+    """
+    found = read_images(masks, size, 1, fit)
+    for i in range(max(len(images), len(found))):
+        mask, image = found[i % len(found)], images[i % len(images)]
+        if mask.size[0] * image.size[1] != mask.size[1] * image.size[0]:
+            (a, b), (w, h) = mask.size, image.size
+            raise DataError(f"Found a mask of {a}x{b} pixels for an image of {w}x{h}; expected one of the same shape.")
+    return [replace(mask, pixels=np.where(mask.pixels >= 128, 255, 0).astype(np.uint8)) for mask in found]
 
 
 def image_files(path: Path) -> list[Path]:
@@ -88,7 +108,7 @@ def _each(images: Source | Sequence[Source]) -> list[Source]:
     return [one for item in images for one in _each(item)]
 
 
-def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -> Given:
+def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit, shrink: int) -> Given:
     height, width = size
     name = ""
     if isinstance(item, np.ndarray):
@@ -102,13 +122,20 @@ def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit) -
         image = open_image(path, enough(max(size), fit))
         name = path.stem
     wide, high = image.info["file_size"]
+    whole = min(image.size) >= min(size)  # else it is small already
+    if not whole:
+        height, width = height // shrink, width // shrink
     if height != width and image.size != (width, height):
         raise DataError(f"found {wide}x{high} pixels, expected exactly {width}x{height}: this model is not square")
     note = _note(wide, high, width, fit)
     if channels == 1 and not is_grey(image):
         note = f"{note}, made grey" if note else f"{wide}x{high} made grey"
-    pixels = to_array(image if height != width else fit_to(image, width, fit), channels)
-    return Given(pixels, name, note)
+    fitted = image if height != width else fit_to(image, width, fit)
+    if whole and shrink > 1:
+        fitted = fitted.reduce(shrink)
+        note = f"{note}, made {shrink} times smaller" if note else f"{wide}x{high} made {shrink} times smaller"
+    pixels = to_array(fitted, channels).copy()  # PIL's own buffer is read-only
+    return Given(pixels, name, note, (wide, high))
 
 
 def _upright(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

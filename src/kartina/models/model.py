@@ -27,9 +27,9 @@ from kartina import __version__, registry
 from kartina.config import FORMAT, ImageSpec, read
 from kartina.data.decode import Fit
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, disk_errors
-from kartina.generators.base import Family, Row, check_images, from_uint8, generate, rows_for
+from kartina.generators.base import Family, Row, check_inputs, from_uint8, generate, rows_for
 from kartina.models import package
-from kartina.models.inputs import Given, Source, read_images
+from kartina.models.inputs import Given, Source, read_images, read_masks
 from kartina.models.package import Manifest, PackageRef, Part, Provenance, Task
 from kartina.models.samples import Samples
 
@@ -57,15 +57,16 @@ class Model:
         return self.family.spec.classes
 
     def controls(self, task: str = "generate", /, **given: Any) -> BaseModel:
-        """The task's controls: the family's defaults, the package's over them, `given` over both.
+        """The task's controls: the family's defaults, the package's over them, `given` over both. What the package
+        chose for "generate" counts for a task that has the same controls and more.
 
         Raises NotFoundError for a task that the model has not, ConfigError naming each wrong key or value.
         """
         capabilities = self.family.capabilities()
         if task not in capabilities:
             raise NotFoundError.named("task", task, capabilities, f"Those are what {self.ref} can do.")
-        stored = self.manifest.tasks[task].defaults if self.manifest and task in self.manifest.tasks else {}
-        defaults = {**stored, **self.defaults.get(task, {})}
+        stored = {name: found.defaults for name, found in self.manifest.tasks.items()} if self.manifest else {}
+        defaults = {**inherited(self.family, task, stored), **inherited(self.family, task, self.defaults)}
         return read(capabilities[task].controls, {**defaults, **given}, f"controls of {self.ref}")
 
     def label(self, name: str | int) -> int:
@@ -76,16 +77,23 @@ class Model:
             raise NotFoundError.named("class", str(name), self.classes)
         return int(name)
 
-    def inputs(self, task: str, images: Source | Sequence[Source] | None, fit: Fit = "crop") -> list[Given]:
-        """Input images of `task`, brought to the size and channels that it takes; none for a task without.
+    def inputs(
+        self,
+        task: str,
+        images: Source | Sequence[Source] | None,
+        fit: Fit = "crop",
+        masks: Source | Sequence[Source] | None = None,
+    ) -> tuple[list[Given], list[Given]]:
+        """Input images and masks of `task`, brought to the size and channels that it takes; none for a task without.
 
         Raises ConfigError where they are missing or have no use, DataError for one that cannot be used.
         """
-        check_images(self.family, task, () if images is None else (images,))
+        check_inputs(self.family, task, () if images is None else (images,), () if masks is None else (masks,))
         if images is None:
-            return []
-        channels = self.family.capabilities()[task].channels or self.spec.channels
-        return read_images(images, (self.spec.height, self.spec.width), channels, fit)
+            return [], []
+        size, takes = (self.spec.height, self.spec.width), self.family.capabilities()[task]
+        found = read_images(images, size, takes.channels or self.spec.channels, fit, takes.shrink)
+        return found, [] if masks is None else read_masks(masks, found, size, fit)
 
     def rows(
         self,
@@ -95,8 +103,9 @@ class Model:
         controls: BaseModel | None = None,
         task: str = "generate",
         inputs: Sequence[Given] = (),
+        masks: Sequence[Given] = (),
     ) -> list[Row]:
-        """The rows of `run`: image i has seed + i, labels[i mod len(labels)] and inputs[i mod len(inputs)]."""
+        """The rows of `run`: image i has seed + i, labels[i mod len(labels)], inputs[i mod len(inputs)] and so on."""
         if labels is None and inputs and self.family.labelled:
             raise ConfigError(
                 f"Found no class for the task {task!r}; expected one, or one for each image, of: "
@@ -106,11 +115,12 @@ class Model:
         asked = every if labels is None else [self.label(name) for name in labels]
         if not asked:
             raise ConfigError("Found an empty list of classes; expected at least one, or none given for all of them.")
-        count = max(len(asked), len(inputs)) if n is None else n
+        count = max(len(asked), len(inputs), len(masks)) if n is None else n
         if seed < 0 or seed + count > 2**63:
             raise ConfigError(f"Found the seed {seed}; expected 0 <= seed < 2**63.")
         images = [from_uint8(torch.from_numpy(given.pixels)) for given in inputs]
-        return rows_for(self.family, asked, count, seed, controls or self.controls(task), task, images)
+        holes = [torch.from_numpy(given.pixels).float() / 255 for given in masks]
+        return rows_for(self.family, asked, count, seed, controls or self.controls(task), task, images, holes)
 
     def run(
         self,
@@ -120,6 +130,7 @@ class Model:
         seed: int = 0,
         *,
         images: Source | Sequence[Source] | None = None,
+        masks: Source | Sequence[Source] | None = None,
         fit: Fit = "crop",
         batch: int = 64,
         progress: Callable[[int], None] | None = None,
@@ -127,7 +138,7 @@ class Model:
         **more: Any,
     ) -> Samples:
         """Do one of the model's tasks, n images in all: image i has seed + i, labels[i mod len(labels)] and, where the
-        task takes images, images[i mod len(images)].
+        task takes them, images[i mod len(images)] and masks[i mod len(masks)] (white is made anew, black stays).
 
         Neither `batch` nor its neighbours change an image beyond rounding. Controls are the task's, such as
         guidance=2, as a mapping or as keywords. Input images are fitted as import does (`fit`: crop, pad or stretch).
@@ -137,8 +148,8 @@ class Model:
         if batch < 1:
             raise ConfigError(f"Found batch={batch}; expected at least 1.")
         settings = self.controls(task, **{**(controls or {}), **more})
-        inputs = self.inputs(task, images, fit)
-        rows = self.rows(labels, n, seed, settings, task, inputs)
+        inputs, holes = self.inputs(task, images, fit, masks)
+        rows = self.rows(labels, n, seed, settings, task, inputs, holes)
         made = generate(self.family, rows, batch, progress)
         return Samples(
             images=made.images.numpy(),
@@ -147,6 +158,7 @@ class Model:
             seeds=tuple(row.seed for row in rows),
             recipe=self.recipe(settings, task),
             inputs=tuple(inputs[: len(rows)]),
+            masks=tuple(holes[: len(rows)]),
             extras={key: value.numpy() for key, value in made.extras.items()},
         )
 
@@ -177,6 +189,59 @@ class Model:
         """Make each image's counterpart (pix2pix: a map's photo); `more` as in `run`."""
         return self.run("translate", labels, n, seed, images=images, **more)
 
+    def upscale(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Make each image larger, to the model's size; one that is as large already is made small first. `more` as in
+        `run`."""
+        return self.run("upscale", labels, n, seed, images=images, **more)
+
+    def colorize(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Give each image colours; those it has are not looked at. `more` as in `run`."""
+        return self.run("colorize", labels, n, seed, images=images, **more)
+
+    def transform(
+        self,
+        images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Turn each image into one of a class; strength=0 keeps it as it is, 1 keeps nothing. `more` as in `run`."""
+        return self.run("transform", labels, n, seed, images=images, **more)
+
+    def inpaint(
+        self,
+        images: Source | Sequence[Source],
+        masks: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Make anew what is white in each image's mask, as of a class; the rest stays byte for byte. `more` as in
+        `run`."""
+        return self.run("inpaint", labels, n, seed, images=images, masks=masks, **more)
+
+    def interpolate(
+        self, labels: Sequence[str | int] | None = None, n: int | None = None, seed: int = 0, **more: Any
+    ) -> Samples:
+        """Make images on the way from their own seeds to `to_seed`, a `share` of it done. `more` as in `sample`."""
+        return self.run("interpolate", labels, n, seed, **more)
+
     def invert(
         self,
         images: Source | Sequence[Source],
@@ -198,6 +263,13 @@ class Model:
             "controls": controls.model_dump(mode="json"),
             "kartina": __version__,
         }
+
+
+def inherited(family: Family, task: str, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The defaults of `task` among `defaults` per task, over those of "generate" where it has all of its controls."""
+    capabilities = family.capabilities()
+    same = "generate" in capabilities and issubclass(capabilities[task].controls, capabilities["generate"].controls)
+    return {**(defaults.get("generate", {}) if same else {}), **defaults.get(task, {})}
 
 
 # -- load --------------------------------------------------------------------------------------------------------------
@@ -326,7 +398,7 @@ def save(
     parts = {part: described for part, (described, _) in stored.items()}
     tasks = {}
     for task, capability in family.capabilities().items():
-        given = dict((defaults or {}).get(task, {}))
+        given = inherited(family, task, defaults or {})
         read(capability.controls, given, f"defaults of {task}")
         schema = capability.controls.model_json_schema()
         tasks[task] = Task(inputs=capability.inputs, schema=schema, defaults=given)

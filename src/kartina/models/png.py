@@ -78,9 +78,11 @@ def grid(rows: Sequence[Images], scale: int | None = None) -> Image.Image:
 
 
 def alike(*groups: Images) -> list[Images]:
-    """Groups of uint8 n,C,H,W with equal channels: grey ones (C = 1) are repeated where others have colour."""
-    most = max(group.shape[1] for group in groups)
-    return [group.repeat(most, axis=1) if group.shape[1] == 1 else group for group in groups]
+    """Groups of uint8 n,C,H,W with equal channels and sizes: grey ones (C = 1) are repeated where others have colour,
+    and each pixel of small ones becomes a square."""
+    most, high = max(group.shape[1] for group in groups), max(group.shape[2] for group in groups)
+    out = [group.repeat(most, axis=1) if group.shape[1] == 1 else group for group in groups]
+    return [g.repeat(high // g.shape[2], axis=2).repeat(high // g.shape[2], axis=3) for g in out]
 
 
 def file_name(index: int, name: str, seed: int) -> str:

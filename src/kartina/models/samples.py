@@ -28,6 +28,7 @@ class Samples:
     seeds: tuple[int, ...]  # N
     recipe: dict[str, Any] = field(default_factory=dict)  # what all images share: model, hash, task, controls, kartina
     inputs: tuple[Given, ...] = ()  # M: image i was made from inputs[i mod M]; empty where the task takes no images
+    masks: tuple[Given, ...] = ()  # image i was made anew where masks[i mod M] is white
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # N,...: what else the task found, such as w
 
     def __len__(self) -> int:
@@ -44,6 +45,8 @@ class Samples:
         """All that makes image i again."""
         label = self.class_name(i) if self.classes else None
         given = {"input": self.inputs[i % len(self.inputs)].sha256} if self.inputs else {}
+        if self.masks:
+            given["mask"] = self.masks[i % len(self.masks)].sha256
         return {**self.recipe, "label": label, "seed": self.seeds[i], **given}
 
     def file_name(self, i: int) -> str:
@@ -81,6 +84,8 @@ class Samples:
             recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds)}
             if self.inputs:
                 recipe["inputs"] = [given.sha256 for given in self.inputs]
+            if self.masks:
+                recipe["masks"] = [given.sha256 for given in self.masks]
             alone = bool(self.inputs) and len(self) == 1
             content = png.encode(self.images[0], self.recipe_of(0)) if alone else png.encode(self.grid(), recipe)
             files = {path.name: content}

@@ -61,6 +61,7 @@ class Request:
     parked: deque[Slot] = field(default_factory=deque)
     controls: Any = None
     images: list[tuple[Tensor, str]] = field(default_factory=list)  # input images as the model takes them, sha256
+    masks: list[tuple[Tensor, str]] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     key: Any = None  # of the group its rows belong to
     started: bool = False
@@ -157,8 +158,9 @@ class Batcher:
                 for row in spec.rows:
                     if row.label is not None and not 0 <= row.label < model.family.classes:
                         raise NotFoundError.named("class", str(row.label), model.classes)
-                given = model.inputs(spec.task, spec.images or None)
+                given, holes = model.inputs(spec.task, spec.images or None, masks=spec.masks or None)
                 request.images = [(from_uint8(torch.from_numpy(one.pixels)), one.sha256) for one in given]
+                request.masks = [(torch.from_numpy(one.pixels).float() / 255, one.sha256) for one in holes]
                 request.recipe = model.recipe(request.controls, spec.task)
                 request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
                 request.model = model
@@ -417,13 +419,14 @@ def _row(model: Model, request: Request, row: RowSpec) -> Row:
     weights = torch.zeros(model.family.classes)
     weights[row.label or 0] = 1.0
     image = request.images[row.index % len(request.images)][0] if request.images else None
-    return Row(weights, row.seed, request.controls, request.spec.task, image)
+    mask = request.masks[row.index % len(request.masks)][0] if request.masks else None
+    return Row(weights, row.seed, request.controls, request.spec.task, image, mask)
 
 
 def _recipe(slot: Slot) -> dict[str, Any]:
     """What makes this image again."""
     model, label = slot.request.model, slot.row.label
     name = model.classes[label] if model is not None and label is not None and model.classes else None
-    images = slot.request.images
-    given = {"input": images[slot.row.index % len(images)][1]} if images else {}
+    kinds = (("input", slot.request.images), ("mask", slot.request.masks))
+    given = {what: found[slot.row.index % len(found)][1] for what, found in kinds if found}
     return {**slot.request.recipe, "label": name, "seed": slot.row.seed, **given}

@@ -46,6 +46,7 @@ class RequestSpec(Frozen):
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     controls: dict[str, Any] = Field(default={})  # over the task's defaults
     images: tuple[bytes, ...] = Field(default=(), max_length=256)  # encoded input images: row i gets images[i mod M]
+    masks: tuple[bytes, ...] = Field(default=(), max_length=256)  # of what is made anew: row i gets masks[i mod M]
     client: str = ""  # turns go round the clients, then round each one's requests
     previews: bool = False  # send previews (see also Engine.watch)
 

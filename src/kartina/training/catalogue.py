@@ -23,17 +23,18 @@ def on_meta(family: type[Family], preset: Preset, spec: ImageSpec) -> Family:
         return family(read(family.Config, preset.config, f"settings of {family.name}"), spec)
 
 
-def usual(family: type[Family], size: int, channels: int = 3, classes: int = 10) -> ImageSpec:
-    """Images as a family usually gets them: with classes, or as pairs without."""
-    if family.paired:
+def usual(family: type[Family], preset: Preset, channels: int = 3, classes: int = 10) -> ImageSpec:
+    """Images as a preset usually gets them: with classes, or as pairs without."""
+    size = preset.size
+    if family.takes_pairs(read(family.Config, preset.config, f"settings of {family.name}")):
         return ImageSpec(height=size, width=size, channels=channels, paired=True, source_channels=channels)
     return ImageSpec(height=size, width=size, channels=channels, classes=tuple(map(str, range(classes))))
 
 
-def example(family: type[Family], size: int, channels: int = 3, n: int = 512) -> ImageSet:
+def example(family: type[Family], preset: Preset, channels: int = 3, n: int = 512) -> ImageSet:
     """Noise of the usual kind, to time a training on."""
     rng = np.random.default_rng(0)
-    spec = usual(family, size, channels)
+    spec = usual(family, preset, channels)
     images, sources = rng.integers(0, 256, (2, n, *spec.shape), dtype=np.uint8)
     labels = np.arange(n) % len(spec.classes) if spec.classes else None
     return ImageSet("noise", "", spec, images, labels, {"train": (0, n)}, sources=sources if spec.paired else None)
@@ -42,7 +43,7 @@ def example(family: type[Family], size: int, channels: int = 3, n: int = 512) ->
 def rate(name: str, seconds: float = 2.0) -> float:
     """Training speed of a preset here, images a second, on noise with 3 channels and 10 classes (or pairs)."""
     family_name, preset = registry.preset(name)
-    data = example(registry.family(family_name), preset.size)
+    data = example(registry.family(family_name), preset)
     config = RunConfig(
         kartina=kartina.__version__,
         preset=name,
@@ -75,7 +76,7 @@ def describe(measure: bool = True, progress: Callable[[str], None] | None = None
     out = []
     for name, (family_name, preset) in registry.presets().items():
         cls = registry.family(family_name)
-        family = on_meta(cls, preset, usual(cls, preset.size))
+        family = on_meta(cls, preset, usual(cls, preset))
         timed = measure and (name.endswith("-cpu") or not on_cpu)
         if timed and progress is not None:
             progress(name)

@@ -47,6 +47,7 @@ from kartina.generators.base import (
     rows_for,
 )
 from kartina.models import png
+from kartina.models.model import Model
 from kartina.training import checkpoint, diagnosis, transfer
 from kartina.training.run import Run, fill
 
@@ -379,7 +380,9 @@ class Trainer:
         data, task = self.shown, next(iter(family.capabilities()))
         index = np.linspace(0, len(data) - 1, min(len(data), GRID_ROWS)).astype(np.int64)
         truth = data.images[index]
-        inputs = truth if data.sources is None else data.sources[index]
+        sources = data.sources if family.takes_pairs(family.config) else None
+        found, _ = Model(family, self.config.preset).inputs(task, truth if sources is None else sources[index])
+        inputs = np.stack([one.pixels for one in found])
         labels = np.zeros(len(index), np.int64) if data.labels is None else data.labels[index]
         given = list(from_uint8(torch.from_numpy(inputs)))
         rows = rows_for(family, labels.tolist(), len(index), 0, task=task, images=given)
