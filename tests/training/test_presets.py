@@ -18,7 +18,7 @@ BATCH = 4
 @pytest.mark.parametrize("name", registry.presets())
 def test_a_step_of_every_preset(name: str) -> None:
     family, preset = registry.preset(name)
-    data = example(registry.family(family), preset.size, n=64)
+    data = example(registry.family(family), preset, n=64)
     config = RunConfig(
         kartina=kartina.__version__,
         preset=name,
