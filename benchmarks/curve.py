@@ -17,28 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.families import cell, machine
+from benchmarks.families import cell, machine, prepared
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
 from kartina.models import png
 from kartina.registry import preset as known
 from kartina.training import budget as budgets
-from kartina.training.loop import plan, train
-from kartina.training.run import Run, names
+from kartina.training.loop import train
+from kartina.training.run import Run
 
 SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 EACH = 3  # images of a class in a column of the grid
-
-
-def found_or_new(preset: str, data: str, images: int) -> Run:
-    """The run of this preset, data and budget; the preset's settings must still be those of the run."""
-    wanted = plan(preset, data, images=images)
-    for name in names():
-        run = Run.open(name)
-        same = run.config.model_copy(update={"kartina": wanted.kartina})
-        if same == wanted:
-            return run
-    return Run.create(wanted)
 
 
 def go_on(run: Run, images: int) -> None:
@@ -134,7 +123,7 @@ def main() -> None:
     for preset in given.presets:
         known(preset)  # a wrong name is told before the first training
     for preset in given.presets:
-        run = found_or_new(preset, given.data, total)
+        run = prepared(preset, given.data, images=total)
         mine = results.setdefault(preset, {})
         columns = given.out / f"{preset}.png"
         for i, share in enumerate(SHARES):

@@ -34,7 +34,18 @@ COLUMNS = 10
 def trained(
     preset: str, data: str, seconds: float | None = None, *, images: int | None = None, settings: Sequence[str] = ()
 ) -> Run:
-    """The run of this preset, `key=value` settings, data and budget (one of the two): found, gone on with, or new."""
+    """`prepared`, trained to its end."""
+    run = prepared(preset, data, seconds, images=images, settings=settings)
+    if run.status()["status"] != "finished":
+        train(run, lambda p: print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True))
+        print()
+    return run
+
+
+def prepared(
+    preset: str, data: str, seconds: float | None = None, *, images: int | None = None, settings: Sequence[str] = ()
+) -> Run:
+    """The run of this preset, `key=value` settings, data and budget (one of the two): found, or new."""
     wanted = plan(preset, data, images=images or 1, settings=tuple(settings))
     config = registry.family(wanted.family).Config
     for name in names():
@@ -47,13 +58,8 @@ def trained(
         same = {"grids": wanted.train.grids, "threads": wanted.train.threads}  # threads decide the last bits alone
         alike = alike and found.train.model_copy(update=same) == wanted.train
         if alike and images in (None, found.images):
-            break
-    else:
-        run = Run.create(plan(preset, data, budget=seconds, images=images, settings=tuple(settings)))
-    if run.status()["status"] != "finished":
-        train(run, lambda p: print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True))
-        print()
-    return run
+            return run
+    return Run.create(plan(preset, data, budget=seconds, images=images, settings=tuple(settings)))
 
 
 def flops(run: Run) -> float:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -48,8 +48,19 @@ SLOPE = 0.2  # of leaky ReLU
 
 # What *-cpu presets share: shifts by a few pixels alone; a rate that falls in the second half. Their label embedding
 # has a quarter of z's dimensions: where both are as long, G looks at the label first, and a class comes out all alike.
-SHIFTS = {"augment": "diffaugment", "translate": 0.09, "cutout": 0.0, "colour": 0.0}
-MINUTES = {"warmup": 500, "decay": "linear", "decay_from": 0.5, "decay_to": 0.1, "ema": 5000}
+SMALL: dict[str, Any] = {
+    "width_max": 256, "embed": 16, "blocks": 1, "penalty_every": 8, "g_lr": 0.5,
+    "augment": "diffaugment", "translate": 0.09, "cutout": 0.0, "colour": 0.0,
+}  # fmt: skip
+MINUTES: dict[str, Any] = {
+    "batch": 16,
+    "lr": 1.5e-3,
+    "warmup": 500,
+    "decay": "linear",
+    "decay_from": 0.5,
+    "decay_to": 0.1,
+    "ema": 5000,
+}
 HOURS = {"decay": "cosine", "decay_to": 0.25, "ema": 500_000}
 
 
@@ -175,34 +186,14 @@ class R3GAN(AdversarialFamily):
         "r3gan-32-cpu": Preset(
             32,
             "R3GAN for minutes of CPU: lazy penalties, shifts",
-            dict(
-                width=32,
-                width_max=256,
-                embed=16,
-                blocks=1,
-                penalty_every=8,
-                gamma=1.0,
-                gamma_to=0.5,
-                g_lr=0.5,
-                **SHIFTS,
-            ),
-            dict(batch=16, lr=1.5e-3, **MINUTES),
+            dict(width=32, gamma=1.0, gamma_to=0.5, **SMALL),
+            MINUTES,
         ),
         "r3gan-64-cpu": Preset(
             64,
             "R3GAN at 64 px for minutes of CPU",
-            dict(
-                width=16,
-                width_max=256,
-                embed=16,
-                blocks=1,
-                penalty_every=8,
-                gamma=4.0,
-                gamma_to=2.0,
-                g_lr=0.5,
-                **SHIFTS,
-            ),
-            dict(batch=16, lr=1.5e-3, **MINUTES),
+            dict(width=16, gamma=4.0, gamma_to=2.0, **SMALL),
+            MINUTES,
         ),
         "r3gan-32": Preset(
             32,
