@@ -123,13 +123,14 @@ def store(data: ImageSet, home: Path) -> ImageSet:
     return data
 
 
-def run_config(name: str, data: ImageSet, n: int, **train: Any) -> RunConfig:
+def run_config(name: str, data: ImageSet, n: int, config: Mapping[str, Any] | None = None, **train: Any) -> RunConfig:
+    """The config of a run on `data` for n images; `config` goes over TINY's, `train` over the training settings."""
     settings = {"batch": 8, "lr": 1e-3, "grids": 0, "checkpoint_every": 0, "threads": 1, **train}
     return RunConfig(
         kartina=kartina.__version__,
         preset=f"{name}-tiny",
         family=kind(name).name,
-        config=TINY[name],
+        config={**TINY[name], **(config or {})},
         train=TrainConfig(**settings),
         spec=data.spec,
         data=data.name,
@@ -138,7 +139,7 @@ def run_config(name: str, data: ImageSet, n: int, **train: Any) -> RunConfig:
     )
 
 
-def run(name: str, home: Path, n: int = 64, **train: Any) -> Run:
+def run(name: str, home: Path, n: int = 64, config: Mapping[str, Any] | None = None, **train: Any) -> Run:
     """A run folder for a tiny family on blobs, not yet trained."""
     data = store(images(shape=fitted(name)), home)
-    return Run.create(run_config(name, data, n, **train))
+    return Run.create(run_config(name, data, n, config, **train))

@@ -67,7 +67,8 @@ class TrainConfig(Frozen):
     """How any family is trained. Counts are in images, so they do not change with the batch size."""
 
     batch: int = Field(64, ge=1, le=65536)  # images per update
-    lr: float = Field(2e-4, gt=0, le=1)  # Adam's peak learning rate (a family may set one per optimiser)
+    optimizer: Literal["adam", "muon"] = "adam"  # of the matrices; vectors and thin matrices are always Adam's
+    lr: float = Field(2e-4, gt=0, le=1)  # the peak learning rate, Adam's (a family may set one per optimiser)
     warmup: int = Field(0, ge=0, le=10**12)  # images over which the learning rate rises from 0
     decay: Literal["none", "linear", "cosine"] = "none"  # from its peak to `decay_to` at the end of the budget
     decay_from: float = Field(0.0, ge=0, lt=1)  # share of the budget after which the decay starts

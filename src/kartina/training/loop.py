@@ -48,7 +48,7 @@ from kartina.generators.base import (
 )
 from kartina.models import png
 from kartina.models.model import Model
-from kartina.training import checkpoint, diagnosis, transfer
+from kartina.training import checkpoint, diagnosis, muon, transfer
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
@@ -223,6 +223,7 @@ class Trainer:
         self.phases: list[Phase] = self.family.phases()
         self.names = {id(p): k for k, p in self.family.named_parameters()}
         self.optimisers: dict[str, torch.optim.Adam] = {}
+        self.muons: dict[str, muon.Muon] = {}  # beside Adam, for the matrices
         self.peak: dict[str, float] = {}
         for opt in dict.fromkeys(p.opt for p in self.phases):
             settings: Adam = self.family.optimiser(opt, train)
@@ -230,6 +231,12 @@ class Trainer:
             correct = math.prod(k / (k + 1) for k in (p.every for p in self.phases if p.opt == opt) if k > 1)
             b1, b2 = settings.betas
             self.peak[opt] = train.lr * settings.lr * correct
+            if train.optimizer == "muon" and (matrices := [p for p in params if muon.suits(p)]):
+                self.muons[opt] = muon.Muon(matrices, self.peak[opt], muon.MOMENTUM**correct, settings.weight_decay)
+                self.names |= {
+                    id(m): self.names[id(p)] for p, m in zip(matrices, self.muons[opt].matrices, strict=True)
+                }
+                params = [p for p in params if not muon.suits(p)]
             self.optimisers[opt] = torch.optim.Adam(
                 params,
                 lr=self.peak[opt],
@@ -275,17 +282,19 @@ class Trainer:
         for p in phase.params:
             p.requires_grad_(True)
 
-        optimiser = self.optimisers[phase.opt]
-        optimiser.zero_grad(set_to_none=True)
+        optimisers = [o[phase.opt] for o in (self.optimisers, self.muons) if phase.opt in o]
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
             loss = self.family.loss(phase.name, batch, at)
         self.check(loss.total, phase.name)
         loss.total.backward()  # type: ignore[no-untyped-call]
         if self.train.clip:
             torch.nn.utils.clip_grad_norm_(phase.params, self.train.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = self.peak[phase.opt] * schedule(self.train, self.images, self.config.images)
-        optimiser.step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.peak[phase.opt] * schedule(self.train, self.images, self.config.images)
+            optimiser.step()
         self.family.after(phase.name, loss.stats, at)
         for key, value in loss.stats.items():
             self.sums[key] = self.sums.get(key, torch.zeros((), device=self.device)) + value.detach().float()
@@ -407,7 +416,7 @@ class Trainer:
 
     def save(self, root: Path) -> Path:
         optim: dict[str, Tensor] = {}
-        for name, optimiser in self.optimisers.items():
+        for name, optimiser in (*self.optimisers.items(), *self.muons.items()):
             optim |= checkpoint.pack_optimiser(optimiser, self.names, name)
         tensors = {"model": self.family.state_dict(), "ema": self.ema.state_dict(), "optim": optim}
         broken = [k for group in tensors.values() for k, v in group.items() if not bool(torch.isfinite(v).all())]
@@ -431,7 +440,7 @@ class Trainer:
         found = checkpoint.read(path)
         fill(self.family, found.tensors["model"], path.parent.parent.name)
         fill(self.ema, found.tensors["ema"], path.parent.parent.name)
-        for name, optimiser in self.optimisers.items():
+        for name, optimiser in (*self.optimisers.items(), *self.muons.items()):
             checkpoint.unpack_optimiser(optimiser, self.names, name, found.tensors["optim"])
         self.images, self.steps = found.state["images"], found.state["steps"]
         self.position, self.seconds = found.state["position"], found.state["seconds"]
