@@ -51,4 +51,4 @@ class Muon(torch.optim.Muon):
             if grad is not None and p.dim() == 4:  # in the order of the parameter's memory, whatever the gradient's is
                 grad = flat(torch.empty_like(p).copy_(grad))
             matrix.grad = grad
-        super().step(closure)
+        super().step(closure)  # type: ignore[no-untyped-call]
