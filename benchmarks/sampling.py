@@ -26,11 +26,11 @@ def main(names: list[str]) -> None:
         family = build(registry.family(family_name), preset.config, spec).sampler()
         task, capability = next(iter(family.capabilities().items()))
         plain = torch.zeros(capability.channels or spec.channels, spec.height, spec.width)
-        images = [plain] if "image" in capability.inputs else []
+        inputs = {kind: [plain] for kind in capability.inputs}
         times: dict[int, list[float]] = {1: [], 16: []}
         for round_ in range(ROUNDS + 1):
             for batch in times:
-                rows = rows_for(family, [0], batch, round_, task=task, images=images)
+                rows = rows_for(family, [0], batch, round_, task=task, inputs=inputs)
                 begun = time.perf_counter()
                 generate(family, rows, batch)
                 if round_:  # the first one warms up

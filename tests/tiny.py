@@ -77,14 +77,16 @@ def sampler(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: 
     return made
 
 
-def inputs(made: Family, task: str, n: int = 3) -> list[Tensor]:
-    """Input images for a task, if it takes any: float32 C,H,W in [-1, 1]."""
+def inputs(made: Family, task: str, n: int = 3) -> dict[str, list[Tensor]]:
+    """Inputs for a task, n of each kind that it takes, as the family takes them."""
     capability = made.capabilities()[task]
-    if "image" not in capability.inputs:
-        return []
     height, width = (side // capability.shrink for side in made.spec.shape[1:])
     shape = (n, capability.channels or made.spec.channels, height, width)
-    return list(torch.rand(shape, generator=torch.Generator().manual_seed(5)) * 2 - 1)
+    found = {}
+    for i, kind in enumerate(capability.inputs):
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(5 + i)) * 2 - 1
+        found[kind] = list((images[:, :1] > 0).float() if kind == "mask" else images)
+    return found
 
 
 def rows(made: Family, labels: Sequence[int], n: int, seed: int, controls: Any = None) -> list[Row]:

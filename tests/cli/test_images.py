@@ -74,7 +74,7 @@ def test_one_image_becomes_one_image_with_its_recipe(cli, trained: Path, tmp_pat
     assert np.abs(made - (255 - grey(100))).mean() < np.abs(made - grey(100)).mean() / 2, "a negative, about"
     recipe = png.read_recipe((tmp_path / "out.png").read_bytes())
     assert recipe is not None and recipe["task"] == "translate" and recipe["seed"] == 5
-    assert recipe["controls"] == {"dropout": True} and len(recipe["input"]) == 64
+    assert recipe["controls"] == {"dropout": True} and len(recipe["image"]) == 64
     assert image.text["synthetic"] == "true"  # type: ignore[attr-defined]
 
 
@@ -142,7 +142,7 @@ def test_published_it_translates_alike_and_tells_what_it_can(cli, trained: Path,
     assert np.abs(made.astype(int) - theirs).max() <= 2  # weights in half precision
     several = model.translate([source, pixels(7, 32), Image.fromarray(pixels(8, 32))], n=5, seed=9)
     assert several.images.shape == (5, 1, 32, 32) and several.seeds == (9, 10, 11, 12, 13)
-    assert several.recipe_of(3)["input"] == several.recipe_of(0)["input"] != several.recipe_of(1)["input"]
+    assert several.recipe_of(3)["image"] == several.recipe_of(0)["image"] != several.recipe_of(1)["image"]
     assert model.translate(source, seed=1, dropout=False).recipe["controls"] == {"dropout": False}
 
     for words in (("sample", "negatives"), ("invert", "negatives", source), ("evaluate", "negatives")):
@@ -279,6 +279,18 @@ def test_upscale_colorize_and_interpolate(cli, flow: Path, tmp_path: Path) -> No
         end.unlink(), plain.unlink()
 
 
+def test_morph_starts_at_one_image_and_ends_at_the_other(cli, flow: Path, tmp_path: Path) -> None:
+    a, b = save_picture(tmp_path / "a.png", 1), save_picture(tmp_path / "b.png", 2)
+    words = ("morph", "flow", a, "--to", b, "--class", "a", "--set", "steps=3", "--set", "to_class=b")
+    for share, source, label in ((0, a, "a"), (1, b, "b")):
+        assert cli(*words, "--set", f"share={share}", "-o", tmp_path / "end.png").code == 0
+        assert cli("invert", "flow", source, "--class", label, "--set", "steps=3", "-o", tmp_path / "in.png").code == 0
+        end, alone = (np.asarray(Image.open(tmp_path / f"{k}.png")).astype(int) for k in ("end", "in"))
+        assert np.abs(end - alone).max() <= 1
+    recipe = png.read_recipe((tmp_path / "end.png").read_bytes())
+    assert len(recipe["image"]) == len(recipe["to_image"]) == 64 and recipe["image"] != recipe["to_image"]
+
+
 def test_wrong_conditions_are_one_sentence_and_code_2(cli, flow: Path, tmp_path: Path) -> None:
     a = save_picture(tmp_path / "a.png", 1)
     wide = save_picture(tmp_path / "wide.png", 2, (16, 40))
@@ -288,6 +300,7 @@ def test_wrong_conditions_are_one_sentence_and_code_2(cli, flow: Path, tmp_path:
         (["inpaint", "flow", a, "--class", "a", "--mask", wide], "mask of 40x16 pixels for an image of 16x16"),
         (["inpaint", "flow", a, "--class", "a", "--mask", tmp_path / "no.png"], "no such file"),
         (["interpolate", "flow", "--class", "a", "--set", "to_class=boot"], "to_class"),
+        (["morph", "flow", a, "--class", "a", "--to", tmp_path / "no.png"], "no such file"),
         (["upscale", "flow", a], "no task called 'upscale'; there are: generate, transform"),
         (["sample", "up"], "no task called 'generate'; there are: upscale"),
     ):

@@ -17,7 +17,7 @@ from torch import Tensor
 from kartina.config import read
 from kartina.errors import ConfigError, DataError
 from kartina.generators.base import Batch, Family, Row, State, from_uint8, generate, noise, rows_for, to_uint8
-from kartina.generators.diffusive import DiffusiveFamily
+from kartina.generators.diffusive import DiffusiveFamily, slerp
 from kartina.handlers.publish import pictures
 from kartina.models.model import Model, load, save
 from kartina.training.loop import train
@@ -62,15 +62,14 @@ def row(
     label: int = 0,
     image: Tensor | None = None,
     mask: Tensor | None = None,
+    to_image: Tensor | None = None,
     **controls: Any,
 ) -> Row:
     settings = read(model.capabilities()[task].controls, controls, "test")
-    takes = model.capabilities()[task].inputs
-    if "image" in takes and image is None:
-        image = from_uint8(picture())
-    if "mask" in takes and mask is None:
-        mask = hole()
-    return Row(torch.eye(3)[label], seed, settings, task, image, mask)
+    usual = {"image": from_uint8(picture()), "to_image": from_uint8(picture(1)), "mask": hole()}
+    given = {"image": image, "to_image": to_image, "mask": mask}
+    inputs = {kind: usual[kind] if given[kind] is None else given[kind] for kind in model.capabilities()[task].inputs}
+    return Row(torch.eye(3)[label], seed, settings, task, inputs)
 
 
 def made(model: Family, *rows: Row) -> Tensor:
@@ -220,7 +219,7 @@ def test_the_inside_depends_on_the_outside(name: str) -> None:
 # -- mixed batches -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["transform", "inpaint", "interpolate", "invert"])
+@pytest.mark.parametrize("task", ["transform", "inpaint", "interpolate", "invert", "morph"])
 @each
 def test_rows_of_every_kind_joining_late_equal_their_solo_runs(name: str, task: str) -> None:
     model = tiny.sampler(name)
@@ -230,10 +229,11 @@ def test_rows_of_every_kind_joining_late_equal_their_solo_runs(name: str, task: 
         "interpolate": [{"to_seed": 5 * i, "share": i / 4, "to_class": "abc"[i % 3]} for i in range(5)],
         "invert": [{"solver": "euler", "steps": 3}, {"steps": 4}, {"steps": 1}, {"steps": 3}, {"steps": 6}],
     }
+    more["morph"] = [{**own, "share": i / 4, "to_class": "abc"[-i % 3]} for i, own in enumerate(more["invert"])]
     rows = []
     for i, own in enumerate(more[task]):
         mask = torch.roll(hole(), i, dims=2)
-        controls = own if task == "invert" else {**SOLVERS[i], **own}
+        controls = own if task in ("invert", "morph") else {**SOLVERS[i], **own}
         rows.append(row(model, task, i, i % 3, from_uint8(picture(i)), mask, **controls))
     with torch.inference_mode():
         state = model.start(rows[:3])
@@ -287,6 +287,37 @@ def test_the_noise_found_makes_the_picture(name: str) -> None:
     assert (again.int() - found.images.int()).abs().max() <= 1
 
 
+# -- morph ------------------------------------------------------------------------------------------------------------
+
+
+@each
+def test_a_morph_ends_where_the_inversions_of_both_images_end(name: str) -> None:
+    """And halfway it is made from the noise that lies halfway between, with half of each class."""
+    model = tiny.sampler(name)
+    a, b, plain = from_uint8(picture(3)), from_uint8(picture(4)), {"steps": 4, "solver": "euler"}
+    with torch.inference_mode():
+        one, other = (generate(model, [row(model, "invert", label=k, image=x, **plain)]) for x, k in ((a, 0), (b, 2)))
+        asked = [row(model, "morph", image=a, to_image=b, share=s, to_class="c", **plain) for s in (0, 0.5, 1)]
+        start, half, end = (generate(model, [one]) for one in asked)
+        state = model.start([row(model, "generate", label=0, guidance=1.0, **plain)])
+        between = slerp(one.extras["noise"], other.extras["noise"], torch.tensor([0.5]))
+        y = torch.tensor([[0.5, 0, 0.5, 0]])
+        made_of = model.finish(through(model, state.replace(x=state["t"][:, None, None, None] * between, y=y))[-1])
+    for found, expected in ((start, one), (end, other)):
+        assert (found.images.int() - expected.images.int()).abs().max() <= 1
+    assert (half.images.int() - made_of.images.int()).abs().max() <= 1
+    assert torch.allclose(half.extras["noise"], between, atol=1e-4)
+    assert not torch.equal(half.images, start.images) and not torch.equal(half.images, end.images)
+
+
+def test_slerp_by_hand() -> None:
+    a, b = torch.tensor([[1.0, 0.0], [1.0, 2.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 2.0], [0.0, 3.0]])
+    found = slerp(a, b, torch.tensor([1 / 3, 0.5, 0.5]))
+    assert torch.allclose(found[0], torch.tensor([math.sqrt(3) / 2, 0.5])), "a third of a right angle"
+    assert torch.equal(found[1], a[1]), "no way between equals"
+    assert torch.allclose(found[2], torch.tensor([math.sqrt(2), 3 / math.sqrt(2)])), "lengths are not made equal"
+
+
 # -- interpolate -------------------------------------------------------------------------------------------------------
 
 
@@ -331,7 +362,7 @@ def test_the_class_to_go_to_is_one_of_the_models() -> None:
 def test_python_takes_images_and_masks_of_any_size(tmp_path: Path) -> None:
     model = load(save(tiny.sampler("flow"), "f", PROVENANCE, CARD, root=tmp_path,
                       defaults={"generate": {"steps": 3, "guidance": 2.5}}))  # fmt: skip
-    assert list(model.manifest.tasks) == ["generate", "transform", "inpaint", "interpolate", "invert"]
+    assert list(model.manifest.tasks) == ["generate", "transform", "inpaint", "interpolate", "invert", "morph"]
     assert model.manifest.tasks["transform"].defaults == {"steps": 3, "guidance": 2.5}
     assert model.controls("inpaint").steps == 3 and model.controls("invert").steps == 25
 
@@ -339,13 +370,13 @@ def test_python_takes_images_and_masks_of_any_size(tmp_path: Path) -> None:
     mask = np.zeros((80, 80), np.uint8)
     mask[:40] = 200
     given = model.transform(large, ["a"], strength=0)
-    assert (given.images[0] == given.inputs[0].pixels).all() and "40x40" in given.inputs[0].note
+    assert (given.images[0] == given.given[0].pixels).all() and "40x40" in given.given[0].note
     out = model.inpaint([large, large], mask, ["a", "b"], seed=4)
     assert (out.images[:, :, 8:] == given.images[:, :, 8:]).all() and (
         out.images[:, :, :8] != given.images[:, :, :8]
     ).any()
-    assert out.masks[0].pixels[0, :, 0].tolist() == [255] * 8 + [0] * 8, "white from the half on"
-    assert out.recipe_of(1)["mask"] == out.masks[0].sha256 and out.seeds == (4, 5)
+    assert out.inputs["mask"][0].pixels[0, :, 0].tolist() == [255] * 8 + [0] * 8, "white from the half on"
+    assert out.recipe_of(1)["mask"] == out.inputs["mask"][0].sha256 and out.seeds == (4, 5)
     assert (model.interpolate(["a"], seed=1, to_seed=1).images == model.sample(["a"], 1, 1).images).all()
     with pytest.raises(DataError, match="mask of 80x40 pixels for an image of 40x40"):
         model.inpaint(large, mask[:40], ["a"])
@@ -360,8 +391,8 @@ def test_python_takes_images_and_masks_of_any_size(tmp_path: Path) -> None:
 def test_rows_take_masks_in_turn() -> None:
     model = tiny.sampler("flow")
     masks = [hole(), 1 - hole()]
-    rows = rows_for(model, [0], 4, 0, task="inpaint", images=[from_uint8(picture())], masks=masks)
-    assert [row.mask is masks[i % 2] for i, row in enumerate(rows)] == [True] * 4
+    rows = rows_for(model, [0], 4, 0, task="inpaint", inputs={"image": [from_uint8(picture())], "mask": masks})
+    assert [row.inputs["mask"] is masks[i % 2] for i, row in enumerate(rows)] == [True] * 4
 
 
 # -- an image beside x -------------------------------------------------------------------------------------------------
@@ -402,7 +433,7 @@ def test_the_source_is_seen_and_by_every_evaluation(name: str, source: str, task
     assert list(model.capabilities()) == [task]
     given = tiny.inputs(model, task, 2)
     for controls in ({"guidance": 1.0}, {"guidance": 3.0}, {"guidance": 2.0, "guide": "weak"}):
-        one, other = (made(model, row(model, task, 5, 1, image, steps=3, **controls)) for image in given)
+        one, other = (made(model, row(model, task, 5, 1, image, steps=3, **controls)) for image in given["image"])
         assert (one != other).any()
     x, t, y = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 0.8]), torch.eye(4)[[0, 1]]
     beside = torch.randn(2, model.source_channels, 16, 16)
@@ -450,10 +481,10 @@ def test_a_small_image_is_taken_as_it_is_and_a_large_one_made_small(tmp_path: Pa
     small = np.asarray(Image.fromarray(large).reduce(4))
     one, other = model.upscale(large, ["a"], seed=3), model.upscale(small, ["a"], seed=3)
     assert one.images.shape == (1, 3, 16, 16) and (one.images == other.images).all()
-    assert other.inputs[0].note == "" and one.inputs[0].note == "16x16 made 4 times smaller"
-    assert model.upscale(np.zeros((9, 9, 3), np.uint8), ["a"]).inputs[0].note == "9x9 scaled to 4x4"
+    assert other.given[0].note == "" and one.given[0].note == "16x16 made 4 times smaller"
+    assert model.upscale(np.zeros((9, 9, 3), np.uint8), ["a"]).given[0].note == "9x9 scaled to 4x4"
     assert "40x64 cut to its middle 40x40 and scaled to 16x16, made 4 times smaller" in (
-        model.upscale(np.zeros((64, 40, 3), np.uint8), ["a"]).inputs[0].note
+        model.upscale(np.zeros((64, 40, 3), np.uint8), ["a"]).given[0].note
     )
     sheet = one.grid(scale=1)
     assert sheet.size == (2 * 18 + 2, 18 + 2), "the small image as squares beside the large one"

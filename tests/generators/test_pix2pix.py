@@ -296,8 +296,8 @@ def test_data_without_pairs_and_wrong_sizes_are_refused_in_words() -> None:
 
 
 def translate(model: Pix2Pix, n: int, seed: int, **controls: bool) -> torch.Tensor:
-    images = tiny.inputs(model, "translate", 1)
-    rows = rows_for(model, [0], n, seed, TranslateControls(**controls), "translate", images)
+    inputs = tiny.inputs(model, "translate", 1)
+    rows = rows_for(model, [0], n, seed, TranslateControls(**controls), "translate", inputs)
     return generate(model, rows).images
 
 
@@ -358,7 +358,7 @@ def test_it_has_no_task_without_an_image() -> None:
         rows_for(model, [0], 1, 0, task="translate")
     other = tiny.sampler("vae")
     with pytest.raises(ConfigError, match="'generate', which takes none"):
-        rows_for(other, [0], 1, 0, images=[torch.zeros(1, 16, 16)])
+        rows_for(other, [0], 1, 0, inputs={"image": [torch.zeros(1, 16, 16)]})
 
 
 def test_it_learns_a_translation() -> None:

@@ -612,7 +612,7 @@ def test_distance_by_hand() -> None:
 
 def inverting(made: StyleGAN2ADA, target: Tensor, **controls: Any) -> Row:
     settings = made.capabilities()["invert"].controls(**controls)
-    return rows_for(made, [1], 1, 0, settings, "invert", [target])[0]
+    return rows_for(made, [1], 1, 0, settings, "invert", {"image": [target]})[0]
 
 
 @pytest.mark.parametrize("layers", [False, True])

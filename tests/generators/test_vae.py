@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kartina.config import read
 from kartina.errors import ConfigError
-from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, rows_for
+from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, rows_for, to_uint8
 from kartina.generators.vae import LEVER, VAE, kl_normal, log_bernoulli, log_logistic, warmup
 from kartina.models.model import load, save
 from tests import tiny
@@ -343,9 +343,10 @@ def settled(**config: Any) -> tuple[Family, Any]:
     return model, data
 
 
-def drawn(model: Family, labels: list[int], n: int, task: str = "generate", images: Any = (), **controls: Any) -> Any:
+def drawn(model: Family, labels: list[int], n: int, task: str = "generate", *images: Any, **controls: Any) -> Any:
     settings = model.capabilities()[task].controls(**controls)
-    return generate(model, rows_for(model, labels, n, 0, settings, task, images))
+    inputs = dict(zip(model.capabilities()[task].inputs, images, strict=True))
+    return generate(model, rows_for(model, labels, n, 0, settings, task, inputs))
 
 
 @pytest.mark.parametrize("prior", ["learned", "standard"])
@@ -449,6 +450,19 @@ def test_interpolation_leads_from_one_seed_to_the_other_at_unit_variance() -> No
     assert torch.allclose(paths[0.5].extras["z"], half, atol=1e-5)
     same = drawn(model, [1], 1, "interpolate", to_seed=0, share=0.5)
     assert torch.equal(same.images, own.images)
+
+
+def test_a_morph_goes_from_one_posterior_mean_to_the_other() -> None:
+    model, data = settled()
+    a, b = from_uint8(torch.from_numpy(data.images[:2].copy()))
+    ends = [drawn(model, [k], 1, "invert", [x]) for k, x in ((0, a), (2, b))]
+    way = [drawn(model, [0], 1, "morph", [a], [b], share=s, to_class="c") for s in (0.0, 0.5, 1.0)]
+    assert torch.equal(way[0].images, ends[0].images) and torch.equal(way[2].images, ends[1].images)
+    middle = (ends[0].extras["z"] + ends[1].extras["z"]) / 2
+    assert torch.allclose(way[1].extras["z"], middle, atol=1e-5)
+    y = torch.tensor([[0.5, 0.0, 0.5]])
+    with torch.inference_mode():
+        assert torch.equal(to_uint8(model.decode(middle, y)), way[1].images)
 
 
 def test_the_unconditional_original_is_one_switch() -> None:

@@ -53,7 +53,14 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-OTHERS = [("flow", "transform"), ("edm", "inpaint"), ("ddpm", "invert"), ("flow", "interpolate")]
+OTHERS = [
+    ("flow", "transform"),
+    ("edm", "inpaint"),
+    ("ddpm", "invert"),
+    ("flow", "interpolate"),
+    ("flow", "morph"),
+    ("vae", "morph"),
+]
 
 
 @pytest.mark.parametrize(("name", "task"), [*((name, "") for name in sorted(tiny.TINY)), *OTHERS])
@@ -63,10 +70,11 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
     torch.set_num_threads(1)
     family = tiny.sampler(name)
     kind, task = task or name, task or next(iter(family.capabilities()))
-    images = [to_uint8(image[None])[0] for image in tiny.inputs(family, task)]
-    files = tuple(png.encode(image.numpy()) for image in images)
-    masks = [(image > 127)[:1].float() for image in images] if "mask" in family.capabilities()[task].inputs else []
-    holes = tuple(png.encode((mask * 255).byte().numpy()) for mask in masks)
+    pixels = {  # uint8, as they come back from a PNG
+        kind: [(one * 255).byte() if kind == "mask" else to_uint8(one[None])[0] for one in found]
+        for kind, found in tiny.inputs(family, task).items()
+    }
+    files = {kind: tuple(png.encode(one.numpy()) for one in found) for kind, found in pixels.items()}
     ref = save(family, name, PROVENANCE, CARD, root=tmp_path)
     hash = package.read_manifest(ref.path).hash
     told: dict[str, list[Event]] = {}
@@ -83,8 +91,7 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
                 task=task,
                 rows=rows,
                 controls=controls,
-                images=files[i:],
-                masks=holes[i:],
+                inputs={kind: found[i:] for kind, found in files.items()},
             )
         )
 
@@ -101,12 +108,14 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
         for i, spec in enumerate(asked):
             assert isinstance(told[spec.id][-1], Finished), told[spec.id][-1]
             settings = model.controls(task, **spec.controls)
-            given = [from_uint8(image) for image in images[i:]]
+            given = {
+                kind: [one.float() / 255 if kind == "mask" else from_uint8(one) for one in found[i:]]
+                for kind, found in pixels.items()
+            }
             alone = {}
             for row in spec.rows:
-                own = [given[row.index % len(given)]] if given else []
-                hole = [masks[i:][row.index % len(masks[i:])]] if masks else []
-                solo = rows_for(model.family, [row.label or 0], 1, row.seed, settings, task, own, hole)
+                own = {kind: [found[row.index % len(found)]] for kind, found in given.items()}
+                solo = rows_for(model.family, [row.label or 0], 1, row.seed, settings, task, own)
                 alone[row.index] = generate(model.family, solo).images[0].numpy()
             assert_equals_solo(told[spec.id], alone)
             assert len({image.tobytes() for image in alone.values()}) > 1  # they are not all one image

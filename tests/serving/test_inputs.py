@@ -39,7 +39,9 @@ def file(seed: int, size: int = 16) -> bytes:
 def spec(ref: PackageRef, id: str, images: tuple[bytes, ...], task: str = "translate", n: int = 4) -> RequestSpec:
     rows = tuple(RowSpec(index=i, seed=7 + i) for i in range(n))
     hash = package.read_manifest(ref.path).hash
-    return RequestSpec(id=id, model=str(ref.path), hash=hash, task=task, rows=rows, images=images)
+    return RequestSpec(
+        id=id, model=str(ref.path), hash=hash, task=task, rows=rows, inputs={"image": images} if images else {}
+    )
 
 
 def run(*specs: RequestSpec) -> dict[str, list[Event]]:
@@ -66,7 +68,7 @@ def test_row_i_gets_image_i_mod_m_and_its_recipe_tells(pix: PackageRef) -> None:
     assert sorted(made) == list(range(5))
     for i, event in made.items():
         recipe = png.read_recipe(event.png)
-        assert recipe == alone.recipe_of(i) and recipe["input"] == alone.inputs[i % 3].sha256
+        assert recipe == alone.recipe_of(i) and recipe["image"] == alone.given[i % 3].sha256
     assert isinstance(told[-1], Finished)
 
 

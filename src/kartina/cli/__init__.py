@@ -60,6 +60,7 @@ def _register() -> None:
         ("images", "inpaint"),
         ("images", "interpolate"),
         ("images", "invert"),
+        ("images", "morph"),
         ("publish", "publish"),
         ("evaluate", "evaluate"),
         ("features", "features"),

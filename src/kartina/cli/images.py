@@ -1,5 +1,5 @@
-"""`kartina translate | upscale | colorize | transform | inpaint | invert` start from images of yours, `interpolate`
-from two seeds."""
+"""`kartina translate | upscale | colorize | transform | inpaint | invert | morph` start from images of yours,
+`interpolate` from two seeds."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def inpaint(
     json: Json = False,
 ) -> None:
     """Make a part of an image anew, as of a class; the rest stays as it is, byte for byte."""
-    _run("inpaint", model, image, class_, n, seed, set_, fit, output, device, json, mask)
+    _run("inpaint", model, image, class_, n, seed, set_, fit, output, device, json, masks=mask)
 
 
 def interpolate(
@@ -122,6 +122,23 @@ def interpolate(
 ) -> None:
     """Make images on the way between two seeds or classes: --set to_seed=7, to_class=boot, share=0.5."""
     _run("interpolate", model, None, class_, n, seed, set_, "crop", output, device, json)
+
+
+def morph(
+    model: ModelRef,
+    image: Input,
+    to: Annotated[list[Path], typer.Option(help="Image to go to. Repeatable: one for each input, in turn.")],
+    class_: Class = None,
+    n: N = None,
+    seed: Seed = 0,
+    set_: Set = None,
+    fit: FitTo = "crop",
+    output: Output = Path("morphed.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make images on the way from one image to another: --set share=0.25, to_class=boot for one of another class."""
+    _run("morph", model, image, class_, n, seed, set_, fit, output, device, json, to_images=to)
 
 
 def invert(
@@ -152,7 +169,8 @@ def _run(
     output: Path,
     device: str,
     json: bool,
-    mask: list[Path] | None = None,
+    masks: list[Path] | None = None,
+    to_images: list[Path] | None = None,
 ) -> None:
     from kartina.handlers.load import load_any, parse_controls
     from kartina.training.loop import pick_device
@@ -165,18 +183,19 @@ def _run(
             n,
             seed,
             images=image,
-            masks=mask,
+            to_images=to_images,
+            masks=masks,
             fit=fit,
             progress=lambda done: report(done, n),
             controls=parse_controls(set_),
         )
     path = made.save(output)
     if json:
-        inputs = [{"name": given.name, "note": given.note, "sha256": given.sha256} for given in made.inputs]
+        inputs = [{"name": given.name, "note": given.note, "sha256": given.sha256} for given in made.given]
         labels = [made.classes[i] if made.classes else None for i in made.labels]
         return print_json({"path": str(path), "task": task, "n": len(made), "inputs": inputs, "labels": labels,
                            "seeds": list(made.seeds)})  # fmt: skip
-    notes = [f"{given.name}: {given.note}" for given in made.inputs if given.note]
+    notes = [f"{given.name}: {given.note}" for given in made.given if given.note]
     for note in notes[:NOTES]:
         err.print(note, highlight=False, soft_wrap=True, markup=False)
     if len(notes) > NOTES:

@@ -15,12 +15,12 @@ different steps, with different labels, seeds and step counts, share a batch, jo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
@@ -99,14 +99,36 @@ class Controls(Frozen):
     """Base of a task's controls. Each becomes JSON Schema: the API's validation and the UI's form."""
 
 
+# What a task may start from.
+KINDS: Mapping[str, str] = {
+    "image": "float32 C,H,W in [-1, 1]",
+    "to_image": "another, to go to",
+    "mask": "float32 1,H,W in [0, 1]; 1 = to be made anew",
+}
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def going(classes: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of controls that go from one image to another: how far, and to which class (see `Family.other_class`)."""
+    fields: dict[str, Any] = {"share": (Share, Field(0.5, description="How far: 0 is the start, 1 the other end"))}
+    if classes:
+        one_of: Any = Literal
+        named = BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)  # classes called 0, 1, 2, ...
+        about = "Class to go to; none: the image's own"
+        fields["to_class"] = (Annotated[one_of[classes] | None, named], Field(None, description=about))
+    return fields
+
+
 @dataclass(frozen=True)
 class Capability:
     """What a task takes beside labels, and what can be set."""
 
-    inputs: tuple[str, ...] = ()  # of "image", "mask"
+    inputs: tuple[str, ...] = ()  # of KINDS
     controls: type[BaseModel] = Controls
-    channels: int | None = None  # of the input image; None: as many as the model's own images
-    shrink: int = 1  # how many times smaller than the model's own the input image is
+    channels: int | None = None  # of the input images; None: as many as the model's own images
+    shrink: int = 1  # how many times smaller than the model's own the input images are
 
 
 @dataclass(frozen=True)
@@ -117,8 +139,7 @@ class Row:
     seed: int
     controls: Any  # the task's Controls
     task: str = "generate"
-    image: Tensor | None = None  # float32 C,H,W in [-1, 1]
-    mask: Tensor | None = None  # float32 1,H,W in [0, 1]; 1 = to be made anew
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)  # by kind: those that the task takes
 
 
 class State:
@@ -290,17 +311,19 @@ class Family(nn.Module):
         """Label weights of the rows, float32 N,K, on the model's device."""
         return torch.stack([row.weights for row in rows]).to(self.device)
 
-    def inputs(self, rows: Sequence[Row]) -> Tensor:
-        """Input images of the rows, float32 N,C,H,W in [-1, 1], on the model's device."""
-        return torch.stack([row.image for row in rows if row.image is not None]).to(self.device)
-
-    def masks(self, rows: Sequence[Row]) -> Tensor:
-        """Masks of the rows, float32 N,1,H,W, on the model's device."""
-        return torch.stack([row.mask for row in rows if row.mask is not None]).to(self.device)
+    def inputs(self, rows: Sequence[Row], kind: str = "image") -> Tensor:
+        """The rows' inputs of one of KINDS, float32 N,C,H,W, on the model's device."""
+        return torch.stack([row.inputs[kind] for row in rows]).to(self.device)
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """int64 N -> float32 N,K."""
         return nn.functional.one_hot(labels, self.classes).float()
+
+    def other_class(self, rows: Sequence[Row], y: Tensor) -> Tensor:
+        """Label weights y N,K', K or more of them; where a row has a `to_class` those of that class."""
+        to = [getattr(row.controls, "to_class", None) for row in rows]
+        eye = torch.eye(y.shape[1], device=self.device)
+        return torch.stack([own if k is None else eye[self.spec.label(k)] for own, k in zip(y, to, strict=True)])
 
     def latents(self, rows: Sequence[Row], dim: int, stream: str = "z") -> Tensor:
         """Normal latents N,dim, each from its row's own seed."""
@@ -374,39 +397,36 @@ def rows_for(
     seed: int,
     controls: Any = None,
     task: str = "generate",
-    images: Sequence[Tensor] = (),
-    masks: Sequence[Tensor] = (),
+    inputs: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> list[Row]:
-    """n rows: image i has seed + i, labels[i mod len(labels)] and, for a task that takes them, images[i mod
-    len(images)] (float32 C,H,W in [-1, 1]) and masks[i mod len(masks)] (float32 1,H,W in [0, 1]).
+    """n rows: image i has seed + i, labels[i mod len(labels)] and, of each kind of inputs, the one at i mod its length.
 
     Raises NotFoundError for a task that the family has not, ConfigError where inputs are missing or too many.
     """
     if n < 1:
         raise ConfigError(f"Found n={n}; expected at least 1 image.")
-    check_inputs(family, task, images, masks)
+    given = {kind: found for kind, found in (inputs or {}).items() if len(found)}
+    check_inputs(family, task, given)
     eye = torch.eye(family.classes)
     settings = controls if controls is not None else family.capabilities()[task].controls()
-    given: list[Tensor | None] = [*images] or [None]
-    holes: list[Tensor | None] = [*masks] or [None]
     return [
-        Row(eye[labels[i % len(labels)]], seed + i, settings, task, given[i % len(given)], holes[i % len(holes)])
+        Row(eye[labels[i % len(labels)]], seed + i, settings, task, {k: v[i % len(v)] for k, v in given.items()})
         for i in range(n)
     ]
 
 
-def check_inputs(family: Family, task: str, images: Sequence[Any], masks: Sequence[Any] = ()) -> None:
-    """Raise NotFoundError for a task that the family has not, ConfigError where it lacks input images or masks, or has
-    no use for them."""
+def check_inputs(family: Family, task: str, kinds: Collection[str]) -> None:
+    """Raise NotFoundError for a task that the family has not, ConfigError where it lacks a kind of inputs, or has no
+    use for one."""
     capabilities = family.capabilities()
     if task not in capabilities:
         raise NotFoundError.named("task", task, capabilities)
-    for what, given in (("image", images), ("mask", masks)):
-        takes = what in capabilities[task].inputs
-        if takes and not given:
-            raise ConfigError(f"Found no {what} for the task {task!r}; expected at least one to start from.")
-        if given and not takes:
-            raise ConfigError(f"Found {what}s for the task {task!r}, which takes none. Leave them out.")
+    takes = capabilities[task].inputs
+    for kind in KINDS:
+        if kind in takes and kind not in kinds:
+            raise ConfigError(f"Found no {kind} for the task {task!r}; expected at least one to start from.")
+        if kind in kinds and kind not in takes:
+            raise ConfigError(f"Found {kind}s for the task {task!r}, which takes none. Leave them out.")
 
 
 @torch.inference_mode()

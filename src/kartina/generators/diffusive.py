@@ -23,7 +23,7 @@ label of its own replaces some labels in training), or the `weak` network's D, a
 package (autoguidance: Karras 2024). w = 1 is off and evaluates no D'. Guidance may be confined to a stretch of the
 solver's way (Kynkaanniemi 2024), given in shares of its steps so that it means the same in every family.
 
-Beside `generate` there are four tasks on the same steps, each a matter of where a row starts:
+Beside `generate` there are five tasks on the same steps, each a matter of where a row starts:
 
     transform    an image with noise, at the time that is a share 1 - `strength` of the solver's way (SDEdit, Meng 2022)
     inpaint      as `generate`, but outside the mask D is the known image. There the slope is then that of the straight
@@ -31,6 +31,8 @@ Beside `generate` there are four tasks on the same steps, each a matter of where
     interpolate  noise between that of two seeds, on the great circle (slerp); label weights between two classes
     invert       the image itself at t = 0: the steps run backwards to the noise that it comes from, and then to the
                  image again (DDIM inversion: Song 2021, section 4.3); what differs from the image was lost on the way
+    morph        two images at t = 0: the steps run to the noise of one, then of the other, and back from what lies
+                 between (Song 2021, section 5.3); label weights between the classes of the two
 
 With `source` the network sees another image beside x, in channels of its own: the one of a pair, the image made small
 and large again, or the image without its colours (Saharia 2021, SR3 and Palette). The model then has one task, which
@@ -48,7 +50,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
@@ -64,7 +66,9 @@ from kartina.generators.base import (
     Output,
     Phase,
     Row,
+    Share,
     State,
+    going,
     noise,
     to_uint8,
 )
@@ -84,7 +88,6 @@ InvertSteps = Annotated[
 InvertSolver = Annotated[
     Literal["heun", "euler"], Field(description="Heun evaluates the network twice a step, Euler once")
 ]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
 WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
@@ -158,16 +161,15 @@ def transforming(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
 @cache
 def interpolating(controls: type[DiffusiveControls], classes: tuple[str, ...]) -> type[DiffusiveControls]:
     """The controls with those of `interpolate`, for a model of these classes."""
-    fields: dict[str, Any] = {
-        "to_seed": (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description="Seed of the noise to go to")),
-        "share": (Share, Field(0.5, description="How far: 0 is the image's own noise and class, 1 the other")),
-    }
-    if classes:
-        one_of: Any = Literal
-        named = BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)  # classes called 0, 1, 2, ...
-        about = "Class to go to; none: the image's own"
-        fields["to_class"] = (Annotated[one_of[classes] | None, named], Field(None, description=about))
-    return create_model(f"Interpolate{controls.__name__}", __base__=controls, **fields)
+    about = "Seed of the noise to go to"
+    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description=about))
+    return create_model(f"Interpolate{controls.__name__}", __base__=controls, to_seed=to_seed, **going(classes))
+
+
+@cache
+def morphing(controls: type[InvertControls], classes: tuple[str, ...]) -> type[InvertControls]:
+    """The controls with those of `morph`, for a model of these classes."""
+    return create_model(f"Morph{controls.__name__}", __base__=controls, **going(classes))
 
 
 class DiffusiveFamily(Family):
@@ -356,6 +358,7 @@ class DiffusiveFamily(Family):
             "inpaint": Capability(("image", "mask"), controls),
             "interpolate": Capability(controls=interpolating(controls, self.spec.classes)),
             "invert": Capability(("image",), self.invert_controls),
+            "morph": Capability(("image", "to_image"), morphing(self.invert_controls, self.spec.classes)),
         }
 
     def start(self, rows: Sequence[Row]) -> State:
@@ -363,8 +366,10 @@ class DiffusiveFamily(Family):
             return torch.tensor(values, dtype=dtype, device=self.device)
 
         task, given = rows[0].task, [row.controls for row in rows]
-        if task == "invert":
-            given = [self.controls(**c.model_dump(), guidance=1.0) for c in given]
+        if task in ("invert", "morph"):
+            given = [
+                self.controls.model_validate({"steps": c.steps, "solver": c.solver, "guidance": 1.0}) for c in given
+            ]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
         # Without classes there is no label to be guided by.
         guidance = [c.guidance if self.spec.classes or w else 1.0 for c, w in zip(given, weak, strict=True)]
@@ -382,14 +387,28 @@ class DiffusiveFamily(Family):
                 # Where the way begins, nothing of the image is left, even if alpha is not quite 0 there.
                 x0 = torch.where(column([c.strength == 1 for c in given], torch.bool)[WIDE], 0.0, self.inputs(rows))
             case "inpaint":
-                more = {"known": self.inputs(rows), "mask": self.masks(rows)}
+                more = {"known": self.inputs(rows), "mask": self.inputs(rows, "mask")}
                 x0 = torch.lerp(more["known"], x0, more["mask"])
             case "interpolate":
-                e, y = self.between(rows, e, y, column([c.share for c in given]))
+                share = column([c.share for c in given])
+                there = [noise(c.to_seed, self.name, 0, self.spec.shape) for c in given]
+                e = slerp(e, torch.stack(there).to(self.device), share)
+                y = torch.lerp(y, self.other_class(rows, y), share[:, None])
             case "invert":
                 turn, steps = steps, 2 * steps
                 t, x0 = self.times(turn, turn), self.inputs(rows)
                 more = {"noise": torch.zeros_like(e)}
+            case "morph":
+                turn, steps = 2 * steps, 3 * steps
+                t, x0 = self.times(steps - turn, steps - turn), self.inputs(rows)
+                share, to_y = column([row.controls.share for row in rows]), self.other_class(rows, y)
+                more = {
+                    "noise": torch.zeros_like(e),
+                    "to_image": self.inputs(rows, "to_image"),
+                    "to_y": to_y,
+                    "between_y": torch.lerp(y, to_y, share[:, None]),
+                    "share": share,
+                }
             case "translate" | "colorize":
                 more = {"source": self.inputs(rows)}
             case "upscale":
@@ -406,7 +425,7 @@ class DiffusiveFamily(Family):
                 "stage": torch.zeros_like(steps),  # Heun: 1 = the second evaluation is due
                 "step": step,
                 "steps": steps,
-                "turn": turn,  # invert: up to this step the way leads to the noise
+                "turn": turn,  # up to this step the way leads to the noise: once to invert, twice to morph
                 "seed": column([row.seed for row in rows], torch.int64),
                 "heun": column([c.solver == "heun" for c in given], torch.bool),
                 "multistep": column([c.solver == "dpm++" for c in given], torch.bool),
@@ -432,23 +451,6 @@ class DiffusiveFamily(Family):
         done = torch.minimum((way * steps).round().long(), steps - 1)
         return torch.where(way < 1, done, steps), t
 
-    def between(self, rows: Sequence[Row], e: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise e N,C,H,W on the great circle to that of `to_seed`; label weights y N,K+1 on the line to `to_class`.
-
-        slerp(a, b, s) = (sin((1-s) angle) a + sin(s angle) b) / sin(angle): between two draws there is one as likely.
-        """
-        asked = [row.controls for row in rows]
-        there = torch.stack([noise(c.to_seed, self.name, 0, self.spec.shape) for c in asked]).to(self.device)
-        angle = torch.acos(nn.functional.cosine_similarity(e.flatten(1), there.flatten(1)).clamp(-1, 1))
-        a, b = torch.sin((1 - share) * angle) / angle.sin(), torch.sin(share * angle) / angle.sin()
-        same = torch.tensor([row.seed == row.controls.to_seed for row in rows], device=self.device)
-        e = torch.where(same[WIDE], e, a[WIDE] * e + b[WIDE] * there)
-        to = [getattr(c, "to_class", None) for c in asked]
-        classes = [int(own) if k is None else self.spec.label(k) for own, k in zip(y.argmax(dim=1), to, strict=True)]
-        other = torch.eye(y.shape[1], device=self.device)[classes]
-        keep = torch.tensor([k is None for k in to], device=self.device)[:, None]
-        return e, torch.where(keep, y, torch.lerp(y, other, share[:, None]))
-
     def step(self, state: State) -> State:
         active = ~state.done
         if not bool(active.any()):
@@ -458,7 +460,9 @@ class DiffusiveFamily(Family):
         last = step + 1 == steps
 
         # Stir noise in where the row churns; then the step goes from (x, t) to t_next.
-        x, t, t_next = s["x"], s["t"], self.times((step + 1 - turn).abs(), steps - turn)
+        way = steps - turn  # there, and back
+        x, t = s["x"], s["t"]
+        t_next = self.times(torch.where(step < turn, way - 1 - step % way, step + 1 - turn), way)
         churned = (s["churn"] > 0) & ~second
         if bool(churned.any()):
             x, t = self.stirred(s, churned)
@@ -467,8 +471,8 @@ class DiffusiveFamily(Family):
         # One evaluation: at the start of the step, or (Heun, and where it leaves t = 0) at its end.
         here = torch.where(second | (t == 0), t_next, t)
         x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
-        way = (step + second) / steps
-        w = torch.where((way >= s["guide_from"]) & (way <= s["guide_to"]), s["guidance"], 1.0)
+        done = (step + second) / steps
+        w = torch.where((done >= s["guide_from"]) & (done <= s["guide_to"]), s["guidance"], 1.0)
         clean = self.guided(x_here, here, s["y"], w, s["weak"], s.tensors.get("source"))
         if "mask" in s.tensors:
             clean = torch.lerp(s["known"], clean, s["mask"])
@@ -498,9 +502,26 @@ class DiffusiveFamily(Family):
             snr=now,
         )
         if "noise" in s.tensors:
-            there = (new["step"] == turn) & ~halfway
-            new = new.replace(noise=torch.where(there[WIDE], moved / t_next[WIDE], s["noise"]))
+            there = (new["step"] <= turn) & (new["step"] % way == 0) & ~halfway
+            new = self.turned(new, there, new["step"] == turn)
         return new if s is state else state.put(active, new)
+
+    def turned(self, s: State, there: Tensor, last: Tensor) -> State:
+        """Rows that are `there`, at the noise of an image, keep it and go back; to morph, first from the other image,
+        and at the `last` noise from what lies between the two."""
+        found = s["x"] / torch.where(there, s["t"], 1.0)[WIDE]
+        if "to_image" not in s.tensors:
+            return s.replace(noise=torch.where(there[WIDE], found, s["noise"]))
+        first, last = there & ~last, there & last
+        found = torch.where(last[WIDE], slerp(s["noise"], found, s["share"]), found)
+        x = torch.where(last[WIDE], s["t"][WIDE] * found, s["x"])
+        y = torch.where(last[:, None], s["between_y"], s["y"])
+        return s.replace(
+            x=torch.where(first[WIDE], s["to_image"], x),
+            t=torch.where(first, 0.0, s["t"]),
+            y=torch.where(first[:, None], s["to_y"], y),
+            noise=torch.where(there[WIDE], found, s["noise"]),
+        )
 
     def half_log_snr(self, t: Tensor) -> Tensor:
         """log(alpha/t), from -inf (all noise) to inf (t = 0): N -> N."""
@@ -574,9 +595,24 @@ class DiffusiveFamily(Family):
         return to_uint8(state["clean"])
 
 
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Points on the great circles from a to b, N,...: between two draws of noise there is one as likely. share N.
+
+    (sin((1-s) angle) a + sin(s angle) b) / sin(angle); a itself where b is the same.
+    """
+    angle = torch.acos(nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1))
+    same = (a == b).flatten(1).all(dim=1)
+    sine = torch.where(same, 1.0, angle.sin())
+    shape = (-1, *[1] * (a.dim() - 1))
+    of_a, of_b = (torch.sin(s * angle) / sine for s in (1 - share, share))
+    return torch.where(same.view(shape), a, of_a.view(shape) * a + of_b.view(shape) * b)
+
+
 # -- presets -----------------------------------------------------------------------------------------------------------
 
-CPU = dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0)
+CPU = dict(
+    optimizer="muon", batch=32, lr=2e-3, warmup=1000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0
+)
 _GPU = dict(batch=128, lr=3e-4, warmup=50_000, decay="cosine", decay_from=0.5, decay_to=0.05, ema=500_000)
 _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "32-cpu": (

@@ -30,10 +30,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,6 +54,7 @@ from kartina.generators.base import (
     Row,
     State,
     from_uint8,
+    going,
     noise,
 )
 from kartina.nets.layers import upsample2, zero
@@ -103,6 +105,12 @@ class InterpolateControls(LatentControls):
 
 class InvertControls(Controls):
     spread: float = Field(0.0, ge=0, le=2, description="Scale of the posterior's noise: 0 is its mean, for every seed")
+
+
+@cache
+def morphing(classes: tuple[str, ...]) -> type[InvertControls]:
+    """The controls of `morph`, for a model of these classes."""
+    return create_model("MorphControls", __base__=InvertControls, **going(classes))
 
 
 class Block(nn.Module):
@@ -233,13 +241,17 @@ class VAE(LatentFamily):
             32,
             "conditional VAE for minutes of CPU: fast, varied, soft",
             dict(z=32, width=64, width_max=192, beta=3.0, components=64),
-            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+            dict(
+                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
+            ),
         ),
         "vae-32-bits-cpu": Preset(
             32,
             "conditional VAE for bits per dimension, in minutes of CPU: discretised logistic, beta 1",
             dict(z=32, width=64, width_max=192, likelihood="logistic", components=64),
-            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+            dict(
+                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
+            ),
         ),
         "vae-32": Preset(
             32,
@@ -251,7 +263,9 @@ class VAE(LatentFamily):
             64,
             "conditional VAE at 64 px for minutes of CPU",
             dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64),
-            dict(batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000),
+            dict(
+                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
+            ),
         ),
         "vae-64": Preset(
             64,
@@ -417,13 +431,15 @@ class VAE(LatentFamily):
             "generate": Capability(controls=SourceControls if self.config.components else LatentControls),
             "interpolate": Capability(controls=InterpolateControls),
             "invert": Capability(inputs=("image",), controls=InvertControls),
+            "morph": Capability(inputs=("image", "to_image"), controls=morphing(self.spec.classes)),
         }
 
     def start(self, rows: Sequence[Row]) -> State:
-        """Latents z = mean + std * spread * e: of the prior, the mixture, or (invert) the given image's posterior."""
+        """Latents z = mean + std * spread * e: of the prior, the mixture, or (invert) the given image's posterior; to
+        morph, on the line between those of two images, each of its class."""
         state, asked, task = super().start(rows), [row.controls for row in rows], rows[0].task
         y, e = state["y"], state["z"]
-        mean, logvar = self.encoder(self.inputs(rows), y) if task == "invert" else self.prior(y)
+        mean, logvar = self.encoder(self.inputs(rows), y) if task in ("invert", "morph") else self.prior(y)
         if task == "interpolate":
             e = self.between(rows, e)
         mixture = self.encoder.mixture
@@ -433,7 +449,13 @@ class VAE(LatentFamily):
             weights = y if self.config.conditional else torch.ones_like(y[:, :1])
             own_mean, own_logvar = mixture(weights, u)
             mean, logvar = torch.where(posterior, own_mean, mean), torch.where(posterior, own_logvar, logvar)
-        return state.replace(z=mean + (0.5 * logvar).exp() * e)
+        z = mean + (0.5 * logvar).exp() * e
+        if task == "morph":
+            to_y = self.condition(self.other_class(rows, self.weights(rows)))
+            mean, logvar = self.encoder(self.inputs(rows, "to_image"), to_y)
+            share = torch.tensor([[c.share] for c in asked], device=self.device)
+            z, y = torch.lerp(z, mean + (0.5 * logvar).exp() * e, share), torch.lerp(y, to_y, share)
+        return state.replace(z=z, y=y)
 
     def between(self, rows: Sequence[Row], e: Tensor) -> Tensor:
         """Noise e N,Z on its way to that of `to_seed`, kept at its variance."""

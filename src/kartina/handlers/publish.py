@@ -144,11 +144,11 @@ def worked_on(model: Model, data: ImageSet) -> dict[str, bytes]:
         return model.run(task, labels[index].tolist(), len(index), seed=0, images=inputs[index])
 
     sheet = made(np.arange(min(len(data), SHEET_INPUTS)))
-    given = np.stack([one.pixels for one in sheet.inputs])
+    given = np.stack([one.pixels for one in sheet.given])
     cells = np.stack(png.alike(given, sheet.images), axis=1)  # n,2,C,H,W
     flat = cells.reshape(-1, *cells.shape[2:])
     rows = [flat[i : i + COLUMNS] for i in range(0, len(flat), COLUMNS)]
-    recipe = {**sheet.recipe, "inputs": [one.sha256 for one in sheet.inputs], "seed": 0}
+    recipe = {**sheet.recipe, "images": [one.sha256 for one in sheet.given], "seed": 0}
     files = {"samples.png": png.encode(png.grid(rows), recipe)}
     present, first = np.unique(labels, return_index=True)
     ones = made(first)

@@ -80,20 +80,19 @@ class Model:
     def inputs(
         self,
         task: str,
-        images: Source | Sequence[Source] | None,
+        given: Mapping[str, Source | Sequence[Source] | None],
         fit: Fit = "crop",
-        masks: Source | Sequence[Source] | None = None,
-    ) -> tuple[list[Given], list[Given]]:
-        """Input images and masks of `task`, brought to the size and channels that it takes; none for a task without.
+    ) -> dict[str, list[Given]]:
+        """What was given for `task`, by kind, brought to the size and channels that it takes.
 
-        Raises ConfigError where they are missing or have no use, DataError for one that cannot be used.
+        Raises ConfigError where a kind is missing or has no use, DataError for an image that cannot be used.
         """
-        check_inputs(self.family, task, () if images is None else (images,), () if masks is None else (masks,))
-        if images is None:
-            return [], []
+        found = {kind: one for kind, one in given.items() if one is not None}
+        check_inputs(self.family, task, found)
         size, takes = (self.spec.height, self.spec.width), self.family.capabilities()[task]
-        found = read_images(images, size, takes.channels or self.spec.channels, fit, takes.shrink)
-        return found, [] if masks is None else read_masks(masks, found, size, fit)
+        channels = takes.channels or self.spec.channels
+        read = {kind: read_images(found[kind], size, channels, fit, takes.shrink) for kind in found if kind != "mask"}
+        return {**read, "mask": read_masks(found["mask"], read["image"], size, fit)} if "mask" in found else read
 
     def rows(
         self,
@@ -102,10 +101,9 @@ class Model:
         seed: int,
         controls: BaseModel | None = None,
         task: str = "generate",
-        inputs: Sequence[Given] = (),
-        masks: Sequence[Given] = (),
+        inputs: Mapping[str, Sequence[Given]] | None = None,
     ) -> list[Row]:
-        """The rows of `run`: image i has seed + i, labels[i mod len(labels)], inputs[i mod len(inputs)] and so on."""
+        """The rows of `run`: image i has seed + i, labels[i mod len(labels)], and so on with inputs of each kind."""
         if labels is None and inputs and self.family.labelled:
             raise ConfigError(
                 f"Found no class for the task {task!r}; expected one, or one for each image, of: "
@@ -115,12 +113,12 @@ class Model:
         asked = every if labels is None else [self.label(name) for name in labels]
         if not asked:
             raise ConfigError("Found an empty list of classes; expected at least one, or none given for all of them.")
-        count = max(len(asked), len(inputs), len(masks)) if n is None else n
+        count = max(len(asked), *map(len, (inputs or {}).values()), 1) if n is None else n
         if seed < 0 or seed + count > 2**63:
             raise ConfigError(f"Found the seed {seed}; expected 0 <= seed < 2**63.")
-        images = [from_uint8(torch.from_numpy(given.pixels)) for given in inputs]
-        holes = [torch.from_numpy(given.pixels).float() / 255 for given in masks]
-        return rows_for(self.family, asked, count, seed, controls or self.controls(task), task, images, holes)
+        return rows_for(
+            self.family, asked, count, seed, controls or self.controls(task), task, as_tensors(inputs or {})
+        )
 
     def run(
         self,
@@ -130,6 +128,7 @@ class Model:
         seed: int = 0,
         *,
         images: Source | Sequence[Source] | None = None,
+        to_images: Source | Sequence[Source] | None = None,
         masks: Source | Sequence[Source] | None = None,
         fit: Fit = "crop",
         batch: int = 64,
@@ -138,7 +137,7 @@ class Model:
         **more: Any,
     ) -> Samples:
         """Do one of the model's tasks, n images in all: image i has seed + i, labels[i mod len(labels)] and, where the
-        task takes them, images[i mod len(images)] and masks[i mod len(masks)] (white is made anew, black stays).
+        task takes them, images[i mod len(images)], to_images likewise and masks (white is made anew, black stays).
 
         Neither `batch` nor its neighbours change an image beyond rounding. Controls are the task's, such as
         guidance=2, as a mapping or as keywords. Input images are fitted as import does (`fit`: crop, pad or stretch).
@@ -148,8 +147,8 @@ class Model:
         if batch < 1:
             raise ConfigError(f"Found batch={batch}; expected at least 1.")
         settings = self.controls(task, **{**(controls or {}), **more})
-        inputs, holes = self.inputs(task, images, fit, masks)
-        rows = self.rows(labels, n, seed, settings, task, inputs, holes)
+        inputs = self.inputs(task, {"image": images, "to_image": to_images, "mask": masks}, fit)
+        rows = self.rows(labels, n, seed, settings, task, inputs)
         made = generate(self.family, rows, batch, progress)
         return Samples(
             images=made.images.numpy(),
@@ -157,8 +156,7 @@ class Model:
             classes=self.classes,
             seeds=tuple(row.seed for row in rows),
             recipe=self.recipe(settings, task),
-            inputs=tuple(inputs[: len(rows)]),
-            masks=tuple(holes[: len(rows)]),
+            inputs={kind: tuple(found[: len(rows)]) for kind, found in inputs.items()},
             extras={key: value.numpy() for key, value in made.extras.items()},
         )
 
@@ -242,6 +240,18 @@ class Model:
         """Make images on the way from their own seeds to `to_seed`, a `share` of it done. `more` as in `sample`."""
         return self.run("interpolate", labels, n, seed, **more)
 
+    def morph(
+        self,
+        images: Source | Sequence[Source],
+        to_images: Source | Sequence[Source],
+        labels: Sequence[str | int] | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Samples:
+        """Make images on the way from each image to its `to_image`, a `share` of it done. `more` as in `run`."""
+        return self.run("morph", labels, n, seed, images=images, to_images=to_images, **more)
+
     def invert(
         self,
         images: Source | Sequence[Source],
@@ -263,6 +273,12 @@ class Model:
             "controls": controls.model_dump(mode="json"),
             "kartina": __version__,
         }
+
+
+def as_tensors(inputs: Mapping[str, Sequence[Given]]) -> dict[str, list[Tensor]]:
+    """Inputs by kind as a family takes them: float32 C,H,W, images in [-1, 1] and masks in [0, 1]."""
+    found = {kind: [torch.from_numpy(one.pixels) for one in given] for kind, given in inputs.items()}
+    return {k: [x.float() / 255 if k == "mask" else from_uint8(x) for x in given] for k, given in found.items()}
 
 
 def inherited(family: Family, task: str, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

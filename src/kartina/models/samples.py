@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ class Samples:
     classes: tuple[str, ...]  # class names in label order; empty without classes
     seeds: tuple[int, ...]  # N
     recipe: dict[str, Any] = field(default_factory=dict)  # what all images share: model, hash, task, controls, kartina
-    inputs: tuple[Given, ...] = ()  # M: image i was made from inputs[i mod M]; empty where the task takes no images
-    masks: tuple[Given, ...] = ()  # image i was made anew where masks[i mod M] is white
+    inputs: Mapping[str, tuple[Given, ...]] = field(default_factory=dict)  # by kind: image i took the one at i mod M
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # N,...: what else the task found, such as w
 
     def __len__(self) -> int:
@@ -37,6 +36,11 @@ class Samples:
     def __iter__(self) -> Iterator[Image.Image]:
         return iter(self.pil())
 
+    @property
+    def given(self) -> tuple[Given, ...]:
+        """The images that these were made from: image i from given[i mod M]; empty where the task takes none."""
+        return self.inputs.get("image", ())
+
     def class_name(self, i: int) -> str:
         """The class of image i; "image" without classes."""
         return self.classes[self.labels[i]] if self.classes else "image"
@@ -44,15 +48,13 @@ class Samples:
     def recipe_of(self, i: int) -> dict[str, Any]:
         """All that makes image i again."""
         label = self.class_name(i) if self.classes else None
-        given = {"input": self.inputs[i % len(self.inputs)].sha256} if self.inputs else {}
-        if self.masks:
-            given["mask"] = self.masks[i % len(self.masks)].sha256
+        given = {kind: found[i % len(found)].sha256 for kind, found in self.inputs.items()}
         return {**self.recipe, "label": label, "seed": self.seeds[i], **given}
 
     def file_name(self, i: int) -> str:
         """What image i is called in a folder: by its place, its input or class, and its seed."""
-        name = self.class_name(i) if self.classes or not self.inputs else ""
-        words = (self.inputs[i % len(self.inputs)].name if self.inputs else "", name)
+        name = self.class_name(i) if self.classes or not self.given else ""
+        words = (self.given[i % len(self.given)].name if self.given else "", name)
         return png.file_name(i, "-".join(word for word in words if word), self.seeds[i])
 
     def pil(self) -> list[Image.Image]:
@@ -61,9 +63,9 @@ class Samples:
     def grid(self, scale: int | None = None) -> Image.Image:
         """One picture: a row per input, led by it; else a row per class in the order of first appearance (about square
         without classes)."""
-        if self.inputs:
-            m = len(self.inputs)
-            led = [png.alike(given.pixels[None], self.images[i::m]) for i, given in enumerate(self.inputs)]
+        if self.given:
+            m = len(self.given)
+            led = [png.alike(given.pixels[None], self.images[i::m]) for i, given in enumerate(self.given)]
             return png.grid([np.concatenate(row) for row in led], scale)
         if self.classes:
             order = list(dict.fromkeys(self.labels.tolist()))
@@ -81,12 +83,9 @@ class Samples:
         path = Path(where)
         if path.suffix.lower() == ".png" and not path.is_dir():
             names = [self.class_name(i) for i in range(len(self))] if self.classes else None
-            recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds)}
-            if self.inputs:
-                recipe["inputs"] = [given.sha256 for given in self.inputs]
-            if self.masks:
-                recipe["masks"] = [given.sha256 for given in self.masks]
-            alone = bool(self.inputs) and len(self) == 1
+            given = {f"{kind}s": [one.sha256 for one in found] for kind, found in self.inputs.items()}
+            recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds), **given}
+            alone = bool(self.given) and len(self) == 1
             content = png.encode(self.images[0], self.recipe_of(0)) if alone else png.encode(self.grid(), recipe)
             files = {path.name: content}
             folder = path.parent

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from kartina.errors import KartinaError, NotFoundError
-from kartina.generators.base import Row, State, from_uint8
+from kartina.generators.base import Row, State
 from kartina.models import png
-from kartina.models.model import Model
+from kartina.models.model import Model, as_tensors
 from kartina.serving.protocol import (
     Canceled,
     Event,
@@ -60,8 +60,8 @@ class Request:
     waiting: deque[RowSpec] = field(default_factory=deque)
     parked: deque[Slot] = field(default_factory=deque)
     controls: Any = None
-    images: list[tuple[Tensor, str]] = field(default_factory=list)  # input images as the model takes them, sha256
-    masks: list[tuple[Tensor, str]] = field(default_factory=list)
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)  # by kind, as the family takes them
+    given: dict[str, list[str]] = field(default_factory=dict)  # their sha256
     recipe: dict[str, Any] = field(default_factory=dict)
     key: Any = None  # of the group its rows belong to
     started: bool = False
@@ -158,9 +158,9 @@ class Batcher:
                 for row in spec.rows:
                     if row.label is not None and not 0 <= row.label < model.family.classes:
                         raise NotFoundError.named("class", str(row.label), model.classes)
-                given, holes = model.inputs(spec.task, spec.images or None, masks=spec.masks or None)
-                request.images = [(from_uint8(torch.from_numpy(one.pixels)), one.sha256) for one in given]
-                request.masks = [(torch.from_numpy(one.pixels).float() / 255, one.sha256) for one in holes]
+                given = model.inputs(spec.task, spec.inputs)
+                request.inputs = as_tensors(given)
+                request.given = {kind: [one.sha256 for one in found] for kind, found in given.items()}
                 request.recipe = model.recipe(request.controls, spec.task)
                 request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
                 request.model = model
@@ -418,15 +418,13 @@ def _row(model: Model, request: Request, row: RowSpec) -> Row:
     """What the family is asked for."""
     weights = torch.zeros(model.family.classes)
     weights[row.label or 0] = 1.0
-    image = request.images[row.index % len(request.images)][0] if request.images else None
-    mask = request.masks[row.index % len(request.masks)][0] if request.masks else None
-    return Row(weights, row.seed, request.controls, request.spec.task, image, mask)
+    inputs = {kind: found[row.index % len(found)] for kind, found in request.inputs.items()}
+    return Row(weights, row.seed, request.controls, request.spec.task, inputs)
 
 
 def _recipe(slot: Slot) -> dict[str, Any]:
     """What makes this image again."""
     model, label = slot.request.model, slot.row.label
     name = model.classes[label] if model is not None and label is not None and model.classes else None
-    kinds = (("input", slot.request.images), ("mask", slot.request.masks))
-    given = {what: found[slot.row.index % len(found)][1] for what, found in kinds if found}
+    given = {kind: found[slot.row.index % len(found)] for kind, found in slot.request.given.items()}
     return {**slot.request.recipe, "label": name, "seed": slot.row.seed, **given}

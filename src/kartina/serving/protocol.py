@@ -28,6 +28,9 @@ _LENGTH = struct.Struct(">I")
 # -- requests -------------------------------------------------------------------------------------------------------
 
 
+Inputs = Annotated[tuple[bytes, ...], Field(min_length=1, max_length=256)]
+
+
 class RowSpec(Frozen):
     """One image to be made."""
 
@@ -45,8 +48,7 @@ class RequestSpec(Frozen):
     task: str = "generate"
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     controls: dict[str, Any] = Field(default={})  # over the task's defaults
-    images: tuple[bytes, ...] = Field(default=(), max_length=256)  # encoded input images: row i gets images[i mod M]
-    masks: tuple[bytes, ...] = Field(default=(), max_length=256)  # of what is made anew: row i gets masks[i mod M]
+    inputs: dict[str, Inputs] = Field(default={})  # encoded images by kind: row i gets the one at i mod M
     client: str = ""  # turns go round the clients, then round each one's requests
     previews: bool = False  # send previews (see also Engine.watch)
 

@@ -47,7 +47,7 @@ from kartina.generators.base import (
     rows_for,
 )
 from kartina.models import png
-from kartina.models.model import Model
+from kartina.models.model import Model, as_tensors
 from kartina.training import checkpoint, diagnosis, muon, transfer
 from kartina.training.run import Run, fill
 
@@ -390,13 +390,12 @@ class Trainer:
         index = np.linspace(0, len(data) - 1, min(len(data), GRID_ROWS)).astype(np.int64)
         truth = data.images[index]
         sources = data.sources if family.takes_pairs(family.config) else None
-        found, _ = Model(family, self.config.preset).inputs(task, truth if sources is None else sources[index])
-        inputs = np.stack([one.pixels for one in found])
+        given = Model(family, self.config.preset).inputs(task, {"image": truth if sources is None else sources[index]})
         labels = np.zeros(len(index), np.int64) if data.labels is None else data.labels[index]
-        given = list(from_uint8(torch.from_numpy(inputs)))
-        rows = rows_for(family, labels.tolist(), len(index), 0, task=task, images=given)
+        rows = rows_for(family, labels.tolist(), len(index), 0, task=task, inputs=as_tensors(given))
         images = generate(family, rows).images.numpy()
-        cells = np.stack(png.alike(inputs, images, truth), axis=1)  # n,3,C,H,W
+        seen = np.stack([one.pixels for one in given["image"]])
+        cells = np.stack(png.alike(seen, images, truth), axis=1)  # n,3,C,H,W
         return Grid(images, labels, cells.reshape(-1, *cells.shape[2:]), columns=3)
 
     @torch.inference_mode()
