@@ -86,6 +86,11 @@ class MeanFlowControls(Controls):
     steps: int = Field(1, ge=1, le=8, description="Evaluations of the network: one is enough, more refine")
 
 
+MINUTES_TRAIN = dict(
+    optimizer="muon", batch=32, lr=2e-3, warmup=1000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0
+)
+
+
 @register("meanflow")
 class MeanFlow(Family):
     Config = MeanFlowConfig
@@ -96,13 +101,13 @@ class MeanFlow(Family):
             32,
             "one-step diffusion for an hour of CPU: silhouettes, still grainy, after ten minutes",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=2.0, t_mean=0.0, t_std=1.6),
-            dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
+            MINUTES_TRAIN,
         ),
         "meanflow-64-cpu": Preset(
             64,
             "one-step diffusion at 64 px for an hour of CPU: folded four times",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_min=0.2),
-            dict(batch=32, lr=1e-3, warmup=3000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0),
+            MINUTES_TRAIN,
         ),
         "meanflow-32": Preset(
             32,
