@@ -79,7 +79,7 @@ class TrainConfig(Frozen):
     labels: Literal["data", "balanced", "tempered"] = "data"  # how labels are drawn, real and generated
     temper: float = Field(0.5, ge=0, le=1)  # tempered: class probability ~ count ** temper
     flip: Literal["auto", "on", "off"] = "auto"  # horizontal flips; auto: where the data says it is safe
-    precision: Literal["bf16", "fp32"] = "bf16"  # autocast during training
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of training: autocast; auto: as suits the device
     seed: int = Field(0, ge=0, lt=2**63)
     threads: int = Field(0, ge=0, le=1024)  # CPU threads; 0 = as many as there are cores
     grids: int = Field(12, ge=0, le=10_000)  # sample grids drawn over the run

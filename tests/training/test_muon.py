@@ -30,7 +30,7 @@ def test_the_first_step_is_the_gradients_polar_factor(shape: tuple[int, ...]) ->
     p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     g = p.grad.reshape(shape[0], -1)
     u, _, vh = torch.linalg.svd(g, full_matrices=False)
-    muon.Muon([p], lr, 0.95, 0.0).step()
+    muon.Muon([p], lr).step()
     moved = -p.detach().reshape(shape[0], -1) / (lr * 0.2 * math.sqrt(max(g.shape)))
     lengths = torch.linalg.svdvals(moved)
     # Five Newton-Schulz steps leave the strong directions between 0.68 and 1.13 (Jordan 2024); weak ones are shorter.
@@ -45,7 +45,7 @@ def test_the_memory_format_changes_nothing() -> None:
     found = []
     for form in (torch.contiguous_format, torch.channels_last):
         p = nn.Parameter(start.clone(memory_format=form))
-        made = muon.Muon([p], 1e-2, 0.95, 0.0)
+        made = muon.Muon([p], 1e-2)
         for grad in grads:
             made.zero_grad()
             assert p.grad is None
@@ -54,7 +54,25 @@ def test_the_memory_format_changes_nothing() -> None:
         assert p.is_contiguous(memory_format=form)
         found.append(p.detach())
     assert not torch.equal(found[0], start)
-    torch.testing.assert_close(found[0], found[1], atol=2e-3, rtol=0)  # the iteration is in bf16
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("precision", "apart"), [(torch.bfloat16, 1e-6), (torch.float32, 2e-3)])
+def test_steps_are_those_of_torchs_own(precision: torch.dtype, apart: float) -> None:
+    """Of matrices tall, wide and of one shape, over several steps; torch's iteration is in bfloat16."""
+    rng = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=rng) for shape in ((40, 64), (64, 40), (40, 64))]
+    ours, theirs = ([nn.Parameter(p.clone()) for p in start] for _ in range(2))
+    mine = muon.Muon(ours, 1e-2, 0.9, 0.1, precision)
+    torchs = torch.optim.Muon(theirs, lr=1e-2, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = q.grad = torch.randn(p.shape, generator=rng)
+        mine.step()
+        torchs.step()
+    for p, q, first in zip(ours, theirs, start, strict=True):
+        assert (p - first).abs().max() > 1e-2
+        torch.testing.assert_close(p, q, atol=apart, rtol=0)
 
 
 def test_the_loop_gives_it_the_matrices_and_adam_the_rest() -> None:

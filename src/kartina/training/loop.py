@@ -48,7 +48,7 @@ from kartina.generators.base import (
 )
 from kartina.models import png
 from kartina.models.model import Model, as_tensors
-from kartina.training import checkpoint, diagnosis, muon, transfer
+from kartina.training import checkpoint, diagnosis, muon, precision, transfer
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
@@ -119,7 +119,9 @@ def plan(
     if "train" not in found.bounds:
         found.part("train")  # says what is missing
     where = pick_device(device)
-    train = train.model_copy(update={"threads": train.threads or cores()})  # stored: it decides the last bits
+    # Stored, because they decide the last bits.
+    decided = {"threads": train.threads or cores(), "precision": precision.pick(train.precision, where)}
+    train = train.model_copy(update=decided)
     run = RunConfig(
         kartina=kartina.__version__,
         preset=preset,
@@ -199,6 +201,7 @@ class Trainer:
             torch.set_num_threads(train.threads or cores())
         self.config, self.train = config, train
         self.device = torch.device(config.device)
+        self.low = precision.pick(train.precision, config.device) == "bf16"
         self.data = data.part("train")
         self.shown = data.part("val") if "val" in data.bounds else self.data  # what sample grids are made from
         flip = train.flip == "on" or (train.flip == "auto" and config.spec.flip_safe)
@@ -232,7 +235,13 @@ class Trainer:
             b1, b2 = settings.betas
             self.peak[opt] = train.lr * settings.lr * correct
             if train.optimizer == "muon" and (matrices := [p for p in params if muon.suits(p)]):
-                self.muons[opt] = muon.Muon(matrices, self.peak[opt], muon.MOMENTUM**correct, settings.weight_decay)
+                self.muons[opt] = muon.Muon(
+                    matrices,
+                    self.peak[opt],
+                    muon.MOMENTUM**correct,
+                    settings.weight_decay,
+                    torch.bfloat16 if self.low else torch.float32,
+                )
                 self.names |= {
                     id(m): self.names[id(p)] for p, m in zip(matrices, self.muons[opt].matrices, strict=True)
                 }
@@ -285,7 +294,7 @@ class Trainer:
         optimisers = [o[phase.opt] for o in (self.optimisers, self.muons) if phase.opt in o]
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             loss = self.family.loss(phase.name, batch, at)
         self.check(loss.total, phase.name)
         loss.total.backward()  # type: ignore[no-untyped-call]
@@ -338,9 +347,8 @@ class Trainer:
             )
 
     def remedy(self) -> str:
-        return (
-            f"Train anew with a lower learning rate (--set lr={self.train.lr / 2:g}) or in full precision "
-            f"(--set precision=fp32)."
+        return f"Train anew with a lower learning rate (--set lr={self.train.lr / 2:g})" + (
+            " or in full precision (--set precision=fp32)." if self.low else "."
         )
 
     @torch.no_grad()
@@ -407,7 +415,7 @@ class Trainer:
         batch = self.batch(data.images[index], labels, index, None if data.sources is None else data.sources[index])
         rng = torch.Generator(self.device).manual_seed(self.train.seed)
         at = At(self.steps, self.images, self.config.images, rng, self.class_weights)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             stats = self.ema.validate(batch, at)
         return {f"val/{key}": float(value) for key, value in stats.items()}
 
