@@ -26,7 +26,7 @@ from kartina.generators.base import At, Batch, Loss, Phase, from_uint8, generate
 from kartina.generators.sgan import SGAN, SGANConfig, labelled_loss
 from kartina.models.samples import Samples
 from kartina.training import budget
-from kartina.training.loop import Trainer
+from kartina.training.loop import Trainer, pick_device
 
 PRESET = "sgan-32-cpu"
 COLUMNS = 10
@@ -64,7 +64,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def run_config(method: str, data: ImageSet, labels: int, seed: int, images: int) -> RunConfig:
+def run_config(method: str, data: ImageSet, labels: int, seed: int, images: int, device: str) -> RunConfig:
     _, base = registry.preset(PRESET)
     _, family, settings = METHODS[method]
     return RunConfig(
@@ -77,6 +77,7 @@ def run_config(method: str, data: ImageSet, labels: int, seed: int, images: int)
         data=data.name,
         data_hash=data.hash,
         images=images,
+        device=device,
     )
 
 
@@ -84,8 +85,12 @@ def accuracy(family: SGAN, data: ImageSet) -> float:
     """On test, in eval mode."""
     test = data.part("test")
     parts = [test.images[i : i + 250] for i in range(0, len(test), 250)]
-    top = torch.cat([family.classify(from_uint8(torch.from_numpy(np.array(part)))).argmax(1) for part in parts])
+    top = torch.cat([family.classify(tensor(part, family.device)).argmax(1) for part in parts])
     return float((top.cpu().numpy() == test.labels).mean())
+
+
+def tensor(images: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
+    return from_uint8(torch.from_numpy(np.array(images)).to(device))
 
 
 def trained(config: RunConfig, data: ImageSet) -> Trainer:
@@ -149,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("docs/results/few-labels"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -161,7 +167,8 @@ def main() -> None:
     for seed in range(given.seeds):
         for n in counts:
             for method in methods:
-                key, config = f"{method}/{n}/{seed}", run_config(method, data, n, seed, images)
+                key = f"{method}/{n}/{seed}"
+                config = run_config(method, data, n, seed, images, pick_device(given.device))
                 settings = json.loads(
                     config.model_dump_json(include={"family", "config", "train", "images", "data_hash"})
                 )

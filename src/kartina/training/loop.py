@@ -235,13 +235,7 @@ class Trainer:
             b1, b2 = settings.betas
             self.peak[opt] = train.lr * settings.lr * correct
             if train.optimizer == "muon" and (matrices := [p for p in params if muon.suits(p)]):
-                self.muons[opt] = muon.Muon(
-                    matrices,
-                    self.peak[opt],
-                    muon.MOMENTUM**correct,
-                    settings.weight_decay,
-                    torch.bfloat16 if self.low else torch.float32,
-                )
+                self.muons[opt] = muon.Muon(matrices, self.peak[opt], muon.MOMENTUM**correct, settings.weight_decay)
                 self.names |= {
                     id(m): self.names[id(p)] for p, m in zip(matrices, self.muons[opt].matrices, strict=True)
                 }

@@ -2,10 +2,10 @@
 
 A gradient's matrix has few strong directions; Adam follows those, and Muon gives all of them the same length. On the
 small denoising networks here it needs less than half of the images (docs/LOG.md). The algorithm is that of
-`torch.optim.Muon`; what is different is what suits small networks on any device: matrices of one shape are made
-orthogonal together, in the precision that the device computes in (torch's are always bfloat16). Here is also what it
-wants of a network: kernels seen as matrices, out x (in * height * width), and a choice of parameters. Vectors and the
-thin matrices of first and last layers and label embeddings stay Adam's.
+`torch.optim.Muon`; what is different is what suits small networks on any device: the iteration runs on the small
+square X X^T instead of X, for all matrices of one short side together, and in float32 (torch's is in bfloat16, which a
+CPU may only imitate). Here is also what it wants of a network: kernels seen as matrices, out x (in * height * width),
+and a choice of parameters. Vectors and the thin matrices of first and last layers and label embeddings stay Adam's.
 
 `lr` is Adam's: with steps of 0.2 sqrt(longer side) an update is as large as one of Adam's (Liu 2025, "Muon is
 scalable", eq. 4).
@@ -37,30 +37,31 @@ def flat(p: Tensor) -> Tensor:
     return p.reshape(len(p), -1)
 
 
-def orthogonal(x: Tensor) -> Tensor:
-    """Nearly U V^T of matrices x B,N,M = U S V^T with N <= M: singular values end between 0.68 and 1.13."""
+def polar(gram: Tensor) -> Tensor:
+    """Q B,N,N of X X^T B,N,N, for matrices X B,N,M of norm 1 or less, so that Q X is nearly U V^T of X = U S V^T.
+
+    Newton's and Schulz's X <- P X with P = a I + b G + c G^2 and G = X X^T never needs X itself: G becomes P G P. The
+    singular values of Q X are between 0.68 and 1.13, but for those that were next to nothing in X.
+    """
     a, b, c = QUINTIC
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no singular value is above 1
-    for _ in range(STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    q = eye.expand_as(gram)
+    for step in range(STEPS):
+        p = torch.baddbmm(torch.add(a * eye, gram, alpha=b), gram, gram, alpha=c)
+        q = p if step == 0 else p @ q
+        if step < STEPS - 1:
+            gram = p @ gram @ p
+    return q
 
 
 class Muon(torch.optim.Optimizer):
     """Muon on `parameters`, each seen as a matrix; `matrices` are those views, in the same order."""
 
     def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        lr: float,
-        momentum: float = MOMENTUM,
-        weight_decay: float = 0.0,
-        precision: torch.dtype = torch.float32,
+        self, parameters: Sequence[nn.Parameter], lr: float, momentum: float = MOMENTUM, weight_decay: float = 0.0
     ):
         self.parameters = list(parameters)
         self.matrices = [nn.Parameter(flat(p.detach())) for p in self.parameters]
-        self.precision = precision
         super().__init__(self.matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -70,27 +71,33 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         (group,) = self.param_groups
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        lr, momentum = group["lr"], group["momentum"]
+        live = [(p, m) for p, m in zip(self.parameters, self.matrices, strict=True) if p.grad is not None]
+        if not live:
+            return
 
-        # Nesterov's momentum; wide matrices, those of one shape together.
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for p, matrix in zip(self.parameters, self.matrices, strict=True):
-            if p.grad is None:
-                continue
-            if p.dim() == 4:  # in the order of the parameter's memory, whatever the gradient's is
-                grad = flat(torch.empty_like(p).copy_(p.grad))
-            else:
-                grad = p.grad
-            state = self.state[matrix]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(grad)
-            mean = state["momentum_buffer"].lerp_(grad, 1 - momentum)
-            update, view = grad.lerp(mean, momentum), matrix.detach()
-            if update.shape[0] > update.shape[1]:
-                update, view = update.mT, view.mT
-            alike.setdefault((update.shape[0], update.shape[1]), []).append((view, update))
+        # Nesterov's momentum.
+        grads = [laid_out(p) for p, _ in live]
+        for (_, matrix), grad in zip(live, grads, strict=True):
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(grad)
+        means = [self.state[matrix]["momentum_buffer"] for _, matrix in live]
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        updates = torch._foreach_lerp(grads, means, momentum)
+        torch._foreach_div_(updates, [n.clamp(min=1e-7) for n in torch._foreach_norm(updates)])
 
-        for (_, longer), found in alike.items():
-            moves = orthogonal(torch.stack([update for _, update in found]).to(self.precision))
-            for (view, _), move in zip(found, moves, strict=True):
-                view.mul_(1 - lr * decay).add_(move, alpha=-lr * 0.2 * math.sqrt(longer))
+        # All wide, those of one short side together.
+        alike: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for (_, matrix), update in zip(live, updates, strict=True):
+            pair = (matrix, update) if update.shape[0] <= update.shape[1] else (matrix.mT, update.mT)
+            alike.setdefault(len(pair[1]), []).append(pair)
+        for found in alike.values():
+            for (wide, update), q in zip(found, polar(torch.stack([x @ x.mT for _, x in found])), strict=True):
+                step = lr * 0.2 * math.sqrt(update.shape[1])
+                wide.addmm_(q, update, beta=1 - lr * group["weight_decay"], alpha=-step)
+
+
+def laid_out(p: nn.Parameter) -> Tensor:
+    """The gradient as a matrix, in the order of the parameter's memory, whatever its own is."""
+    assert p.grad is not None
+    return flat(p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad))

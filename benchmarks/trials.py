@@ -1,0 +1,147 @@
+"""Many trainings side by side on one device: trials of settings, curves over a budget, finished models.
+
+    python -m benchmarks.trials trials.json --out trials --workers 8
+
+Small networks leave most of a GPU idle; several processes fill it. `trials.json` is a list of
+
+    {"name": "a", "preset": "flow-32-cpu", "data": "fashion", "images": "20k"}
+
+with, where wanted, "settings" (`key=value` texts), "shares" of the budget at which a run is paused and measured on val
+(default: its end), "samples" (0: nothing is measured) and "seeds" of the measuring, "controls" (a list of lists of
+`key=value` texts: what to measure with, default the sampler's own), and "publish": a name. Trials start in order. Each
+ends as NAME.json and NAME.png (a row a class, seeds in order, nothing chosen) in the out folder; what stands there is
+not repeated, and an interrupted trial goes on. A trial that fails is written down as NAME.error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.families import prepared
+from kartina.data.imageset import open_set
+from kartina.handlers.evaluate import evaluate_model
+from kartina.handlers.load import load_any, parse_controls
+from kartina.handlers.publish import publish
+from kartina.models.model import Model
+from kartina.training import budget as budgets
+from kartina.training.loop import pick_device, train
+from kartina.training.run import Run
+
+COLUMNS = 10
+
+
+def go_on(run: Run, images: int) -> dict[str, Any]:
+    """Train until `images` have been seen, or a few more; the run's status then."""
+    seen = run.status().get("images", 0)
+
+    def watch(p: Any) -> None:
+        nonlocal seen
+        seen = p.images
+
+    if seen < images:
+        train(run, watch, lambda: seen >= images)
+    return run.status()
+
+
+def scores(model: Model, data: str, trial: dict[str, Any], controls: list[str]) -> dict[str, Any]:
+    chosen = Model(model.family, model.ref, data=model.data, defaults={"generate": parse_controls(controls)})
+    seeds, samples = trial.get("seeds", [0]), trial.get("samples", 600)
+    found = evaluate_model(chosen, open_set(data), "val", seeds, samples, batch=128)
+    return {"controls": controls, **found}
+
+
+def one(trial: dict[str, Any], out: Path, device: str) -> dict[str, Any]:
+    """Train, measure, draw and publish one trial."""
+    total = budgets.images(str(trial["images"]))
+    run = prepared(trial["preset"], trial["data"], images=total, settings=trial.get("settings", ()))
+    rows = []
+    for share in trial.get("shares", [1.0]):
+        status = go_on(run, round(share * total))
+        model = load_any(run.id, device)
+        for controls in trial.get("controls", [[]]) if trial.get("samples", 600) else ():
+            found = scores(model, trial["data"], trial, controls)
+            rows.append({"share": share, "images": status["images"], "seconds": status["seconds"], **found})
+    shown = range(min(10, model.family.classes))
+    if "generate" not in model.family.capabilities():
+        shutil.copy(sorted((run.path / "grids").glob("*.png"))[-1], out / f"{trial['name']}.png")
+    else:
+        sheet = model.sample([k for k in shown for _ in range(COLUMNS)], n=COLUMNS * len(shown), seed=0)
+        sheet.save(out / f"{trial['name']}.png")
+    if trial.get("publish"):
+        publish(run.id, trial["publish"], evaluate=False, precision=trial.get("precision", "fp16"))
+    return {"trial": trial, "run": run.id, "warnings": status["warnings"], "device": device, "rows": rows}
+
+
+def work(trials: list[dict[str, Any]], out: Path, device: str) -> None:
+    """Take trials, in order, that no other worker has taken."""
+    torch.set_num_threads(1)
+    for trial in trials:
+        done, claim = out / f"{trial['name']}.json", out / f".{trial['name']}.claim"
+        if done.exists():
+            continue
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        begun = time.perf_counter()
+        try:
+            found = one(trial, out, device)
+        except Exception:
+            (out / f"{trial['name']}.error").write_text(traceback.format_exc())
+            print(f"{trial['name']}: failed", flush=True)
+            continue
+        text = json.dumps({**found, "wall": time.perf_counter() - begun})
+        temp = done.with_suffix(".tmp")
+        temp.write_text(text)
+        temp.replace(done)
+        print(line(json.loads(text)), flush=True)
+
+
+def line(found: dict[str, Any]) -> str:
+    """A trial in one line: its last row."""
+    if not found["rows"]:
+        return f"{found['trial']['name']}: trained"
+    row = found["rows"][-1]
+    m = {k: v["value"] for k, v in row["metrics"].items()}
+    numbers = " ".join(f"{k} {v:.3f}" if v is not None else f"{k} -" for k, v in m.items())
+    rate = row["images"] / max(row["seconds"], 1e-9)
+    return f"{found['trial']['name']}: {row['images']:,} images, {rate:.0f} img/s, {numbers}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("trials", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--worker", action="store_true", help="be one of the workers")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    trials, device = json.loads(given.trials.read_text()), pick_device(given.device)
+    if given.worker:
+        work(trials, given.out, device)
+        return
+    for claim in given.out.glob(".*.claim"):  # of workers that were stopped
+        claim.unlink()
+    command = [sys.executable, "-m", "benchmarks.trials", *sys.argv[1:], "--worker"]
+    workers = [subprocess.Popen(command) for _ in range(min(given.workers, len(trials)))]
+    codes = [worker.wait() for worker in workers]
+    for trial in trials:
+        file = given.out / f"{trial['name']}.json"
+        print(line(json.loads(file.read_text())) if file.exists() else f"{trial['name']}: not finished")
+    sys.exit(max(codes))
+
+
+if __name__ == "__main__":
+    main()
