@@ -654,3 +654,26 @@ def test_gans_train_through_it() -> None:
             model.loss(phase.name, batch, at).total.backward()
             slopes = [p.grad for p in phase.params if p.dim() > 1 and p.grad is not None]  # R1 knows few biases
             assert len(slopes) > 2 and all(g.isfinite().all() and g.any() for g in slopes), phase.name
+
+
+def test_a_penalty_can_be_taken_through_every_transform() -> None:
+    """R1's gradient is with respect to the images before augmentation, and is differentiated once more."""
+    images = torch.rand(1, 3, 4, 4, dtype=torch.float64, generator=rng()) * 2 - 1
+    changes = ada("bgcfnc").double()
+    images.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: changes(x, rng(1)), images)
+    assert torch.autograd.gradgradcheck(lambda x: changes(x, rng(1)).pow(3), images, atol=1e-4)
+
+
+def test_training_goes_on_when_every_image_is_transformed() -> None:
+    """With p at 1 from the start: StyleGAN2's lazy R1 and path length, R3GAN's penalties on every step."""
+    for name in ("stylegan2_ada", "r3gan"):
+        data = tiny.images(shape=tiny.spec(channels=3))
+        made = Trainer(tiny.run_config(name, data, 1000, {"augment": "ada", "ada_policy": "bgcfnc"}), data)
+        before = {k: p.detach().clone() for k, p in made.family.named_parameters()}
+        for _ in range(3):
+            made.family.ada.p.fill_(1.0)
+            made.step()
+        assert "penalty" in made.sums and all(bool(torch.isfinite(v)) for v in made.sums.values())
+        assert all(bool(torch.isfinite(p).all()) for p in made.family.parameters())
+        assert any(not torch.equal(p, before[k]) for k, p in made.family.named_parameters() if "discriminator" in k)

@@ -317,8 +317,45 @@ def resample(x: Tensor, inverse: Tensor) -> Tensor:
     cols, rows = ((torch.arange(2 * side + 10, device=x.device, dtype=x.dtype) - CENTRE) / 2 for side in (w, h))
     turns = sources(inverse, cols, rows, h, w) / x.new_tensor([period(w), period(h)])
     place = 2 * (turns - turns.floor()) - 1  # in that period, from -1 to 1
-    found = F.grid_sample(fine, place, padding_mode="border", align_corners=True)
+    found: Tensor = Lookup.apply(fine, place)  # type: ignore[no-untyped-call]
     return constant(downsampling(h), x) @ found @ constant(downsampling(w), x).mT
+
+
+class Lookup(torch.autograd.Function):
+    """Bilinear lookups in images N,C,H,W at places N,H',W',2 in [-1, 1], which are constants.
+
+    A gradient penalty differentiates them twice, which torch's `grid_sample` does not allow in every version we run on.
+    It is linear in the images, so the derivative of its derivative is the lookup itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.size = images.shape[2:]
+        return F.grid_sample(images, place, padding_mode="border", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (place,) = ctx.saved_tensors
+        return Spread.apply(grads[0], place, ctx.size), None  # type: ignore[no-untyped-call]
+
+
+class Spread(torch.autograd.Function):
+    """The transpose of `Lookup`: values N,C,H',W' added to where they were looked up, N,C,H,W."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(place)
+        images = values.new_empty(*values.shape[:2], *size)  # only its shape counts
+        bilinear, border, aligned = 0, 1, True
+        back = torch.ops.aten.grid_sampler_2d_backward
+        found: Tensor = back(values, images, place, bilinear, border, aligned, [True, False])[0]
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (place,) = ctx.saved_tensors
+        return Lookup.apply(grads[0], place), None, None  # type: ignore[no-untyped-call]
 
 
 def period(size: int) -> int:

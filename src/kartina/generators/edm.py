@@ -52,7 +52,12 @@ class EDM(DiffusiveFamily):
     config: EDMConfig
     sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (8, 12, 18)}
     presets: ClassVar = preset_table(
-        "edm", "EDM diffusion", {size: dict(sigma_data=0.0) for size in ("32-cpu", "64-cpu", "32", "64", "128")}
+        "edm",
+        "EDM diffusion",
+        {
+            **{size: dict(sigma_data=0.0) for size in ("64-cpu", "32", "64", "128")},
+            "32-cpu": dict(sigma_data=0.0, p_mean=-0.4),  # nearer to noise, where shapes are decided
+        },
     )
 
     def __init__(self, config: EDMConfig, spec: ImageSpec):

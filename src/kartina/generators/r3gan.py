@@ -54,8 +54,9 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 MINUTES: dict[str, Any] = {
     "batch": 16,
-    "lr": 1.5e-3,
-    "warmup": 500,
+    "lr": 3e-3,
+    "warmup": 1500,
+    "clip": 1.0,
     "decay": "linear",
     "decay_from": 0.5,
     "decay_to": 0.1,

@@ -339,14 +339,15 @@ class InvertControls(Controls):
 
 
 # What *-cpu presets share. They see few updates, so equalised layers learn faster than in the paper, the mapping not so
-# much slower than the rest, and the noise inputs slowly: or G paints with them. Overfitting is no matter of minutes:
-# shifts by a few pixels instead of ADA.
+# much slower than the rest, and the noise inputs slowly: or G paints with them. At such rates single gradients throw
+# the networks off, so they are clipped: without, nothing recognisable came of minutes (docs/LOG.md). Overfitting is no
+# matter of minutes: shifts by a few pixels instead of ADA.
 MINUTES: dict[str, Any] = dict(
     z=64, w=128, mapping=2, mapping_rate=0.1, noise_rate=0.03, width_max=256, mixing=0.0, path_weight=0.0,
-    penalty_every=8, augment="diffaugment", translate=0.06, cutout=0.0, colour=0.0,
+    penalty_every=8, augment="diffaugment", translate=0.06, cutout=0.0, colour=0.0, loss="relativistic", g_lr=0.5,
 )  # fmt: skip
 MINUTES_TRAIN: dict[str, Any] = dict(
-    batch=16, lr=1e-2, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1, ema=5000
+    batch=16, lr=5e-3, warmup=500, decay="linear", decay_from=0.5, decay_to=0.1, ema=5000, clip=1.0
 )
 
 
@@ -361,7 +362,7 @@ class StyleGAN2ADA(AdversarialFamily):
         "stylegan2-ada-32-cpu": Preset(
             32,
             "StyleGAN2 for minutes of CPU",
-            dict(width=32, skips=False, gamma=0.5, **MINUTES),
+            dict(width=32, skips=False, gamma=1.0, **MINUTES),
             MINUTES_TRAIN,
         ),
         "stylegan2-ada-32": Preset(
