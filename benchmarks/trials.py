@@ -10,7 +10,8 @@ with, where wanted, "settings" (`key=value` texts), "shares" of the budget at wh
 (default: its end), "samples" (0: nothing is measured) and "seeds" of the measuring, "controls" (a list of lists of
 `key=value` texts: what to measure with, default the sampler's own), and "publish": a name. Trials start in order. Each
 ends as NAME.json and NAME.png (a row a class, seeds in order, nothing chosen) in the out folder; what stands there is
-not repeated, and an interrupted trial goes on. A trial that fails is written down as NAME.error.
+not repeated, and an interrupted trial goes on. A trial that fails is written down as NAME.error. In the end README.md
+has a row a measuring, and the pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.families import prepared
+from benchmarks.families import cell, prepared
 from kartina.data.imageset import open_set
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any, parse_controls
@@ -119,12 +120,44 @@ def line(found: dict[str, Any]) -> str:
     return f"{found['trial']['name']}: {row['images']:,} images, {rate:.0f} img/s, {numbers}"
 
 
+def page(title: str, found: list[dict[str, Any]]) -> str:
+    """A row a measuring, the identity of the numbers, a picture a trial."""
+    heads = "trial", "images", "class agreement", "coverage", "diversity", "worst class", "FD-domain"
+    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for one in found:
+        for row in one["rows"]:
+            m, controls = row["metrics"], " ".join(row["controls"])
+            classes = [(c["diversity"], c["class"]) for c in row["per_class"] if c["diversity"] is not None]
+            worst = "{:.2f} ({})".format(*min(classes)) if classes else ""
+            cells = [cell(m[k], d) for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2), ("fd", 2))]
+            name = one["trial"]["name"] + (f", {controls}" if controls else "")
+            lines.append(f"| {name} | {row['images']:,} | {' | '.join(cells[:3])} | {worst} | {cells[3]} |")
+    measured = [row for one in found for row in one["rows"]]
+    if measured:
+        m = measured[-1]["metrics"]
+        floors = [f"{m[k]['floor']:.{d}f}" for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2))]
+        lines.append(f"| *real images (floor)* | | {' | '.join(floors)} | | {m['fd']['floor']:.2f} |")
+        i = m["fd"]["identity"]
+        lines += [
+            "",
+            f"On {i['split']} of {i['data'][:12]}: {i['n']:,} generated against {i['m']:,} real images,",
+            f"{i['extractor']} {i['extractor_hash'][:12]}. In brackets 95% intervals over generation seeds, where there are",
+            "several; one training each.",
+        ]
+    for one in found:
+        t = one["trial"]
+        settings = f", `{' '.join(t['settings'])}`" if t.get("settings") else ""
+        lines += ["", f"## {t['name']}", "", f"{t['preset']}{settings}", "", f"![{t['name']}]({t['name']}.png)"]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("trials", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--title", default="Trials")
     parser.add_argument("--worker", action="store_true", help="be one of the workers")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -137,6 +170,8 @@ def main() -> None:
     command = [sys.executable, "-m", "benchmarks.trials", *sys.argv[1:], "--worker"]
     workers = [subprocess.Popen(command) for _ in range(min(given.workers, len(trials)))]
     codes = [worker.wait() for worker in workers]
+    files = [given.out / f"{trial['name']}.json" for trial in trials]
+    (given.out / "README.md").write_text(page(given.title, [json.loads(f.read_text()) for f in files if f.exists()]))
     for trial in trials:
         file = given.out / f"{trial['name']}.json"
         print(line(json.loads(file.read_text())) if file.exists() else f"{trial['name']}: not finished")
