@@ -14,7 +14,7 @@ their dropout, the batch, the half-life of the average, the solver and its guida
 FLOPs by torch's counter and as a share of the ceiling. `curve` trains each PRESET for so many IMAGES, pauses at shares
 of them and measures FD-domain on val; it may run on a GPU: an image teaches there what it teaches here. Seconds are
 images times the CPU's seconds an image, from `speed`. The page has FD-domain against both, and the ratio of the costs
-at equal FD-domain. Needs `pip install kartina[peers]`. Resumable: what stands in curve.json is not measured again.
+at equal FD-domain. Needs `pip install kartina[peers]`. Resumable: what stands in curve/ is not measured again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import argparse
 import json
 import math
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,8 +47,9 @@ from kartina.generators.diffusive import CPU, WIDE
 from kartina.generators.flow import Flow, FlowConfig
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any
+from kartina.metrics.classifier import domain_classifier
 from kartina.training import budget as budgets
-from kartina.training.loop import Trainer, cores
+from kartina.training.loop import Trainer, cores, pick_device
 from kartina.training.precision import Precision, pick
 from kartina.training.run import Run
 
@@ -330,24 +333,54 @@ def measure(run: Run, device: str, samples: int, controls: dict[str, Any]) -> di
     return {**evaluate_model(model, run.data(), samples=samples), "images": run.status()["images"]}
 
 
-def curve(given: argparse.Namespace, file: Path) -> dict[str, Any]:
-    """Train, pause and measure every arm: {"PRESET:IMAGES": {seed: {share: numbers}}}."""
-    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    controls = {"guidance": given.guidance, "steps": given.steps}
-    for seed in given.seeds:
-        for arm in given.arms:
-            preset, total = arm.split(":")
-            images = budgets.images(total)
-            settings = (f"seed={seed}", f"precision={given.precision}", "grids=0", *given.set)
-            run = prepared(preset, given.data, images=images, settings=settings, device=given.device)
-            mine = results.setdefault(arm, {}).setdefault(str(seed), {})
-            for share in SHARES:
-                if f"{share:.0%}" in mine:
-                    continue
-                go_on(run, int(images * share))
-                mine[f"{share:.0%}"] = measure(run, given.device, given.samples, controls)
-                file.write_text(json.dumps(results, indent=1))
+def follow(arm: str, seed: int, given: argparse.Namespace) -> None:
+    """Train, pause and measure one arm: {"arm", "seed", "shares": {share: numbers}} in a file of its own."""
+    preset, total = arm.split(":")
+    file = given.out / "curve" / f"{preset}-{total}-{seed}.json"
+    mine = json.loads(file.read_text())["shares"] if file.is_file() else {}
+    images = budgets.images(total)
+    settings = (f"seed={seed}", f"precision={given.precision}", "grids=0", *given.set)
+    run = prepared(preset, given.data, images=images, settings=settings, device=given.device)
+    for share in SHARES:
+        if f"{share:.0%}" not in mine:
+            go_on(run, int(images * share))
+            controls = {"guidance": given.guidance, "steps": given.steps}
+            mine[f"{share:.0%}"] = measure(run, given.device, given.samples, controls)
+            file.write_text(json.dumps({"arm": arm, "seed": seed, "shares": mine}, indent=1))
+
+
+def curve(given: argparse.Namespace) -> dict[str, Any]:
+    """Every arm, in turn or as so many processes: {"PRESET:IMAGES": {seed: {share: numbers}}}."""
+    (given.out / "curve").mkdir(exist_ok=True)
+    pairs = [(arm, seed) for seed in given.seeds for arm in given.arms]
+    if given.workers == 1:
+        for arm, seed in pairs:
+            follow(arm, seed, given)
+    else:
+        domain_classifier(open_set(given.data))  # once, before all want it
+
+        def part(pair: tuple[str, int]) -> None:
+            own = ["--seeds", str(pair[1]), "--workers", "1", "--part"]
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.peer_unet", "curve", pair[0], *shared(given), *own], check=True
+            )
+
+        with ThreadPoolExecutor(given.workers) as pool:
+            list(pool.map(part, pairs))
+    results: dict[str, Any] = {arm: {} for arm in given.arms}
+    for file in sorted((given.out / "curve").glob("*.json")):
+        found = json.loads(file.read_text())
+        results.setdefault(found["arm"], {})[str(found["seed"])] = found["shares"]
     return results
+
+
+def shared(given: argparse.Namespace) -> list[str]:
+    """The arguments that all parts of a curve have."""
+    names = ("data", "device", "precision", "samples", "guidance", "steps", "out")
+    return [
+        *(text for name in names for text in (f"--{name}", str(getattr(given, name)))),
+        *(text for pair in given.set for text in ("--set", pair)),
+    ]
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -405,6 +438,8 @@ def main(arguments: list[str]) -> None:
     )
     training.add_argument("--guidance", type=float, default=1.5)
     training.add_argument("--steps", type=int, default=8)
+    training.add_argument("--workers", type=int, default=1, help="trainings side by side: small ones leave a GPU idle")
+    training.add_argument("--part", action="store_true", help="be one of the workers")
     training.add_argument("--out", type=Path, required=True)
     given = options.parse_args(arguments)
     register_peer()
@@ -418,16 +453,20 @@ def main(arguments: list[str]) -> None:
         if given.out:
             (given.out / "speed.json").write_text(json.dumps(found, indent=1))
     else:
+        given.device = pick_device(given.device)
         for arm in given.arms:  # what is wrong is told before the first training
-            registry.preset(arm.split(":")[0])
-            budgets.images(arm.partition(":")[2])
-        about = {
-            k: getattr(given, k)
-            for k in ("data", "device", "precision", "seeds", "samples", "guidance", "steps", "set")
-        }
-        about["channels"] = open_set(given.data).spec.channels
+            preset, _, total = arm.partition(":")
+            if preset not in (OURS, PEER, TUNED):
+                options.error(f"found the preset {preset!r}; expected {OURS}, {PEER} or {TUNED}, as in {OURS}:60k")
+            budgets.images(total)
+        if given.part:
+            torch.set_num_threads(1)
+            curve(given)
+            return
+        names = ("data", "device", "precision", "seeds", "samples", "guidance", "steps", "set")
+        about = {**{k: getattr(given, k) for k in names}, "channels": open_set(given.data).spec.channels}
         (given.out / "curve.about.json").write_text(json.dumps(about, indent=1))
-        curve(given, given.out / "curve.json")
+        (given.out / "curve.json").write_text(json.dumps(curve(given), indent=1))
     if given.out:
         (given.out / "README.md").write_text(page(given.out))
 
