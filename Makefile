@@ -30,8 +30,8 @@ test-all: $(VENV)/.dev $(STATIC) lint ## Also the long tests
 	$(PY) -m pytest -m browser
 	$(PY) -m pytest -m "not browser"
 
-bench: $(VENV)/.dev ## Measure what is claimed about speed, here
-	$(PY) -m benchmarks
+bench: $(VENV)/.dev ## Measure what is claimed about speed, here (ARGS=--quick: a minute or two)
+	$(PY) -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev web/node_modules/.stamp ## ruff, mypy, import-linter, biome
 	$(VENV)/bin/ruff check .

@@ -1,1 +1,1 @@
-"""What is claimed about speed, runnable: `make bench`, or one of `python -m benchmarks.{training,sampling,...}`."""
+"""What is claimed about speed and quality, runnable: `make bench`, or one of `python -m benchmarks.{training,...}`."""

@@ -1,6 +1,6 @@
 """How fast images are imported, and how much memory that takes.
 
-python -m benchmarks.data_import [CIFAR10.ZIP] [--copies 10]
+python -m benchmarks.data_import [CIFAR10.ZIP] [--copies 10] [--quick]
 
 Inspects the zip, imports it, then imports a zip of ten copies, each in a process of its own; prints seconds, images
 per second, and the peak memory of the whole tree of processes: the sum of their resident sets, so that pages which
@@ -87,10 +87,13 @@ def main(arguments: list[str]) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("zip", nargs="?", type=Path, help="a zip of images in class folders")
     options.add_argument("--copies", type=int, default=10)
+    options.add_argument("--quick", action="store_true", help="500 random pictures, two copies")
     chosen = options.parse_args(arguments)
+    if chosen.quick:
+        chosen.copies = 2
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        source = chosen.zip or made(root / "pictures.zip")
+        source = chosen.zip or made(root / "pictures.zip", 500 if chosen.quick else 5000)
         results = {
             "inspect": measure(INSPECT, str(source), home=root / "home"),
             "import": measure(IMPORT, str(source), "once", home=root / "home"),

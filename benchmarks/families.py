@@ -26,6 +26,7 @@ from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
 from kartina.training import budget as budgets
 from kartina.training.loop import Trainer, cores, plan, train
+from kartina.training.precision import pick
 from kartina.training.run import Run, names
 
 COLUMNS = 10
@@ -43,15 +44,23 @@ def trained(
 
 
 def prepared(
-    preset: str, data: str, seconds: float | None = None, *, images: int | None = None, settings: Sequence[str] = ()
+    preset: str,
+    data: str,
+    seconds: float | None = None,
+    *,
+    images: int | None = None,
+    settings: Sequence[str] = (),
+    device: str = "auto",
 ) -> Run:
-    """The run of this preset, `key=value` settings, data and budget (one of the two): found, or new."""
-    wanted = plan(preset, data, images=images or 1, settings=tuple(settings))
+    """The run of this preset, `key=value` settings, data and budget (one of the two) on `device`: found, or new."""
+    wanted = plan(preset, data, images=images or 1, settings=tuple(settings), device=device)
     config = registry.family(wanted.family).Config
     for name in names():
         run = Run.open(name)
         found = run.config
         if (found.preset, found.data, found.data_hash, found.budget) != (preset, data, wanted.data_hash, seconds):
+            continue
+        if found.device != wanted.device:
             continue
         alike = config(**found.config).model_dump(mode="json") == wanted.config
         # A time budget may have room for fewer sample grids than the preset asks for.
@@ -59,7 +68,7 @@ def prepared(
         alike = alike and found.train.model_copy(update=same) == wanted.train
         if alike and images in (None, found.images):
             return run
-    return Run.create(plan(preset, data, budget=seconds, images=images, settings=tuple(settings)))
+    return Run.create(plan(preset, data, budget=seconds, images=images, settings=tuple(settings), device=device))
 
 
 def flops(run: Run) -> float:
@@ -90,7 +99,7 @@ def measure(run: Run, out: Path, samples: int, name: str | None = None, seconds:
     found = evaluate_ref(run.id, seeds=(0, 1, 2), samples=samples)
     status = run.status()
     rate = status["images"] / (seconds or status["seconds"])
-    top = ceiling()
+    top = ceiling(precision=pick(run.config.train.precision, run.config.device))
     model = load_any(run.id)
     shown = range(min(10, model.family.classes))
     sheet = model.sample([k for k in shown for _ in range(COLUMNS)], n=COLUMNS * len(shown), seed=0)
@@ -103,6 +112,7 @@ def measure(run: Run, out: Path, samples: int, name: str | None = None, seconds:
         "img/s": rate,
         "gflop/s": rate * flops(run) / 1e9,
         "ceiling": top,
+        "precision": pick(run.config.train.precision, run.config.device),
         "ms/sample": sampling(run.id),
         "warnings": status["warnings"],
     }
@@ -155,7 +165,8 @@ def page(results: dict[str, Any], given: argparse.Namespace) -> str:
         f"score; that of agreement is the real {identity['split']} split.",
         "",
         table(results),
-        f"The ceiling is this machine's best bf16 convolution: {first['ceiling']:.0f} GFLOP/s. Repeat it with",
+        f"The ceiling is this machine's best {first.get('precision', 'bf16')} convolution: {first['ceiling']:.0f} "
+        "GFLOP/s. Repeat it with",
         "",
         f"    python -m benchmarks.families --data {given.data} --budget {given.budget} --samples {given.samples} "
         f"--out {given.out.as_posix()} {' '.join(results)}",

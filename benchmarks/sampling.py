@@ -1,16 +1,18 @@
 """Sampling speed of every CPU preset: ms per image at batch 1 and 16, fp32, default controls.
 
-python -m benchmarks.sampling [PRESET ...]
+python -m benchmarks.sampling [PRESET ...] [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
 
 import torch
 
+from benchmarks.training import QUICK
 from kartina import registry
 from kartina.generators.base import build, generate, rows_for
 from kartina.training.catalogue import usual
@@ -18,9 +20,15 @@ from kartina.training.catalogue import usual
 ROUNDS = 5
 
 
-def main(names: list[str]) -> None:
-    print(f"{'preset':16} {'ms/img, batch 1':>16} {'ms/img, batch 16':>17}   (median of {ROUNDS} rounds)")
-    for name in names or [n for n in registry.presets() if n.endswith("-cpu")]:
+def main(arguments: list[str]) -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("presets", nargs="*", metavar="PRESET")
+    options.add_argument("--quick", action="store_true", help=f"one round of {', '.join(QUICK)}")
+    given = options.parse_args(arguments)
+    rounds = 1 if given.quick else ROUNDS
+    every = QUICK if given.quick else [n for n in registry.presets() if n.endswith("-cpu")]
+    print(f"{'preset':20} {'ms/img, batch 1':>16} {'ms/img, batch 16':>17}   (median of {rounds} rounds)")
+    for name in given.presets or every:
         family_name, preset = registry.preset(name)
         spec = usual(registry.family(family_name), preset)
         family = build(registry.family(family_name), preset.config, spec).sampler()
@@ -28,7 +36,7 @@ def main(names: list[str]) -> None:
         plain = torch.zeros(capability.channels or spec.channels, spec.height, spec.width)
         inputs = {kind: [plain] for kind in capability.inputs}
         times: dict[int, list[float]] = {1: [], 16: []}
-        for round_ in range(ROUNDS + 1):
+        for round_ in range(rounds + 1):
             for batch in times:
                 rows = rows_for(family, [0], batch, round_, task=task, inputs=inputs)
                 begun = time.perf_counter()
@@ -36,7 +44,7 @@ def main(names: list[str]) -> None:
                 if round_:  # the first one warms up
                     times[batch].append((time.perf_counter() - begun) / batch * 1000)
         one, many = (statistics.median(t) for t in times.values())
-        print(f"{name:16} {one:16.1f} {many:17.1f}")
+        print(f"{name:20} {one:16.1f} {many:17.1f}")
 
 
 if __name__ == "__main__":
