@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import plots
 from benchmarks.families import cell, prepared
 from kartina.data.imageset import open_set
 from kartina.handlers.evaluate import evaluate_model
@@ -141,14 +142,35 @@ def page(title: str, found: list[dict[str, Any]]) -> str:
         lines += [
             "",
             f"On {i['split']} of {i['data'][:12]}: {i['n']:,} generated against {i['m']:,} real images,",
-            f"{i['extractor']} {i['extractor_hash'][:12]}. In brackets 95% intervals over generation seeds, where there are",
-            "several; one training each.",
+            f"{i['extractor']} {i['extractor_hash'][:12]}. In brackets 95% intervals over generation seeds, where",
+            "there are several; one training each.",
         ]
     for one in found:
         t = one["trial"]
         settings = f", `{' '.join(t['settings'])}`" if t.get("settings") else ""
         lines += ["", f"## {t['name']}", "", f"{t['preset']}{settings}", "", f"![{t['name']}]({t['name']}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def curves(found: list[dict[str, Any]], where: Path) -> bool:
+    """Plot FD-domain against active minutes and against images, of trials measured at several shares."""
+    several = [one for one in found if len({row["share"] for row in one["rows"]}) > 1]
+    if not several:
+        return False
+    made, (minutes, images) = plots.figure(2, width=5.5)
+    for one in several:
+        rows = list({row["images"]: row for row in one["rows"]}.values())
+        fd = [row["metrics"]["fd"]["value"] for row in rows]
+        minutes.plot([row["seconds"] / 60 for row in rows], fd, marker="o", label=one["trial"]["name"])
+        images.plot([row["images"] for row in rows], fd, marker="o", label=one["trial"]["name"])
+    for axes, label in ((minutes, "active minutes, beside the others"), (images, "images seen")):
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        plots.logarithmic(axes.xaxis)
+        plots.logarithmic(axes.yaxis)
+        plots.finish(axes)
+    minutes.set_ylabel("FD-domain, val")
+    made.savefig(where)
+    return True
 
 
 def main() -> None:
@@ -171,7 +193,11 @@ def main() -> None:
     workers = [subprocess.Popen(command) for _ in range(min(given.workers, len(trials)))]
     codes = [worker.wait() for worker in workers]
     files = [given.out / f"{trial['name']}.json" for trial in trials]
-    (given.out / "README.md").write_text(page(given.title, [json.loads(f.read_text()) for f in files if f.exists()]))
+    found = [json.loads(f.read_text()) for f in files if f.exists()]
+    text = page(given.title, found)
+    if curves(found, given.out / "curves.png"):
+        text += "\n## Curves\n\n![FD-domain against minutes and images](curves.png)\n"
+    (given.out / "README.md").write_text(text)
     for trial in trials:
         file = given.out / f"{trial['name']}.json"
         print(line(json.loads(file.read_text())) if file.exists() else f"{trial['name']}: not finished")
