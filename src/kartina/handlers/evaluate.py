@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from kartina.data.imageset import ImageSet, Split, open_set
 from kartina.errors import DataError
 from kartina.generators.base import from_uint8, generate
 from kartina.handlers.load import load_any
-from kartina.metrics.evaluate import TRAINING_SHARE, Bits, Generate, first_numbers
+from kartina.metrics.evaluate import DEFAULT, TRAINING_SHARE, Bits, Generate, first_numbers, steady
+from kartina.metrics.extractors import find_extractor
 from kartina.models.model import Model
 
 Progress = Callable[[float, str], None]
@@ -31,6 +33,9 @@ def evaluate_ref(
     device: str = "cpu",
     batch: int = 64,
     progress: Progress | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: str = "domain",
+    weights: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model (name, name@2, hash, folder) or a run on the data set `data` (default: the one it learnt from).
 
@@ -39,8 +44,8 @@ def evaluate_ref(
     """
     model = load_any(ref, device)
     name = data or _trained_on(model)
-    return {"model": model.ref, "data": name, "split": split,
-            **evaluate_model(model, open_set(name), split, seeds, samples, batch, progress)}  # fmt: skip
+    numbers = evaluate_model(model, open_set(name), split, seeds, samples, batch, progress, metrics, extractor, weights)
+    return {"model": model.ref, "data": name, "split": split, **numbers}
 
 
 def evaluate_model(
@@ -51,8 +56,14 @@ def evaluate_model(
     samples: int = SAMPLES,
     batch: int = 64,
     progress: Progress | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: str = "domain",
+    weights: str | Path | None = None,
 ) -> dict[str, Any]:
-    """`first_numbers` of a loaded model with its default controls, image size and classes checked first."""
+    """`first_numbers` of a loaded model with its default controls, image size and classes checked first.
+
+    `metrics` are of `kartina.metrics.evaluate.METRICS`; `extractor` and `weights` are as `find_extractor` takes them.
+    """
     if model.spec.shape != data.spec.shape or model.classes != data.spec.classes:
         raise DataError(
             f"Found a model of {_kind(model.spec.shape, model.classes)} and data of "
@@ -60,11 +71,11 @@ def evaluate_model(
             "imported alike."
         )
 
+    report = steady(progress)
+
     def made(seed: int, done: int, n: int) -> None:
-        if progress is not None:
-            share = (list(seeds).index(seed) + done / n) / len(seeds)
-            what = f"generating, seed {seed}: {done:,} of {n:,}"
-            progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * min(share, 1.0), what)
+        share = (list(seeds).index(seed) + 0.5 * done / n) / len(seeds)
+        report(TRAINING_SHARE + (1 - TRAINING_SHARE) * share, f"generating, seed {seed}: {done:,} of {n:,}")
 
     return first_numbers(
         generator(model, batch, made),
@@ -72,9 +83,11 @@ def evaluate_model(
         seeds,
         split,
         samples,
-        progress,
+        report,
         labelled=model.family.labelled,
         bits=likelihood(model, batch),
+        metrics=metrics,
+        extractor=find_extractor(extractor, weights, report),
     )
 
 

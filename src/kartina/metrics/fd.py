@@ -35,7 +35,7 @@ class Moments:
     @classmethod
     def of(cls, features: Array) -> Moments:
         """Moments of features N,d (any float type; summed in float64)."""
-        x = _checked(features)
+        x = checked(features)
         mean = x.mean(0)
         centred = x - mean
         return cls(len(x), mean, centred.T @ centred)
@@ -63,6 +63,7 @@ class Reference:
     """The real side of a Frechet distance, with its symmetric root kept."""
 
     moments: Moments
+    known: Array | None = None  # the root, where it was kept
     covariance: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,13 +76,18 @@ class Reference:
     @cached_property
     def root(self) -> Array:
         """R with R R = covariance, symmetric, d,d."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+        return root(self.covariance) if self.known is None else self.known
+
+
+def root(covariance: Array) -> Array:
+    """The symmetric root of a covariance d,d."""
+    values, vectors = np.linalg.eigh(covariance)
+    return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
 
 
 def fd(features: Array, reference: Reference) -> float:
     """Frechet distance of features N,d to the reference: the nuclear-norm form when N < d, else through eigvalsh."""
-    x = _checked(features)
+    x = checked(features)
     if len(x) >= x.shape[1]:
         return fd_moments(Moments.of(x), reference)
     return fd_few(x, reference)
@@ -97,7 +103,7 @@ def fd_moments(moments: Moments, reference: Reference) -> float:
 
 def fd_few(features: Array, reference: Reference) -> float:
     """Frechet distance of features N,d through the nuclear norm; meant for N < d."""
-    x = _checked(features)
+    x = checked(features)
     moments = Moments.of(x)
     _same(moments, reference)
     if moments.n < 2:
@@ -113,7 +119,8 @@ def _distance(moments: Moments, reference: Reference, cross: float) -> float:
     return max(total - 2 * cross, 0.0)
 
 
-def _checked(features: Array) -> Array:
+def checked(features: Array) -> Array:
+    """Features N,d as float64. Raises DataError where they are not finite, not a matrix, or none."""
     x = np.asarray(features, np.float64)
     if x.ndim != 2 or len(x) == 0 or not np.isfinite(x).all():
         raise DataError(f"Found features of shape {x.shape}, or not finite; expected finite numbers N,d with N > 0.")
