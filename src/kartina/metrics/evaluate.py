@@ -26,15 +26,17 @@ from numpy.typing import NDArray
 from kartina.data.imageset import ImageSet, Split
 from kartina.errors import ConfigError, DataError
 from kartina.metrics.agreement import agreement, agreement_per_class
+from kartina.metrics.cas import EPOCHS, SEEDS, cas
 from kartina.metrics.classifier import Classifier, Progress, domain_classifier, top
 from kartina.metrics.distances import nearest
 from kartina.metrics.diversity import diversity, spreads
 from kartina.metrics.extractors import Extractor, domain
-from kartina.metrics.fd import Moments, Reference, fd, root
+from kartina.metrics.fd import Moments, Reference, fd, fd_infinity, root
+from kartina.metrics.inception_score import SPLITS, inception_score
 from kartina.metrics.interval import t_interval
 from kartina.metrics.kept import Shelf
 from kartina.metrics.kid import kid
-from kartina.metrics.memorisation import Nearest, flagged, nearest_pixels
+from kartina.metrics.memorisation import Nearest, copied, flagged, nearest_pixels
 from kartina.metrics.prdc import K_BALLS, K_MANIFOLD, TOO_FEW, covered, prdc, radii
 from kartina.metrics.protocol import LARGEST, PROTOCOL, Identity, Value
 
@@ -48,8 +50,11 @@ DEFAULT = ("class_agreement", "coverage", "diversity", "fd")
 PRDC_KEYS = ("precision", "recall", "density", "coverage")
 NAMED = {"class_agreement": "class agreement", "coverage": f"coverage k={K_BALLS}", "diversity": "diversity",
          "precision": f"precision k={K_MANIFOLD}", "recall": f"recall k={K_MANIFOLD}",
-         "density": f"density k={K_BALLS}", "memorisation": "memorisation, 1st percentile"}  # fmt: skip
-METRICS = ("class_agreement", "coverage", "diversity", "fd", "kid", "precision", "recall", "density", "memorisation")
+         "density": f"density k={K_BALLS}", "memorisation": "memorisation, 1st percentile",
+         "copies": "copies, half the 1st percentile",
+         "is": f"IS, {SPLITS} splits", "cas": f"CAS, {EPOCHS} epochs"}  # fmt: skip
+METRICS = ("class_agreement", "coverage", "diversity", "fd", "fd_infinity", "kid", "is", "precision", "recall",
+           "density", "memorisation", "copies", "cas")  # fmt: skip
 BY_CLASSIFIER = ("class_agreement", "diversity")  # in the domain's features, whatever the extractor
 BOUNDS = {"bits_per_dim": 1, "bits_per_dim_iw": 10}  # bits per dimension: draws K behind the bound; 1 is the ELBO
 SCORED = 1000  # images behind bits per dimension, at most
@@ -120,6 +125,8 @@ class Real:
     judged: Array | None = None  # m,128; where there is a domain classifier
     shelf: Shelf | None = None  # where statistics are kept
     known: Known | None = None
+    data: ImageSet | None = None  # whose images these are, and of which split
+    split: Split = "val"
 
     def _kept(self, name: str, make: Callable[[], Array]) -> Array:
         return make() if self.shelf is None else self.shelf.array(name, make)
@@ -163,14 +170,21 @@ class Scores:
     coverage: Array  # K; nan where a class has too few references
     diversity: Array  # K; nan where there are no pairs
     kid: Array  # K; nan where it was not asked for, or a class has too few images
+    cas: Array  # K; nan where it was not asked for
 
 
 def score(
-    seen: Seen, labels: Labels, real: Real, metrics: Sequence[str] = DEFAULT, absent: float | None = None
+    seen: Seen,
+    labels: Labels,
+    real: Real,
+    metrics: Sequence[str] = DEFAULT,
+    absent: float | None = None,
+    trainings: Sequence[int] = (),
 ) -> Scores:
     """Score what is seen of images that were asked to be `labels`.
 
-    `absent` is the variety of a class with fewer than two images; None leaves such classes out.
+    `absent` is the variety of a class with fewer than two images; None leaves such classes out. `trainings` are the
+    seeds of the classifiers of CAS.
     """
     nothing = np.full(real.classes, np.nan)
     features, whole = seen.features, dict.fromkeys(metrics, float("nan"))
@@ -186,9 +200,13 @@ def score(
                  "diversity": diversity(own, real.spreads, real.counts)}  # fmt: skip
         whole |= {key: value for key, value in found.items() if key in metrics}
 
-    # Distances between the two sets.
+    # Distances between the two sets, and what the extractor's classes say.
     if "fd" in metrics:
         whole["fd"] = fd(features, real.fd)
+    if "fd_infinity" in metrics:
+        whole["fd_infinity"] = fd_infinity(features, real.fd)
+    if "is" in metrics and seen.logits is not None and seen.images.shape[1] == 3:
+        whole["is"] = inception_score(seen.logits).mean
     if "kid" in metrics:
         whole["kid"] = kid(real.features, features)
 
@@ -198,9 +216,11 @@ def score(
         whole |= {key: getattr(four, key) for key in PRDC_KEYS if key in metrics}
     elif "coverage" in metrics:
         whole["coverage"] = float(covered(real.features, features, real.balls).mean())
-    if "memorisation" in metrics:
+    if {"memorisation", "copies"} & set(metrics):
         assert real.known is not None
-        whole["memorisation"] = float(flagged(real.known.nearest(seen), real.known.held).mean())
+        near, held = real.known.nearest(seen), real.known.held
+        shares = {"memorisation": float(flagged(near, held).mean()), "copies": float(copied(near, held).mean())}
+        whole |= {key: share for key, share in shares.items() if key in metrics}
 
     # Within classes.
     inside, kernel = nothing.copy(), nothing.copy()
@@ -211,7 +231,12 @@ def score(
             inside[c] = covered(theirs, ours, balls).mean() if len(ours) else 0.0
         if "kid" in metrics and min(len(ours), len(theirs)) >= FEW_FOR_KID:
             kernel[c] = kid(theirs, ours)
-    return Scores(whole, agree, inside, ratio, kernel)
+    taught = nothing
+    if "cas" in metrics and trainings:
+        assert real.data is not None
+        found_cas = cas(seen.images, labels, real.data, real.split, tuple(trainings))
+        whole["cas"], taught = found_cas.accuracy, found_cas.per_class
+    return Scores(whole, agree, inside, ratio, kernel, taught)
 
 
 def first_numbers(
@@ -245,24 +270,27 @@ def first_numbers(
     # The networks, and the references as they see them.
     report = steady(progress)
     judge = classifier
-    if judge is None and (extractor is None or (len(data.spec.classes) > 1 and set(BY_CLASSIFIER) & set(metrics))):
+    if judge is None and (extractor is None or (len(data.spec.classes) > 1 and {*BY_CLASSIFIER, "cas"} & set(metrics))):
         judge = domain_classifier(data, progress=lambda t, what: report(TRAINING_SHARE * t, what))
     eyes = Eyes.domain(judge) if extractor is None and judge is not None else Eyes(_given(extractor), judge)
     report(TRAINING_SHARE, "reading the references")
-    real = references(data, split, samples, eyes, "memorisation" in metrics, report)
+    real = references(data, split, samples, eyes, bool({"memorisation", "copies"} & set(metrics)), report)
     labels, m = real.labels, len(real.labels)
 
     # Floors, and the control: real training images with the same labels.
     copies = []
+    each = -(-SEEDS // len(seeds)) if labelled and judge is not None else 0  # classifiers a generation seed, for CAS
+    trainings = {seed: range(i * each, (i + 1) * each) for i, seed in enumerate(seeds)}
     for seed in seeds:
         report(TRAINING_SHARE, f"scoring training copies, seed {seed}")
-        copies.append(score_copies(data, real, eyes, seed, metrics))
+        copies.append(score_copies(data, real, eyes, seed, metrics, trainings[seed]))
     floors = _means([s.whole for s in copies])
     if judge is not None and "class_agreement" in metrics:
         held = data.part(split)
         floors["class_agreement"] = agreement(judge.predict(held.images), np.asarray(held.labels))
     if real.known is not None:
         floors["memorisation"] = float(flagged(real.known.held, real.known.held).mean())
+        floors["copies"] = float(copied(real.known.held, real.known.held).mean())
 
     # The model.
     scores = []
@@ -278,20 +306,24 @@ def first_numbers(
         report(at + 0.5 * span, f"scoring {m} images, seed {i + 1} of {len(seeds)}")
         seen = eyes.look(images)
         own = labels if labelled or seen.predicted is None else seen.predicted
-        scores.append(score(seen, own, real, metrics, absent=None if labelled else 0))
+        scores.append(score(seen, own, real, metrics, None if labelled else 0, trainings[seed]))
     report(1.0, "done" if bits is None else "measuring bits per dimension")
 
     def value(key: str) -> dict[str, Any]:
         by = Eyes.domain(judge).extractor if key in BY_CLASSIFIER and judge is not None else eyes.extractor
+        name, digest, resizer = (by.name, by.hash, by.resizer) if key != "cas" else ("none", "", "none")
         identity = Identity(
-            metric=called(key, by), extractor=by.name, extractor_hash=by.hash, resizer=by.resizer, data=data.hash,
-            split=split, n=m, m=m, seeds=seeds,
+            metric=called(key, by), extractor=name, extractor_hash=digest, resizer=resizer, data=data.hash,
+            split=split, n=m, m=m if key != "cas" else len(data.part(split)), seeds=seeds,
         )  # fmt: skip
         of_seeds = [s.whole[key] for s in scores]
         mean = float(np.mean(of_seeds))
-        if key in BY_CLASSIFIER and judge is None:
+        if key in (*BY_CLASSIFIER, "cas") and judge is None:
             return Value(value=None, identity=identity, reason="no classes").json_shape()
-        if key == "class_agreement" and not labelled:
+        if key == "is" and (not eyes.extractor.scores or data.spec.channels != 3):
+            reason = "grey images" if data.spec.channels != 3 else "needs inception"
+            return Value(value=None, identity=identity, reason=reason).json_shape()
+        if key in ("class_agreement", "cas") and not labelled:
             return Value(value=None, identity=identity, reason="unconditional").json_shape()
         if not np.isfinite(mean) or (key in PRDC_KEYS and m < TOO_FEW):
             return Value(value=None, identity=identity, reason="too few").json_shape()
@@ -304,7 +336,7 @@ def first_numbers(
         numbers |= {key: bits_per_dim(bits, data, split, min(samples, SCORED), seeds, k) for key, k in BOUNDS.items()}
     return {
         "metrics": numbers,
-        "per_class": _per_class(data, scores, data.part("train").counts(), labelled, "kid" in metrics),
+        "per_class": _per_class(data, scores, labelled, [key for key in ("kid", "cas") if key in metrics]),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
 
@@ -320,7 +352,8 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
 
 def called(key: str, extractor: Extractor) -> str:
     """A metric's name in identities: distances are named after their space."""
-    return {"fd": extractor.fd, "kid": extractor.kid}.get(key) or NAMED[key]
+    by_space = {"fd": extractor.fd, "fd_infinity": f"{extractor.fd} at infinite n", "kid": extractor.kid}
+    return by_space.get(key) or NAMED[key]
 
 
 def steady(progress: Progress | None) -> Progress:
@@ -395,7 +428,7 @@ def references(
             nearest_both(np.asarray(held.images[picked]), features, train.images, training)))  # fmt: skip
         near = Nearest(kept[0].astype(np.int64), kept[1], kept[2].astype(np.int64), kept[3])
         known = Known(train.images, training, near)
-    return Real(features, labels, max(1, len(data.spec.classes)), judged, shelf, known)
+    return Real(features, labels, max(1, len(data.spec.classes)), judged, shelf, known, data, split)
 
 
 def _columns(found: Nearest) -> Array:
@@ -412,10 +445,18 @@ def labels_of(part: ImageSet) -> Labels:
     return np.zeros(len(part), np.int64) if part.labels is None else part.labels
 
 
-def score_copies(data: ImageSet, real: Real, eyes: Eyes, seed: int, metrics: Sequence[str] = DEFAULT) -> Scores:
+def score_copies(
+    data: ImageSet,
+    real: Real,
+    eyes: Eyes,
+    seed: int,
+    metrics: Sequence[str] = DEFAULT,
+    trainings: Sequence[int] = (),
+) -> Scores:
     """What real training images with the references' labels score, drawn by `seed`: the floor."""
     train = data.part("train")
-    return score(eyes.look(train.images[like(labels_of(train), real.labels, seed)]), real.labels, real, metrics)
+    seen = eyes.look(train.images[like(labels_of(train), real.labels, seed)])
+    return score(seen, real.labels, real, metrics, trainings=trainings)
 
 
 def stratified(labels: Labels, m: int, seed: int = 0) -> NDArray[np.int64]:
@@ -449,13 +490,13 @@ def like(pool: Labels, wanted: Labels, seed: int) -> NDArray[np.int64]:
 
 
 def _per_class(
-    data: ImageSet, scores: Sequence[Scores], train: Labels, labelled: bool, kernel: bool
+    data: ImageSet, scores: Sequence[Scores], labelled: bool, further: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per class, the worst first: by the lowest of its agreement, coverage and diversity."""
-    rows = []
+    rows, train = [], data.part("train").counts()
     for c, name in enumerate(data.spec.classes):
         row: dict[str, Any] = {"class": name}
-        for key in ("agreement", "coverage", "diversity", *(["kid"] if kernel else [])):
+        for key in ("agreement", "coverage", "diversity", *further):
             row[key] = _number(float(np.mean([getattr(s, key)[c] for s in scores])))
         row["agreement"] = row["agreement"] if labelled else None
         row["train"] = int(train[c])

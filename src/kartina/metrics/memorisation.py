@@ -1,19 +1,21 @@
 """Memorisation: is a generated image a training image, or nearer to one than unseen real images are?
 
 Every image's nearest training image is looked for twice. In **pixels**, a copy may be mirrored and moved by up to an
-eighth of a side, so the distance is the root mean square difference in grey levels over the part where both overlap,
+tenth of a side, so the distance is the root mean square difference in grey levels over the part where both overlap,
 least over mirrorings and shifts. In **features** it is the Euclidean distance. What real images of the held-out split
 get the same way says what is near: an image is flagged when its distance is below their first percentile in either
-space, or when it equals a training image. The same share of the real images is the floor; they are not copies.
+space, or when it equals a training image. The same share of real images is the floor: they are near, not copies. A copy
+(`copied`) is nearer still: at most half that distance in pixels. JPEG at quality 95 moves levels by 1 to 4.
 
 All pixels of all shifts of all training images would take hours. Candidates are the nearest few by pixels and by the
 spectrum's magnitude, which a shift hardly changes, both as they are and mirrored, on images of at most 32 pixels a
-side; the distance is then that of the whole images. A near image that none of these finds is missed; a copy is not.
+side; these are compared at every shift, and the distance is then that of the whole images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +33,11 @@ Progress = Callable[[float], None]  # share done
 
 PERCENTILE = 0.01  # of real held-out images' distances
 SIDE = 32  # pixels that candidates are looked for on, at most
-REACH = 8  # a copy may be moved by a side / REACH
-CANDIDATES = 4  # by pixels, by spectrum; of each mirroring
+REACH = 10  # a copy may be moved by a side / REACH
+COARSE = 16  # pixels a side that candidates are first compared on
+KEPT = 6  # of them that are compared further
 BLOCK = 4096  # training images at a time
-ROWS = 256  # images whose candidates are compared at a time
+ROWS = 128  # images whose candidates are compared at a time
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ def flagged(found: Nearest, real: Nearest) -> NDArray[np.bool_]:
     """bool N: which images are nearer to a training image than 99% of real held-out ones are, or equal to one."""
     near = (found.pixel < percentile(real.pixel)) | (found.feature < percentile(real.feature))
     return np.asarray(near | (found.pixel == 0), np.bool_)
+
+
+def copied(found: Nearest, real: Nearest) -> NDArray[np.bool_]:
+    """bool N: which images are copies: at most half as far in pixels as one in a hundred real held-out images is."""
+    return np.asarray(found.pixel <= percentile(real.pixel) / 2, np.bool_)
 
 
 def percentile(distances: Array) -> float:
@@ -71,7 +79,7 @@ def nearest_pixels(
         raise DataError(f"Found images of shapes {images.shape} and {training.shape}; expected equal ones, not none.")
     candidates = _candidates(images, training, (lambda t: progress(0.7 * t)) if progress else None)
     if also is not None:
-        candidates = np.concatenate([candidates, also[:, None]], axis=1)
+        candidates = np.concatenate([candidates, np.stack([also, also], 1)[:, :, None]], axis=2)
     index, distance = np.empty(len(images), np.int64), np.empty(len(images))
     for start in range(0, len(images), ROWS):
         part = slice(start, start + ROWS)
@@ -82,32 +90,33 @@ def nearest_pixels(
 
 
 def _candidates(images: Images, training: Images, progress: Progress | None) -> Ints:
-    """Positions N,K of training images that may be the nearest."""
+    """Positions N,2,K of training images that may be the nearest, as they are and mirrored."""
     small = _small(images)
-    queries = [describe(x) for describe in (_pixels, _spectrum) for x in (small, small.flip(3))]
-    keep = min(CANDIDATES, len(training))
-    near = [torch.full((len(images), keep), torch.inf) for _ in queries]
-    who = [torch.zeros((len(images), keep), dtype=torch.int64) for _ in queries]
+    queries = [describe(x) for describe in DESCRIPTIONS for x in (small, small.flip(3))]
+    keeps = [min(most, len(training)) for most in DESCRIPTIONS.values() for _ in range(2)]
+    near = [torch.full((len(images), keep), torch.inf) for keep in keeps]
+    who = [torch.zeros((len(images), keep), dtype=torch.int64) for keep in keeps]
     for start in range(0, len(training), BLOCK):
         block = _small(training[start : start + BLOCK])
-        targets = [_pixels(block), _spectrum(block)]
+        targets = [describe(block) for describe in DESCRIPTIONS]
         for q, query in enumerate(queries):
             target = targets[q // 2]
             score = torch.addmm((target**2).sum(1), query, target.T, alpha=-2)  # |x - t|^2 less |x|^2
+            keep = keeps[q]
             values, at = score.topk(min(keep, score.shape[1]), dim=1, largest=False)
             values, at = torch.cat([near[q], values], 1), torch.cat([who[q], at + start], 1)
             near[q], order = values.topk(keep, dim=1, largest=False)
             who[q] = at.gather(1, order)
         if progress is not None:
             progress(min(1.0, (start + BLOCK) / len(training)))
-    found: Ints = torch.cat(who, 1).numpy()
+    found: Ints = torch.stack([torch.cat(who[side::2], 1) for side in (0, 1)], 1).numpy()
     return found
 
 
-def _small(images: Images) -> Tensor:
-    """uint8 N,C,H,W -> float32 levels, means of areas, at most SIDE on a side."""
+def _small(images: Images, most: int = SIDE) -> Tensor:
+    """uint8 N,C,H,W -> float32 levels, means of areas, at most `most` on a side."""
     x = torch.from_numpy(np.array(images)).float()
-    height, width = (min(SIDE, side) for side in x.shape[2:])
+    height, width = (min(most, side) for side in x.shape[2:])
     return x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))
 
 
@@ -116,53 +125,71 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 def _spectrum(x: Tensor) -> Tensor:
-    """Magnitudes of the low frequencies of the mean channel: a shift changes only what enters at the edge. N,d."""
-    grey = x.mean(1) / 255
-    found = torch.fft.rfft2(grey - grey.mean((1, 2), keepdim=True), norm="ortho").abs()
-    rows = found.shape[1]
-    return torch.cat([found[:, : rows // 4 + 1], found[:, -(rows // 4) :]], 1)[:, :, : rows // 4 + 1].flatten(1)
+    """Magnitudes of each channel's low frequencies, N,d: the same for a picture moved on an even ground."""
+    return _magnitudes(x - x.mean((2, 3), keepdim=True), x.shape[2] // 4)
+
+
+def _windowed(x: Tensor) -> Tensor:
+    """Roots of all magnitudes of the middle, fading to the edges: for a picture that goes on beyond them."""
+    rows, columns = (torch.hann_window(side, periodic=False) for side in x.shape[2:])
+    return _magnitudes((x - x.mean((2, 3), keepdim=True)) * rows[:, None] * columns, x.shape[2] // 2).sqrt()
+
+
+def _magnitudes(x: Tensor, most: int) -> Tensor:
+    found = torch.fft.rfft2(x / 255, norm="ortho").abs()
+    return torch.cat([found[:, :, : most + 1], found[:, :, -max(most, 1) :]], 2)[:, :, :, : most + 1].flatten(1)
+
+
+DESCRIPTIONS = {_pixels: 4, _spectrum: 8, _windowed: 8}  # and how many candidates of each mirroring
 
 
 def _closest(images: Images, training: Images, candidates: Ints) -> tuple[Ints, Array]:
-    """Of a few images N and their candidates N,K: the nearest and its distance on whole images."""
-    n, k = candidates.shape
+    """Of a few images N and their candidates N,2,K (as they are, mirrored): the nearest, its distance on whole images.
+
+    All candidates are compared in grey on COARSE pixels a side, KEPT of them on SIDE, the best on the images' own: each
+    time at the shifts around those that fitted best before.
+    """
+    n, _, k = candidates.shape
     unique, where = np.unique(candidates, return_inverse=True)
-    there = torch.from_numpy(where.reshape(n, k))
-    theirs, small = _small(training[unique])[there.reshape(-1)], _small(images)
-    best = torch.full((n, k), torch.inf)
-    move = torch.zeros((n, k, 3), dtype=torch.int64)  # mirrored, dy, dx
-    reach = [side // REACH for side in small.shape[2:]]
-    for mirrored in (0, 1):
-        ours = (small.flip(3) if mirrored else small).repeat_interleave(k, 0)
-        for dy in range(-reach[0], reach[0] + 1):
-            for dx in range(-reach[1], reach[1] + 1):
-                distance = _overlap(ours, theirs, dy, dx).reshape(n, k)
-                better = distance < best
-                best = torch.where(better, distance, best)
-                move[better] = torch.tensor([mirrored, dy, dx])
-    at = best.argmin(1)
-    rows = torch.arange(n)
-    index = np.take_along_axis(candidates, at.numpy()[:, None], 1)[:, 0]
-    if small.shape[2:] == images.shape[2:]:
-        return index, best[rows, at].double().sqrt().numpy()
-    return index, _refined(images, np.asarray(training[np.unique(index)])[_ranks(index)], move[rows, at], small.shape)
+    there = torch.from_numpy(where.reshape(n, 2 * k))
+    mirrored = torch.arange(2 * k).expand(n, -1) >= k
+    theirs, sides = training[unique], images.shape[2:]
+    rows = torch.arange(n)[:, None].expand(-1, 2 * k)
+    shift = torch.zeros((n, 2 * k, 2))
+    before: tuple[int, ...] = (1, 1)
+    distance = torch.empty(0)
+    for most, kept in ((COARSE, KEPT), (SIDE, 1), (max(sides), 1)):
+        ours, others = _small(images, most), _small(theirs, most)
+        if most == COARSE:
+            ours, others = ours.mean(1, keepdim=True), others.mean(1, keepdim=True)
+        now = tuple(ours.shape[2:])
+        grown = torch.tensor([new / old for new, old in zip(now, before, strict=True)])
+        reach = [-(-side // REACH) for side in now] if most == COARSE else [math.ceil(float(g)) for g in grown]
+        both = torch.stack([ours, ours.flip(3)])
+        found, moved = _aligned(
+            both[mirrored.reshape(-1).long(), rows.reshape(-1)], others[there.reshape(-1)],
+            (shift * grown).round().long().reshape(-1, 2), reach,
+        )  # fmt: skip
+        distance, best = found.reshape(there.shape).topk(min(kept, there.shape[1]), dim=1, largest=False)
+        there, mirrored, rows = (x.gather(1, best) for x in (there, mirrored, rows))
+        shift, before = moved.reshape(n, -1, 2).gather(1, best[:, :, None].expand(-1, -1, 2)).float(), now
+    index: Ints = unique[there[:, 0].numpy()]
+    return index, distance[:, 0].double().sqrt().numpy()
 
 
-def _ranks(index: Ints) -> Ints:
-    found: Ints = np.unique(index, return_inverse=True)[1].reshape(-1)
-    return found
-
-
-def _refined(images: Images, theirs: Images, move: Tensor, small: torch.Size) -> Array:
-    """RMS differences of whole images whose small versions fit best moved by `move`: shifts around that, in pixels."""
-    scale = [big / low for big, low in zip(images.shape[2:], small[2:], strict=True)]
-    found = np.empty(len(images))
-    for i, (mirrored, dy, dx) in enumerate(move.tolist()):
-        ours = torch.from_numpy(np.ascontiguousarray(images[i : i + 1, :, :, :: -1 if mirrored else 1])).float()
-        other = torch.from_numpy(theirs[i : i + 1]).float()
-        around = [range(round((m - 1) * s), round((m + 1) * s) + 1) for m, s in zip((dy, dx), scale, strict=True)]
-        found[i] = min(float(_overlap(ours, other, y, x)) for y in around[0] for x in around[1])
-    return np.sqrt(found)
+def _aligned(ours: Tensor, theirs: Tensor, around: Tensor, reach: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Of pairs P: the least mean squared difference over shifts within `reach` of `around` P,2, and that shift, P,2."""
+    best, shift = torch.full((len(ours),), torch.inf), around.clone()
+    for centre in np.unique(around.numpy(), axis=0).tolist():
+        at = (around == torch.tensor(centre)).all(1).nonzero()[:, 0]
+        mine, others, near, move = ours[at], theirs[at], best[at], shift[at]
+        for dy in range(centre[0] - reach[0], centre[0] + reach[0] + 1):
+            for dx in range(centre[1] - reach[1], centre[1] + reach[1] + 1):
+                distance = _overlap(mine, others, dy, dx)
+                better = distance < near
+                near[better], move[better] = distance[better], torch.tensor([dy, dx])
+        best[at], shift[at] = near, move
+    return best, shift
 
 
 def _overlap(a: Tensor, b: Tensor, dy: int, dx: int) -> Tensor:
