@@ -55,6 +55,7 @@ NAMED = {"class_agreement": "class agreement", "coverage": f"coverage k={K_BALLS
          "is": f"IS, {SPLITS} splits", "cas": f"CAS, {EPOCHS} epochs"}  # fmt: skip
 METRICS = ("class_agreement", "coverage", "diversity", "fd", "fd_infinity", "kid", "is", "precision", "recall",
            "density", "memorisation", "copies", "cas")  # fmt: skip
+GROUPS = {"prdc": PRDC_KEYS, "memorisation": ("memorisation", "copies"), "all": METRICS}
 BY_CLASSIFIER = ("class_agreement", "diversity")  # in the domain's features, whatever the extractor
 BOUNDS = {"bits_per_dim": 1, "bits_per_dim_iw": 10}  # bits per dimension: draws K behind the bound; 1 is the ELBO
 SCORED = 1000  # images behind bits per dimension, at most
@@ -339,6 +340,11 @@ def first_numbers(
         "per_class": _per_class(data, scores, labelled, [key for key in ("kid", "cas") if key in metrics]),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """Metrics by their keys, or by the names of GROUPS: prdc, memorisation, all."""
+    return tuple(key for name in names for key in GROUPS.get(name, (name,)))
 
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
