@@ -14,7 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,14 @@ def gaussian(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) 
 
 def moments(mean: np.ndarray, covariance: np.ndarray, n: int = 1000) -> Moments:
     return Moments(n, mean, covariance * (n - 1))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torchmetrics remarks about its memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def relative(found: float, expected: float) -> float:
@@ -227,7 +237,8 @@ def kid_by_hand_and_of_torchmetrics() -> Errors:
 
     # Subsets: the same, as torch draws them.
     real, fake = gaussian(700, 64, 4), gaussian(650, 64, 5, 1.2)
-    peer = KernelInceptionDistance(feature=Itself(), subsets=20, subset_size=300).set_dtype(torch.float64)
+    with quiet():
+        peer = KernelInceptionDistance(feature=Itself(), subsets=20, subset_size=300).set_dtype(torch.float64)
     peer.update(torch.from_numpy(real), real=True)
     peer.update(torch.from_numpy(fake), real=False)
     with torch.random.fork_rng():
@@ -264,7 +275,8 @@ def inception_score_of_uniform_and_one_hot() -> Errors:
     classes = 10
     one_hot = 2000 * np.eye(classes)[np.arange(1000) % classes]
     logits = 2 * np.random.default_rng(0).normal(size=(500, 12))
-    peer = InceptionScore(feature=Itself(), splits=5).set_dtype(torch.float64)
+    with quiet():
+        peer = InceptionScore(feature=Itself(), splits=5).set_dtype(torch.float64)
     peer.update(torch.from_numpy(logits))
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -34,8 +34,7 @@ Progress = Callable[[float], None]  # share done
 PERCENTILE = 0.01  # of real held-out images' distances
 SIDE = 32  # pixels that candidates are looked for on, at most
 REACH = 10  # a copy may be moved by a side / REACH
-COARSE = 16  # pixels a side that candidates are first compared on
-KEPT = 6  # of them that are compared further
+KEPT = 6  # candidates that are compared on all of their pixels
 BLOCK = 4096  # training images at a time
 ROWS = 128  # images whose candidates are compared at a time
 
@@ -146,35 +145,51 @@ DESCRIPTIONS = {_pixels: 4, _spectrum: 8, _windowed: 8}  # and how many candidat
 def _closest(images: Images, training: Images, candidates: Ints) -> tuple[Ints, Array]:
     """Of a few images N and their candidates N,2,K (as they are, mirrored): the nearest, its distance on whole images.
 
-    All candidates are compared in grey on COARSE pixels a side, KEPT of them on SIDE, the best on the images' own: each
-    time at the shifts around those that fitted best before.
+    The middle of each candidate is compared with the image at every shift; KEPT of them on all of both, and the best on
+    its own pixels, at the shifts around the one that fitted best before.
     """
-    n, _, k = candidates.shape
     unique, where = np.unique(candidates, return_inverse=True)
-    there = torch.from_numpy(where.reshape(n, 2 * k))
-    mirrored = torch.arange(2 * k).expand(n, -1) >= k
-    theirs, sides = training[unique], images.shape[2:]
-    rows = torch.arange(n)[:, None].expand(-1, 2 * k)
-    shift = torch.zeros((n, 2 * k, 2))
-    before: tuple[int, ...] = (1, 1)
-    distance = torch.empty(0)
-    for most, kept in ((COARSE, KEPT), (SIDE, 1), (max(sides), 1)):
-        ours, others = _small(images, most), _small(theirs, most)
-        if most == COARSE:
-            ours, others = ours.mean(1, keepdim=True), others.mean(1, keepdim=True)
-        now = tuple(ours.shape[2:])
-        grown = torch.tensor([new / old for new, old in zip(now, before, strict=True)])
-        reach = [-(-side // REACH) for side in now] if most == COARSE else [math.ceil(float(g)) for g in grown]
-        both = torch.stack([ours, ours.flip(3)])
-        found, moved = _aligned(
-            both[mirrored.reshape(-1).long(), rows.reshape(-1)], others[there.reshape(-1)],
-            (shift * grown).round().long().reshape(-1, 2), reach,
-        )  # fmt: skip
-        distance, best = found.reshape(there.shape).topk(min(kept, there.shape[1]), dim=1, largest=False)
-        there, mirrored, rows = (x.gather(1, best) for x in (there, mirrored, rows))
-        shift, before = moved.reshape(n, -1, 2).gather(1, best[:, :, None].expand(-1, -1, 2)).float(), now
-    index: Ints = unique[there[:, 0].numpy()]
-    return index, distance[:, 0].double().sqrt().numpy()
+    n, k = len(candidates), candidates.shape[2]
+    there = torch.from_numpy(where.reshape(candidates.shape))
+    small, known = _small(images), _small(training[unique])
+    both = torch.stack([small, small.flip(3)], 1)  # N,2,C,h,w
+
+    found = [_windows(both[:, side], known, there[:, side]) for side in (0, 1)]
+    distance, shift = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    kept = distance.topk(min(KEPT, 2 * k), dim=1, largest=False).indices
+    there, shift = there.flatten(1).gather(1, kept), shift.gather(1, kept[:, :, None].expand(-1, -1, 2))
+
+    mirrored, rows = kept >= k, torch.arange(n)
+    ours = both[rows.repeat_interleave(kept.shape[1]), mirrored.reshape(-1).long()]
+    distance, moved = _aligned(ours, known[there.reshape(-1)], shift.reshape(-1, 2), (1, 1))
+    best = distance.reshape(n, -1).argmin(1)
+    index: Ints = unique[there[rows, best].numpy()]
+    if small.shape[2:] == images.shape[2:]:
+        return index, distance.reshape(n, -1)[rows, best].double().sqrt().numpy()
+
+    grown = torch.tensor([new / old for new, old in zip(images.shape[2:], small.shape[2:], strict=True)])
+    whole = _small(images, max(images.shape[2:]))
+    ours = torch.where(mirrored[rows, best][:, None, None, None], whole.flip(3), whole)
+    around = (moved.reshape(n, -1, 2)[rows, best] * grown).round().long()
+    reach = tuple(math.ceil(g) for g in grown.tolist())
+    distance, _ = _aligned(ours, torch.from_numpy(np.array(training[index])).float(), around, reach)
+    return index, distance.double().sqrt().numpy()
+
+
+def _windows(ours: Tensor, theirs: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Of images N and their candidates theirs[there], N,K: the least mean squared difference of a candidate's middle
+    from the image over shifts by up to a side / REACH, and that shift, N,K,2: one matrix product an image.
+    """
+    height, width = ours.shape[2:]
+    down, right = -(-height // REACH), -(-width // REACH)
+    middle = theirs[:, :, down : height - down, right : width - right].flatten(1)
+    views = ours.unfold(2, height - 2 * down, 1).unfold(3, width - 2 * right, 1)  # N,C,shifts down,shifts right,h,w
+    views = views.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    targets = middle[there]
+    squares = (views**2).sum(2)[:, :, None] + (targets**2).sum(2)[:, None]
+    distance, at = (squares - 2 * views @ targets.mT).min(1)
+    across = 2 * right + 1
+    return distance / middle.shape[1], torch.stack([at // across - down, at % across - right], 2)
 
 
 def _aligned(ours: Tensor, theirs: Tensor, around: Tensor, reach: Sequence[int]) -> tuple[Tensor, Tensor]:
