@@ -1,4 +1,4 @@
-"""`kartina evaluate`: the first numbers of a model or a run."""
+"""`kartina evaluate`: the numbers of a model, a run, or anyone's images."""
 
 from __future__ import annotations
 
@@ -12,31 +12,62 @@ from kartina.cli.output import Json, err, out, print_json, table
 
 NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
          "bits_per_dim": "bits/dim (ELBO)", "bits_per_dim_iw": "bits/dim (IWAE)"}  # fmt: skip
+SPACES = ("fd", "fd_infinity", "kid", "is", "cas")  # named as their identity says
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model (name, name@2, hash, folder) or a run (id or number).")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|FOLDER|NPZ",
+            help="A model (name, name@2, hash, folder), a run (id or number), or images: a folder of PNGs, an npz.",
+        ),
+    ],
     data: Annotated[str | None, typer.Option(help="A data set. Default: the one the model was trained on.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test; test is for the last report only.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Generation seeds; two or more give an interval.")] = 3,
-    samples: Annotated[int, typer.Option(min=1, max=10_000, help="Images per seed, at most the split's size.")] = 2000,
+    samples: Annotated[str, typer.Option(help="Images per seed, at most 10k and the split's size.")] = "2000",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="class_agreement, diversity, cas; fd, fd_infinity, kid, is; coverage, precision, recall, "
+            "density or prdc; memorisation; or all."
+        ),
+    ] = "class_agreement,coverage,diversity,fd",
+    extractor: Annotated[str, typer.Option(help="The space of distances: domain, mobilenet or inception.")] = "domain",
+    weights: Annotated[
+        str | None, typer.Option(help="The extractor's file: mobilenet needs it, inception downloads its own once.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option(help="Print the table of classes.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a model: class agreement, coverage, diversity and FD-domain, each with floor and interval.
+    """Measure images against real ones: each number with its interval, its floor and what it was made with.
 
-    A model that gives pixels' levels a likelihood (vae with likelihood=logistic) also gets its bits per dimension.
+    Without more: class agreement, coverage, diversity and FD-domain. Images of your own, from any tool, need --data and
+    the size of its images; folders named as its classes give them labels. Numbers compare when their identities are
+    equal. A model that gives pixels' levels a likelihood (vae with likelihood=logistic) also gets its bits per
+    dimension.
     """
+    from kartina.errors import ConfigError
     from kartina.handlers.evaluate import evaluate_ref
+    from kartina.metrics.evaluate import check_metrics, expand
+    from kartina.metrics.protocol import LARGEST
+    from kartina.training import budget
     from kartina.training.loop import pick_device
 
+    keys = check_metrics(expand([name.strip() for name in metrics.split(",")]))
+    count = budget.images(samples)
+    if count > LARGEST:
+        raise ConfigError(f"Found --samples {samples}; expected at most {LARGEST:,}.")
     with bar() as report:
         found = evaluate_ref(
-            model, data, check_split(split), tuple(range(seeds)), samples, pick_device(device), progress=report.update
-        )
+            what, data, check_split(split), tuple(range(seeds)), count, pick_device(device), progress=report.update,
+            metrics=keys, extractor=extractor, weights=weights,
+        )  # fmt: skip
     if json:
         return print_json(found)
-    show_numbers(f"{found['model']} on {found['data']} ({found['split']})", found)
+    show_numbers(f"{found['model']} on {found['data']} ({found['split']})", found, per_class)
 
 
 def check_split(split: str) -> Literal["train", "val", "test"]:
@@ -72,12 +103,12 @@ class bar:
         self.progress.update(self.task, completed=share, description=what)
 
 
-def show_numbers(title: str, found: Mapping[str, Any]) -> None:
+def show_numbers(title: str, found: Mapping[str, Any], per_class: bool = True) -> None:
     """Metrics with interval, floor and control, then classes, the worst first."""
     control = found.get("control", {}).get("training copies", {})
     rows = [
         (
-            NAMES.get(key, key),
+            _named(key, v),
             v.get("reason") or _number(v.get("value")),
             _interval(v.get("interval")),
             _number(v.get("floor")),
@@ -94,17 +125,27 @@ def show_numbers(title: str, found: Mapping[str, Any]) -> None:
     out.print(
         ", ".join(f"{k} {v}" for k, v in short.items()), highlight=False, soft_wrap=True, style="dim", markup=False
     )
+    further = [key for key in ("kid", "cas") if any(key in row for row in found["per_class"])]
     classes = [
         (
             row["class"],
             _number(row.get("agreement")),
             row.get("reason") or _number(row.get("coverage")),
             _number(row.get("diversity")),
+            *(_number(row.get(key)) for key in further),
             row.get("train"),
         )
         for row in found["per_class"]
     ]
-    table("Per class, worst first", ["class", ">agreement", ">coverage", ">diversity", ">train images"], classes)
+    if per_class and classes:
+        columns = [">agreement", ">coverage", ">diversity", *(f">{key}" for key in further), ">train images"]
+        table("Per class, worst first", ["class", *columns], classes)
+
+
+def _named(key: str, value: Mapping[str, Any]) -> str:
+    """What a number is called: distances by their space, as its identity says."""
+    said = value.get("identity", {}).get("metric")
+    return str(said) if key in SPACES and said else NAMES.get(key, key)
 
 
 def _number(x: float | None) -> str:

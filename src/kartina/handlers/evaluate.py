@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kartina.data.given import is_given, read_given
 from kartina.data.imageset import ImageSet, Split, open_set
-from kartina.errors import DataError
+from kartina.errors import ConfigError, DataError, NotFoundError
 from kartina.generators.base import from_uint8, generate
 from kartina.handlers.load import load_any
-from kartina.metrics.evaluate import TRAINING_SHARE, Bits, Generate, first_numbers
+from kartina.metrics.evaluate import (
+    DEFAULT,
+    TRAINING_SHARE,
+    Bits,
+    Generate,
+    Labels,
+    first_numbers,
+    labels_of,
+    steady,
+    stratified,
+)
+from kartina.metrics.extractors import Extractor, find_extractor
+from kartina.metrics.protocol import LARGEST
 from kartina.models.model import Model
 
 Progress = Callable[[float, str], None]
@@ -31,16 +45,32 @@ def evaluate_ref(
     device: str = "cpu",
     batch: int = 64,
     progress: Progress | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: str | Extractor | None = "domain",
+    weights: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model (name, name@2, hash, folder) or a run on the data set `data` (default: the one it learnt from).
+    """Evaluate a model (name, name@2, hash, folder), a run, or anyone's images (a folder, an npz) on the set `data`.
 
-    Returns {"model", "data", "split", "metrics", "per_class", "control"}. Raises NotFoundError for an unknown name
-    and DataError where the data are not the kind of image that the model makes.
+    A model's default data are those that it learnt from; images need a name. Returns {"model", "data", "split",
+    "metrics", "per_class", "control"}. Raises NotFoundError for an unknown name and DataError where the data are not
+    the kind of image that the model makes.
     """
-    model = load_any(ref, device)
+    extractor = find_extractor(extractor, weights, progress) if isinstance(extractor, str) else extractor
+    try:
+        model = load_any(ref, device)
+    except NotFoundError:
+        path = Path(ref).expanduser()
+        if not is_given(path):
+            raise
+        if data is None:
+            raise ConfigError(
+                f"Found images, {path.name}, and no --data; expected the real images' data set."
+            ) from None
+        found = evaluate_images(path, open_set(data), split, seeds, samples, progress, metrics, extractor)
+        return {"model": path.name, "data": data, "split": split, **found}
     name = data or _trained_on(model)
-    return {"model": model.ref, "data": name, "split": split,
-            **evaluate_model(model, open_set(name), split, seeds, samples, batch, progress)}  # fmt: skip
+    numbers = evaluate_model(model, open_set(name), split, seeds, samples, batch, progress, metrics, extractor)
+    return {"model": model.ref, "data": name, "split": split, **numbers}
 
 
 def evaluate_model(
@@ -51,8 +81,15 @@ def evaluate_model(
     samples: int = SAMPLES,
     batch: int = 64,
     progress: Progress | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: str | Extractor | None = "domain",
+    weights: str | Path | None = None,
 ) -> dict[str, Any]:
-    """`first_numbers` of a loaded model with its default controls, image size and classes checked first."""
+    """`first_numbers` of a loaded model with its default controls, image size and classes checked first.
+
+    `metrics` are of `kartina.metrics.evaluate.METRICS`; `extractor` is an extractor or, with `weights`, what
+    `find_extractor` takes.
+    """
     if model.spec.shape != data.spec.shape or model.classes != data.spec.classes:
         raise DataError(
             f"Found a model of {_kind(model.spec.shape, model.classes)} and data of "
@@ -60,11 +97,11 @@ def evaluate_model(
             "imported alike."
         )
 
+    report = steady(progress)
+
     def made(seed: int, done: int, n: int) -> None:
-        if progress is not None:
-            share = (list(seeds).index(seed) + done / n) / len(seeds)
-            what = f"generating, seed {seed}: {done:,} of {n:,}"
-            progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * min(share, 1.0), what)
+        share = (list(seeds).index(seed) + 0.5 * done / n) / len(seeds)
+        report(TRAINING_SHARE + (1 - TRAINING_SHARE) * share, f"generating, seed {seed}: {done:,} of {n:,}")
 
     return first_numbers(
         generator(model, batch, made),
@@ -72,10 +109,75 @@ def evaluate_model(
         seeds,
         split,
         samples,
-        progress,
+        report,
         labelled=model.family.labelled,
         bits=likelihood(model, batch),
+        metrics=metrics,
+        extractor=find_extractor(extractor, weights, report) if isinstance(extractor, str) else extractor,
     )
+
+
+def evaluate_images(
+    path: Path,
+    data: ImageSet,
+    split: Split = "val",
+    seeds: Sequence[int] = (0, 1, 2),
+    samples: int = SAMPLES,
+    progress: Progress | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: Extractor | None = None,
+) -> dict[str, Any]:
+    """`first_numbers` of images that any tool made: a folder of PNGs or an npz (`data.given`).
+
+    Images of a class stand for the references of that class, in their order; so the same images get the same numbers as
+    from a model. As many sets as there are images for, at most one per seed, take the place of generation seeds; images
+    beyond them are left out. Images without labels count as an unconditional model's.
+    """
+    images, labels = read_given(path, data.spec)
+    held = labels_of(data.part(split))
+    have = None if labels is None else np.bincount(labels, minlength=max(1, len(data.spec.classes)))
+    lacking = [] if have is None else [data.spec.classes[c] for c in np.unique(held) if not have[c]]
+    if lacking:
+        raise DataError(
+            f"Found no image of {', '.join(lacking[:4])} in {path.name}; expected every class of {data.name!r} on "
+            f"{split}. Make some, or put all images into one folder, without labels."
+        )
+    m = fitting(have, len(images), held, min(samples, LARGEST))
+    wanted = None if labels is None else np.bincount(held[stratified(held, m)])
+    sets = min(len(seeds), len(images) // m if wanted is None else _sets(labels, wanted))
+
+    def take(asked: Labels, k: int) -> NDArray[np.uint8]:
+        """The k-th set: for each label asked for, the next image of it."""
+        if labels is None:
+            return images[k * m : (k + 1) * m]
+        out = np.empty((m, *images.shape[1:]), np.uint8)
+        for c in np.unique(asked):
+            where = np.flatnonzero(asked == c)
+            out[where] = images[np.flatnonzero(labels == c)[k * len(where) : (k + 1) * len(where)]]
+        return out
+
+    return first_numbers(
+        take, data, tuple(range(sets)), split, m, progress,
+        labelled=labels is not None, metrics=metrics, extractor=extractor,
+    )  # fmt: skip
+
+
+def fitting(have: Labels | None, n: int, held: Labels, samples: int) -> int:
+    """The most references that `n` images can answer to, class by class where `have` counts them."""
+    m = min(n, len(held), samples)
+    while have is not None and m > 0:
+        wanted = np.bincount(held[stratified(held, m)], minlength=len(have))
+        if (wanted <= have).all():
+            break
+        short = wanted > have
+        m = min(m - 1, int((m * have[short] / wanted[short]).min()) + 1)
+    return m
+
+
+def _sets(labels: Labels | None, wanted: Labels) -> int:
+    assert labels is not None
+    have = np.bincount(labels, minlength=len(wanted))
+    return int((have[: len(wanted)][wanted > 0] // wanted[wanted > 0]).min())
 
 
 def generator(model: Model, batch: int = 64, made: Callable[[int, int, int], None] | None = None) -> Generate:

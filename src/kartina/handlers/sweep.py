@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kartina.data.imageset import ImageSet, Split
 from kartina.generators.base import generate
 from kartina.handlers.evaluate import SAMPLES, Progress, generator
-from kartina.metrics.classifier import domain_classifier, top
-from kartina.metrics.evaluate import TRAINING_SHARE, references, score, score_copies
+from kartina.metrics.classifier import domain_classifier
+from kartina.metrics.evaluate import TRAINING_SHARE, Eyes, references, score, score_copies
 from kartina.metrics.prdc import TOO_FEW
 from kartina.models.model import Model
 
@@ -135,9 +135,9 @@ def sweep(
             progress(min(share, 1.0), what)
 
     # The judge, the references and the floor: once for all candidates.
-    judge = domain_classifier(data, progress=lambda share, what: report(TRAINING_SHARE * share, what))
-    real = references(data, split, samples, judge)
-    floor = score_copies(data, real, judge, seed).whole["coverage"]
+    eyes = Eyes.domain(domain_classifier(data, progress=lambda share, what: report(TRAINING_SHARE * share, what)))
+    real = references(data, split, samples, eyes)
+    floor = score_copies(data, real, eyes, seed).whole["coverage"]
     n, done = len(real.labels), 0
 
     def try_out(settings: Settings) -> Candidate:
@@ -154,8 +154,7 @@ def sweep(
         begun = time.perf_counter()
         images = generator(candidate, batch, made)(real.labels, seed)
         ms = 1000 * (time.perf_counter() - begun) / n
-        features, logits = judge(images)
-        found = score(features, top(logits), real.labels, real).whole
+        found = score(eyes.look(images), real.labels, real).whole
         done += 1
         return Candidate(settings, found["fd"], found["class_agreement"], found["coverage"], ms,
                          flops.get_total_flops() / 1e9)  # fmt: skip

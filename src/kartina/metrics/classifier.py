@@ -186,6 +186,8 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epoch
     imbalanced = bool(counts.max() > IMBALANCED * counts.clamp(min=1).min())
     shift = (counts.clamp(min=1) / counts.sum()).log().float() if imbalanced else torch.zeros(len(counts))
 
+    # A CPU without bfloat16 instructions imitates them, many times slower than float32.
+    low = any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
     rng = np.random.default_rng(seed)
     net.train()
     step = 0
@@ -196,7 +198,7 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epoch
             x = _augment(real.images[ids], rng, SHIFT if epochs >= SHIFT_FROM else 0.0, real.spec.flip_safe)
             for group in optimiser.param_groups:
                 group["lr"] = LR * _one_cycle(step / steps)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
                 logits = net(_float(x).to(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float() + shift, labels[ids])
             optimiser.zero_grad()

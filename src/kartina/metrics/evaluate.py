@@ -1,17 +1,23 @@
-"""First numbers of a model: class agreement, coverage, diversity and FD in the domain's features, whole and per class.
+"""Numbers of a generator: how far its images are from real ones, how varied, how well they follow their class.
 
     m references are drawn once from the split (all of it when it is small), following its histogram of classes;
     each generation seed makes n = m images of the same labels; numbers are means over seeds with a t-interval;
     floors are what n real training images with the same labels score: nobody need be better than the data itself.
 
+    class_agreement, diversity, cas    by a classifier trained on the data's own training split, whatever the extractor
+    fd, fd_infinity, kid, is           distances and scores in the extractor's features
+    precision, recall, density, coverage, memorisation     neighbours in the extractor's features (and pixels)
+
 The control row "training copies" scores real training images as if they had been generated: agreement, coverage and FD
-all admire a copier, so none of them says that a model makes something new.
+all admire a copier, so none of them says that a model makes something new. `memorisation` does; its floor is the share
+that real held-out images get.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,44 +26,136 @@ from numpy.typing import NDArray
 from kartina.data.imageset import ImageSet, Split
 from kartina.errors import ConfigError, DataError
 from kartina.metrics.agreement import agreement, agreement_per_class
+from kartina.metrics.cas import EPOCHS, SEEDS, cas
 from kartina.metrics.classifier import Classifier, Progress, domain_classifier, top
+from kartina.metrics.distances import nearest
 from kartina.metrics.diversity import diversity, spreads
-from kartina.metrics.fd import Reference, fd
+from kartina.metrics.extractors import Extractor, domain
+from kartina.metrics.fd import Moments, Reference, fd, fd_infinity, root
+from kartina.metrics.inception_score import SPLITS, inception_score
 from kartina.metrics.interval import t_interval
-from kartina.metrics.prdc import K_BALLS, TOO_FEW, covered, radii
-from kartina.metrics.protocol import LARGEST, Identity, Value
+from kartina.metrics.kept import Shelf
+from kartina.metrics.kid import kid
+from kartina.metrics.memorisation import Nearest, copied, flagged, nearest_pixels
+from kartina.metrics.prdc import K_BALLS, K_MANIFOLD, TOO_FEW, covered, prdc, radii
+from kartina.metrics.protocol import LARGEST, PROTOCOL, Identity, Value
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Generate = Callable[[Labels, int], NDArray[np.uint8]]  # labels N, generation seed -> uint8 N,C,H,W
-Bits = Callable[[NDArray[np.uint8], Labels, int, int], Array]  # uint8 N,C,H,W, labels N, K, seed -> bits/dim N
+Images = NDArray[np.uint8]
+Generate = Callable[[Labels, int], Images]  # labels N, generation seed -> uint8 N,C,H,W
+Bits = Callable[[Images, Labels, int, int], Array]  # uint8 N,C,H,W, labels N, K, seed -> bits/dim N
 
-METRICS = {"class_agreement": "class agreement", "coverage": f"coverage k={K_BALLS}", "diversity": "diversity",
-           "fd": "FD-domain"}  # fmt: skip
+DEFAULT = ("class_agreement", "coverage", "diversity", "fd")
+PRDC_KEYS = ("precision", "recall", "density", "coverage")
+NAMED = {"class_agreement": "class agreement", "coverage": f"coverage k={K_BALLS}", "diversity": "diversity",
+         "precision": f"precision k={K_MANIFOLD}", "recall": f"recall k={K_MANIFOLD}",
+         "density": f"density k={K_BALLS}", "memorisation": "memorisation, 1st percentile",
+         "copies": "copies, half the 1st percentile",
+         "is": f"IS, {SPLITS} splits", "cas": f"CAS, {EPOCHS} epochs"}  # fmt: skip
+METRICS = ("class_agreement", "coverage", "diversity", "fd", "fd_infinity", "kid", "is", "precision", "recall",
+           "density", "memorisation", "copies", "cas")  # fmt: skip
+GROUPS = {"prdc": PRDC_KEYS, "memorisation": ("memorisation", "copies"), "all": METRICS}
+BY_CLASSIFIER = ("class_agreement", "diversity")  # in the domain's features, whatever the extractor
 BOUNDS = {"bits_per_dim": 1, "bits_per_dim_iw": 10}  # bits per dimension: draws K behind the bound; 1 is the ELBO
 SCORED = 1000  # images behind bits per dimension, at most
 TRAINING_SHARE = 0.4  # of the progress, when the classifier is not cached
+FEW_FOR_KID = 10  # images of a class, of either side, below which it has no kernel distance
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the networks see in N images."""
+
+    images: Images
+    features: Array  # N,d
+    logits: Array | None  # N,K: the extractor's
+    judged: Array | None  # N,128: in the domain's features
+    predicted: Labels | None  # N: the domain classifier's answers
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """The extractor, and the domain classifier where a number needs one."""
+
+    extractor: Extractor
+    judge: Classifier | None
+
+    @classmethod
+    def domain(cls, judge: Classifier) -> Eyes:
+        return cls(domain(judge), judge)
+
+    def look(self, images: Images, progress: Callable[[int, int], None] | None = None) -> Seen:
+        features, logits = self.extractor(images, progress)
+        if self.judge is None:
+            return Seen(images, features, logits, None, None)
+        if self.extractor.hash == self.judge.hash:
+            judged, said = features, logits
+        else:
+            judged, said = self.judge(images)
+        assert said is not None
+        return Seen(images, features, logits, judged, top(said))
+
+
+@dataclass(frozen=True)
+class Known:
+    """The training images, for memorisation: their features, and how near real held-out images come to them."""
+
+    images: Images
+    features: Array
+    held: Nearest
+
+    def nearest(self, seen: Seen) -> Nearest:
+        return nearest_both(seen.images, seen.features, self.images, self.features)
+
+
+def nearest_both(images: Images, features: Array, training: Images, known: Array) -> Nearest:
+    """The nearest training image of each, in features and in pixels."""
+    feature_index, feature = nearest(features, known)
+    pixel_index, pixel = nearest_pixels(images, training, feature_index)
+    return Nearest(pixel_index, pixel, feature_index, feature)
 
 
 @dataclass(frozen=True)
 class Real:
-    """The references: features and labels of m real images, and what is computed from them once."""
+    """The references: features and labels of m real images, and what is computed from them once, when asked."""
 
-    features: Array
-    labels: Labels
+    features: Array  # m,d
+    labels: Labels  # m
     classes: int
-    fd: Reference
-    balls: Array  # m: distance to the k-th neighbour in the whole set
-    balls_in_class: list[Array | None]  # per class; None where it has under TOO_FEW references
-    spreads: Array  # K
+    judged: Array | None = None  # m,128; where there is a domain classifier
+    shelf: Shelf | None = None  # where statistics are kept
+    known: Known | None = None
+    data: ImageSet | None = None  # whose images these are, and of which split
+    split: Split = "val"
 
-    @classmethod
-    def of(cls, features: Array, labels: Labels, classes: int) -> Real:
-        inside = [features[labels == c] for c in range(classes)]
-        return cls(
-            features, labels, classes, Reference.of(features), radii(features, K_BALLS),
-            [radii(x, K_BALLS) if len(x) >= TOO_FEW else None for x in inside], spreads(features, labels, classes),
-        )  # fmt: skip
+    def _kept(self, name: str, make: Callable[[], Array]) -> Array:
+        return make() if self.shelf is None else self.shelf.array(name, make)
+
+    @cached_property
+    def fd(self) -> Reference:
+        moments = Moments.of(self.features)
+        return Reference(moments, self._kept("root", lambda: root(moments.covariance)))
+
+    @cached_property
+    def balls(self) -> Array:
+        """m: distance to the k-th neighbour in the whole set."""
+        return self._kept(f"radii-{K_BALLS}", lambda: radii(self.features, K_BALLS))
+
+    @cached_property
+    def wide(self) -> Array:
+        return self._kept(f"radii-{K_MANIFOLD}", lambda: radii(self.features, K_MANIFOLD))
+
+    @cached_property
+    def balls_in_class(self) -> list[Array | None]:
+        """The same within each class; None where it has under TOO_FEW references."""
+        inside = [self.features[self.labels == c] for c in range(self.classes)]
+        return [radii(x, K_BALLS) if len(x) >= TOO_FEW else None for x in inside]
+
+    @cached_property
+    def spreads(self) -> Array:
+        assert self.judged is not None
+        return spreads(self.judged, self.labels, self.classes)
 
     @property
     def counts(self) -> Labels:
@@ -69,34 +167,77 @@ class Scores:
     """What one set of n images scores against the references."""
 
     whole: dict[str, float]
-    agreement: Array  # K
+    agreement: Array  # K; nan without a classifier
     coverage: Array  # K; nan where a class has too few references
     diversity: Array  # K; nan where there are no pairs
+    kid: Array  # K; nan where it was not asked for, or a class has too few images
+    cas: Array  # K; nan where it was not asked for
 
 
-def score(features: Array, predicted: Labels, labels: Labels, real: Real, absent: float | None = None) -> Scores:
-    """Score features N,d of images asked to be `labels`, which a classifier took for `predicted`.
+def score(
+    seen: Seen,
+    labels: Labels,
+    real: Real,
+    metrics: Sequence[str] = DEFAULT,
+    absent: float | None = None,
+    trainings: Sequence[int] = (),
+) -> Scores:
+    """Score what is seen of images that were asked to be `labels`.
 
-    `absent` is the variety of a class with fewer than two images; None leaves such classes out.
+    `absent` is the variety of a class with fewer than two images; None leaves such classes out. `trainings` are the
+    seeds of the classifiers of CAS.
     """
-    own = spreads(features, labels, real.classes)
-    if absent is not None:
-        own = np.where(np.isfinite(own), own, absent)
-    inside = np.full(real.classes, np.nan)
-    for c, balls in enumerate(real.balls_in_class):
+    nothing = np.full(real.classes, np.nan)
+    features, whole = seen.features, dict.fromkeys(metrics, float("nan"))
+    agree = own = ratio = nothing
+    if seen.predicted is not None and seen.judged is not None:
+        agree = agreement_per_class(seen.predicted, labels, real.classes)
+        own = spreads(seen.judged, labels, real.classes)
+        if absent is not None:
+            own = np.where(np.isfinite(own), own, absent)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(real.spreads > 0, own / real.spreads, np.nan)
+        found = {"class_agreement": agreement(seen.predicted, labels),
+                 "diversity": diversity(own, real.spreads, real.counts)}  # fmt: skip
+        whole |= {key: value for key, value in found.items() if key in metrics}
+
+    # Distances between the two sets, and what the extractor's classes say.
+    if "fd" in metrics:
+        whole["fd"] = fd(features, real.fd)
+    if "fd_infinity" in metrics:
+        whole["fd_infinity"] = fd_infinity(features, real.fd)
+    if "is" in metrics and seen.logits is not None and seen.images.shape[1] == 3:
+        whole["is"] = inception_score(seen.logits).mean
+    if "kid" in metrics:
+        whole["kid"] = kid(real.features, features)
+
+    # Neighbours.
+    if {"precision", "recall", "density"} & set(metrics):
+        four = prdc(real.features, features, balls=real.balls, wide=real.wide)
+        whole |= {key: getattr(four, key) for key in PRDC_KEYS if key in metrics}
+    elif "coverage" in metrics:
+        whole["coverage"] = float(covered(real.features, features, real.balls).mean())
+    if {"memorisation", "copies"} & set(metrics):
+        assert real.known is not None
+        near, held = real.known.nearest(seen), real.known.held
+        shares = {"memorisation": float(flagged(near, held).mean()), "copies": float(copied(near, held).mean())}
+        whole |= {key: share for key, share in shares.items() if key in metrics}
+
+    # Within classes.
+    inside, kernel = nothing.copy(), nothing.copy()
+    for c in range(real.classes):
+        theirs, ours = real.features[real.labels == c], features[labels == c]
+        balls = real.balls_in_class[c] if "coverage" in metrics else None
         if balls is not None:
-            own_images = features[labels == c]
-            near = covered(real.features[real.labels == c], own_images, balls) if len(own_images) else np.zeros(1)
-            inside[c] = near.mean()
-    whole = {
-        "class_agreement": agreement(predicted, labels),
-        "coverage": float(covered(real.features, features, real.balls).mean()),
-        "diversity": diversity(own, real.spreads, real.counts),
-        "fd": fd(features, real.fd),
-    }
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(real.spreads > 0, own / real.spreads, np.nan)
-    return Scores(whole, agreement_per_class(predicted, labels, real.classes), inside, ratio)
+            inside[c] = covered(theirs, ours, balls).mean() if len(ours) else 0.0
+        if "kid" in metrics and min(len(ours), len(theirs)) >= FEW_FOR_KID:
+            kernel[c] = kid(theirs, ours)
+    taught = nothing
+    if "cas" in metrics and trainings:
+        assert real.data is not None
+        found_cas = cas(seen.images, labels, real.data, real.split, tuple(trainings))
+        whole["cas"], taught = found_cas.accuracy, found_cas.per_class
+    return Scores(whole, agree, inside, ratio, kernel, taught)
 
 
 def first_numbers(
@@ -109,40 +250,53 @@ def first_numbers(
     classifier: Classifier | None = None,
     labelled: bool = True,
     bits: Bits | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    extractor: Extractor | None = None,
 ) -> dict[str, Any]:
     """Evaluate a generator on `data`.
 
     `generate` gets int64 labels and a generation seed and returns uint8 N,C,H,W. A generator that does not look at the
     labels (`labelled` false) has no class agreement; its images count for the class that the classifier sees in them,
     and a class that it never makes has no variety. `bits`, of a model that has a likelihood of levels, gets real images
-    and their labels, K and a seed, and adds bits per dimension. Returns JSON-ready
+    and their labels, K and a seed, and adds bits per dimension. `metrics` are of METRICS; `extractor` is the space of
+    distances and neighbours: the domain classifier's where none is given. Returns JSON-ready
     {"metrics": {name: {value, interval, floor, identity}}, "per_class": [worst first], "control": {"training
-    copies": {...}}}. Raises DataError for data without classes or with too few references.
+    copies": {...}}}. Raises ConfigError for a metric that there is not, DataError for data with too few references, and
+    for data without classes where there is no other extractor.
     """
-    seeds = tuple(seeds)
+    seeds, metrics = tuple(seeds), check_metrics(metrics)
     if not seeds or len(set(seeds)) != len(seeds) or samples < 1:
         raise ConfigError(f"Found seeds {list(seeds)} and samples {samples}; expected distinct seeds and samples > 0.")
 
-    # The classifier, and the references in its features.
-    def report(share: float, what: str) -> None:
-        if progress is not None:
-            progress(min(share, 1.0), what)
-
-    judge = classifier or domain_classifier(data, progress=lambda t, what: report(TRAINING_SHARE * t, what))
+    # The networks, and the references as they see them.
+    report = steady(progress)
+    judge = classifier
+    if judge is None and (extractor is None or (len(data.spec.classes) > 1 and {*BY_CLASSIFIER, "cas"} & set(metrics))):
+        judge = domain_classifier(data, progress=lambda t, what: report(TRAINING_SHARE * t, what))
+    eyes = Eyes.domain(judge) if extractor is None and judge is not None else Eyes(_given(extractor), judge)
     report(TRAINING_SHARE, "reading the references")
-    real = references(data, split, samples, judge)
+    real = references(data, split, samples, eyes, bool({"memorisation", "copies"} & set(metrics)), report)
     labels, m = real.labels, len(real.labels)
-    held = data.part(split)
-    floor_agreement = agreement(judge.predict(held.images), np.asarray(held.labels))
 
     # Floors, and the control: real training images with the same labels.
-    copies = [score_copies(data, real, judge, seed) for seed in seeds]
-    floors = _means([s.whole for s in copies]) | {"class_agreement": floor_agreement}
+    copies = []
+    each = -(-SEEDS // len(seeds)) if labelled and judge is not None else 0  # classifiers a generation seed, for CAS
+    trainings = {seed: range(i * each, (i + 1) * each) for i, seed in enumerate(seeds)}
+    for seed in seeds:
+        report(TRAINING_SHARE, f"scoring training copies, seed {seed}")
+        copies.append(score_copies(data, real, eyes, seed, metrics, trainings[seed]))
+    floors = _means([s.whole for s in copies])
+    if judge is not None and "class_agreement" in metrics:
+        held = data.part(split)
+        floors["class_agreement"] = agreement(judge.predict(held.images), np.asarray(held.labels))
+    if real.known is not None:
+        floors["memorisation"] = float(flagged(real.known.held, real.known.held).mean())
+        floors["copies"] = float(copied(real.known.held, real.known.held).mean())
 
     # The model.
     scores = []
     for i, seed in enumerate(seeds):
-        at = TRAINING_SHARE + (1 - TRAINING_SHARE) * i / len(seeds)
+        at, span = TRAINING_SHARE + (1 - TRAINING_SHARE) * i / len(seeds), (1 - TRAINING_SHARE) / len(seeds)
         report(at, f"generating {m} images, seed {i + 1} of {len(seeds)}")
         images = generate(labels, seed)
         if images.shape != (m, *data.spec.shape) or images.dtype != np.uint8:
@@ -150,36 +304,80 @@ def first_numbers(
                 f"Found generated images of shape {images.shape} and type {images.dtype}; {data.name!r} has uint8 "
                 f"{(m, *data.spec.shape)}. Evaluate a model on data of its own size."
             )
-        features, logits = judge(images)
-        predicted = top(logits)
-        scores.append(
-            score(features, predicted, labels if labelled else predicted, real, absent=None if labelled else 0)
-        )
+        report(at + 0.5 * span, f"scoring {m} images, seed {i + 1} of {len(seeds)}")
+        seen = eyes.look(images)
+        own = labels if labelled or seen.predicted is None else seen.predicted
+        scores.append(score(seen, own, real, metrics, None if labelled else 0, trainings[seed]))
     report(1.0, "done" if bits is None else "measuring bits per dimension")
 
     def value(key: str) -> dict[str, Any]:
-        of_seeds = [s.whole[key] for s in scores]
+        by = Eyes.domain(judge).extractor if key in BY_CLASSIFIER and judge is not None else eyes.extractor
+        name, digest, resizer = (by.name, by.hash, by.resizer) if key != "cas" else ("none", "", "none")
         identity = Identity(
-            metric=METRICS[key], extractor="FD-domain", extractor_hash=judge.hash, data=data.hash, split=split,
-            n=m, m=m, seeds=seeds,
+            metric=called(key, by), extractor=name, extractor_hash=digest, resizer=resizer, data=data.hash,
+            split=split, n=m, m=m if key != "cas" else len(data.part(split)), seeds=seeds,
         )  # fmt: skip
+        of_seeds = [s.whole[key] for s in scores]
         mean = float(np.mean(of_seeds))
-        if key == "class_agreement" and not labelled:
+        if key in (*BY_CLASSIFIER, "cas") and judge is None:
+            return Value(value=None, identity=identity, reason="no classes").json_shape()
+        if key == "is" and (not eyes.extractor.scores or data.spec.channels != 3):
+            reason = "grey images" if data.spec.channels != 3 else "needs inception"
+            return Value(value=None, identity=identity, reason=reason).json_shape()
+        if key in ("class_agreement", "cas") and not labelled:
             return Value(value=None, identity=identity, reason="unconditional").json_shape()
-        if not np.isfinite(mean) or (key == "coverage" and m < TOO_FEW):
+        if not np.isfinite(mean) or (key in PRDC_KEYS and m < TOO_FEW):
             return Value(value=None, identity=identity, reason="too few").json_shape()
         return Value(
             value=mean, interval=t_interval(of_seeds), floor=_number(floors[key]), identity=identity
         ).json_shape()  # fmt: skip
 
-    metrics = {key: value(key) for key in METRICS}
+    numbers = {key: value(key) for key in metrics}
     if bits is not None:
-        metrics |= {key: bits_per_dim(bits, data, split, min(samples, SCORED), seeds, k) for key, k in BOUNDS.items()}
+        numbers |= {key: bits_per_dim(bits, data, split, min(samples, SCORED), seeds, k) for key, k in BOUNDS.items()}
     return {
-        "metrics": metrics,
-        "per_class": _per_class(data, scores, data.part("train").counts(), labelled),
+        "metrics": numbers,
+        "per_class": _per_class(data, scores, labelled, [key for key in ("kid", "cas") if key in metrics]),
         "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
     }
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """Metrics by their keys, or by the names of GROUPS: prdc, memorisation, all."""
+    return tuple(key for name in names for key in GROUPS.get(name, (name,)))
+
+
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Each metric once, in the order asked for. Raises ConfigError for one that there is not."""
+    unknown = [key for key in metrics if key not in METRICS]
+    if unknown or not metrics:
+        found = ", ".join(unknown) or "none"
+        raise ConfigError(f"Found metrics that there are not ({found}); expected some of {', '.join(METRICS)}.")
+    return tuple(dict.fromkeys(metrics))
+
+
+def called(key: str, extractor: Extractor) -> str:
+    """A metric's name in identities: distances are named after their space."""
+    by_space = {"fd": extractor.fd, "fd_infinity": f"{extractor.fd} at infinite n", "kid": extractor.kid}
+    return by_space.get(key) or NAMED[key]
+
+
+def steady(progress: Progress | None) -> Progress:
+    """A progress that never goes back, and ends at 1."""
+    last = 0.0
+
+    def report(share: float, what: str) -> None:
+        nonlocal last
+        last = max(last, min(share, 1.0))
+        if progress is not None:
+            progress(last, what)
+
+    return report
+
+
+def _given(extractor: Extractor | None) -> Extractor:
+    assert extractor is not None
+    return extractor
 
 
 def bits_per_dim(
@@ -201,27 +399,70 @@ def bits_per_dim(
     return Value(value=float(np.mean(of_seeds)), interval=t_interval(of_seeds), identity=identity).json_shape()
 
 
-def references(data: ImageSet, split: Split, samples: int, judge: Classifier) -> Real:
-    """m references of `split`, m = min(samples, its size), following its histogram of classes, in judge's features.
+def references(
+    data: ImageSet, split: Split, samples: int, eyes: Eyes, memorisation: bool = False, progress: Progress | None = None
+) -> Real:
+    """m references of `split`, m = min(samples, its size), following its histogram of classes, as `eyes` see them.
 
-    Raises DataError where there are too few.
+    With `memorisation` also the training images. Raises DataError where there are too few.
     """
+    report = steady(progress)
     held = data.part(split)
-    assert held.labels is not None
     m = min(samples, LARGEST, len(held))
     if m <= K_BALLS:
         raise DataError(f"Found {m} reference images in {split!r} of {data.name!r}; expected at least {K_BALLS + 1}.")
-    picked = stratified(held.labels, m)
-    labels = np.ascontiguousarray(held.labels[picked])
-    return Real.of(judge(held.images[picked])[0], labels, len(data.spec.classes))
+    picked = stratified(labels_of(held), m)
+    labels = np.ascontiguousarray(labels_of(held)[picked])
+    shelf = shelf_of(data, eyes.extractor, split=split, m=m)
+
+    def see(images: Images, what: str) -> Array:
+        say = lambda done, of: report(0.0, f"{what}: {done:,} of {of:,} images seen")  # noqa: E731
+        return eyes.extractor(images, say)[0]
+
+    features = shelf.array("features", lambda: see(held.images[picked], "references"))
+    judged = None
+    if eyes.judge is not None:
+        same = eyes.extractor.hash == eyes.judge.hash
+        judged = features if same else eyes.judge(held.images[picked])[0]
+    known = None
+    if memorisation:
+        train = data.part("train")
+        theirs = shelf_of(data, eyes.extractor, split="train", m=len(train))
+        training = theirs.array("features", lambda: see(train.images, "training images"))
+        report(0.0, "looking for the training images nearest to real ones")
+        kept = shelf.array("nearest", lambda: _columns(
+            nearest_both(np.asarray(held.images[picked]), features, train.images, training)))  # fmt: skip
+        near = Nearest(kept[0].astype(np.int64), kept[1], kept[2].astype(np.int64), kept[3])
+        known = Known(train.images, training, near)
+    return Real(features, labels, max(1, len(data.spec.classes)), judged, shelf, known, data, split)
 
 
-def score_copies(data: ImageSet, real: Real, judge: Classifier, seed: int) -> Scores:
+def _columns(found: Nearest) -> Array:
+    return np.stack([found.pixel_index, found.pixel, found.feature_index, found.feature]).astype(np.float64)
+
+
+def shelf_of(data: ImageSet, extractor: Extractor, **which: Any) -> Shelf:
+    """Where statistics of some of a data set's images in an extractor's features are kept."""
+    return Shelf(data=data.hash, extractor=extractor.hash, resizer=extractor.resizer, protocol=PROTOCOL, **which)
+
+
+def labels_of(part: ImageSet) -> Labels:
+    """The labels, N; all 0 where there are no classes."""
+    return np.zeros(len(part), np.int64) if part.labels is None else part.labels
+
+
+def score_copies(
+    data: ImageSet,
+    real: Real,
+    eyes: Eyes,
+    seed: int,
+    metrics: Sequence[str] = DEFAULT,
+    trainings: Sequence[int] = (),
+) -> Scores:
     """What real training images with the references' labels score, drawn by `seed`: the floor."""
     train = data.part("train")
-    assert train.labels is not None
-    features, logits = judge(train.images[like(train.labels, real.labels, seed)])
-    return score(features, top(logits), real.labels, real)
+    seen = eyes.look(train.images[like(labels_of(train), real.labels, seed)])
+    return score(seen, real.labels, real, metrics, trainings=trainings)
 
 
 def stratified(labels: Labels, m: int, seed: int = 0) -> NDArray[np.int64]:
@@ -254,12 +495,14 @@ def like(pool: Labels, wanted: Labels, seed: int) -> NDArray[np.int64]:
     return out
 
 
-def _per_class(data: ImageSet, scores: Sequence[Scores], train: Labels, labelled: bool) -> list[dict[str, Any]]:
+def _per_class(
+    data: ImageSet, scores: Sequence[Scores], labelled: bool, further: Sequence[str]
+) -> list[dict[str, Any]]:
     """A row per class, the worst first: by the lowest of its agreement, coverage and diversity."""
-    rows = []
+    rows, train = [], data.part("train").counts()
     for c, name in enumerate(data.spec.classes):
         row: dict[str, Any] = {"class": name}
-        for key in ("agreement", "coverage", "diversity"):
+        for key in ("agreement", "coverage", "diversity", *further):
             row[key] = _number(float(np.mean([getattr(s, key)[c] for s in scores])))
         row["agreement"] = row["agreement"] if labelled else None
         row["train"] = int(train[c])

@@ -12,6 +12,7 @@ Whatever the extractor was, only features of the FID Inception network give a nu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
@@ -22,6 +23,9 @@ from numpy.typing import NDArray
 from kartina.errors import DataError
 
 Array = NDArray[np.float64]
+
+BLOCK = 4096  # rows of features in float64 at once
+POINTS = 15  # numbers of images that a line is fitted through
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,22 @@ class Moments:
 
     @classmethod
     def of(cls, features: Array) -> Moments:
-        """Moments of features N,d (any float type; summed in float64)."""
-        x = _checked(features)
-        mean = x.mean(0)
-        centred = x - mean
-        return cls(len(x), mean, centred.T @ centred)
+        """Moments of features N,d (any float type, also memory-mapped), in float64, BLOCK rows at a time."""
+        return cls.stream(features[start : start + BLOCK] for start in range(0, max(len(features), 1), BLOCK))
+
+    @classmethod
+    def stream(cls, batches: Iterable[Array]) -> Moments:
+        """Moments of features that come in batches n,d: memory does not grow with their number."""
+        whole: Moments | None = None
+        for batch in batches:
+            x = checked(batch)
+            mean = x.mean(0)
+            centred = x - mean
+            part = cls(len(x), mean, centred.T @ centred)
+            whole = part if whole is None else whole.merge(part)
+        if whole is None:
+            raise DataError("Found no features; expected at least one batch of them.")
+        return whole
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both parts together (Chan, Golub & LeVeque 1979)."""
@@ -63,6 +78,7 @@ class Reference:
     """The real side of a Frechet distance, with its symmetric root kept."""
 
     moments: Moments
+    known: Array | None = None  # the root, where it was kept
     covariance: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,16 +91,20 @@ class Reference:
     @cached_property
     def root(self) -> Array:
         """R with R R = covariance, symmetric, d,d."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+        return root(self.covariance) if self.known is None else self.known
+
+
+def root(covariance: Array) -> Array:
+    """The symmetric root of a covariance d,d."""
+    values, vectors = np.linalg.eigh(covariance)
+    return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
 
 
 def fd(features: Array, reference: Reference) -> float:
     """Frechet distance of features N,d to the reference: the nuclear-norm form when N < d, else through eigvalsh."""
-    x = _checked(features)
-    if len(x) >= x.shape[1]:
-        return fd_moments(Moments.of(x), reference)
-    return fd_few(x, reference)
+    if features.ndim != 2 or len(features) >= features.shape[1]:
+        return fd_moments(Moments.of(features), reference)
+    return fd_few(features, reference)
 
 
 def fd_moments(moments: Moments, reference: Reference) -> float:
@@ -97,13 +117,29 @@ def fd_moments(moments: Moments, reference: Reference) -> float:
 
 def fd_few(features: Array, reference: Reference) -> float:
     """Frechet distance of features N,d through the nuclear norm; meant for N < d."""
-    x = _checked(features)
+    x = checked(features)
     moments = Moments.of(x)
     _same(moments, reference)
     if moments.n < 2:
         raise DataError(f"Found {moments.n} samples; a Frechet distance needs at least 2.")
     rows = (x - moments.mean) / np.sqrt(moments.n - 1)
     return _distance(moments, reference, float(np.linalg.svdvals(rows @ reference.root).sum()))
+
+
+def fd_infinity(features: Array, reference: Reference, points: int = POINTS, seed: int = 0) -> float:
+    """FD as the number of generated images N goes to infinity (Chong & Forsyth 2020).
+
+    A Frechet distance of n images is too large by about c/n. A line of FD_n against 1/n through `points` random
+    subsets, of max(N/5, d) to N images, meets 1/n = 0 at the extrapolated value, which may be below 0. The reference's
+    own number of images stays as it is. nan for fewer than 2d images, where the excess is no line.
+    """
+    n, d = features.shape
+    if n < 2 * d:
+        return float("nan")
+    sizes = np.linspace(max(n // 5, d), n, points).round().astype(int)
+    rng = np.random.default_rng(seed)
+    found = [fd(features[np.sort(rng.permutation(n)[:size])], reference) for size in sizes]
+    return float(np.polyfit(1 / sizes, found, 1)[1])
 
 
 def _distance(moments: Moments, reference: Reference, cross: float) -> float:
@@ -113,7 +149,8 @@ def _distance(moments: Moments, reference: Reference, cross: float) -> float:
     return max(total - 2 * cross, 0.0)
 
 
-def _checked(features: Array) -> Array:
+def checked(features: Array) -> Array:
+    """Features N,d as float64. Raises DataError where they are not finite, not a matrix, or none."""
     x = np.asarray(features, np.float64)
     if x.ndim != 2 or len(x) == 0 or not np.isfinite(x).all():
         raise DataError(f"Found features of shape {x.shape}, or not finite; expected finite numbers N,d with N > 0.")

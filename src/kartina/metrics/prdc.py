@@ -2,29 +2,27 @@
 
 A real image's ball reaches to its k-th nearest other real image. Coverage is the share of real images with a generated
 one inside their ball; density counts how many real balls hold each generated image, over k; precision and recall ask
-the same of the union of balls, real and generated. All comparisons are strict (<), as in the authors' code.
-
-Distances are differences, squared and summed: the matrix-product form loses near-duplicates, and a copy's distance
-here is exactly 0. Tiles of rows keep the memory bounded.
+the same of the union of balls, real and generated. All comparisons are strict (<), as in the authors' code, and every
+one is decided as differences would decide it (`distances`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kartina.errors import DataError
+from kartina.metrics import distances
 
 Array = NDArray[np.float64]
 
 K_BALLS = 5  # density and coverage
 K_MANIFOLD = 3  # precision and recall
 TOO_FEW = 50  # real references below which a number is not given
-TILE = 1024  # rows of distances held at once
+TILE = 1024  # rows of distances held at once by `tiles`
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,32 @@ class PRDC:
     coverage: float
 
 
-def prdc(real: Array, fake: Array, k_manifold: int = K_MANIFOLD, k_balls: int = K_BALLS) -> PRDC:
-    """All four for features N,d and M,d: precision, recall with `k_manifold`, density, coverage with `k_balls`."""
-    balls, wide = radii(real, k_balls), radii(real, k_manifold)
+def prdc(
+    real: Array,
+    fake: Array,
+    k_manifold: int = K_MANIFOLD,
+    k_balls: int = K_BALLS,
+    *,
+    balls: Array | None = None,
+    wide: Array | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> PRDC:
+    """All four for features N,d and M,d: precision, recall with `k_manifold`, density, coverage with `k_balls`.
+
+    `balls` and `wide` are radii(real, k_balls) and radii(real, k_manifold), where they are known already.
+    """
+    wide = radii(real, k_manifold) if wide is None else wide
+    balls = (wide if k_balls == k_manifold else radii(real, k_balls)) if balls is None else balls
     own = radii(fake, k_manifold)
-    inside = np.zeros(len(fake))  # how many real balls hold fake j
+    holding = np.zeros(len(fake))  # how many real balls hold fake j
     precise = np.zeros(len(fake), bool)
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    for rows, distances in tiles(real, fake):
-        held = distances < balls[rows, None]
-        inside += held.sum(0)
-        covered[rows] = held.any(1)
-        precise |= (distances < wide[rows, None]).any(0)
-        recalled[rows] = (distances < own[None]).any(1)
-    density = float(inside.mean() / k_balls)
+    for rows, columns, (held, near, recall) in distances.inside(real, fake, (balls, wide), (own,), progress):
+        holding[columns] += held.sum(0)
+        covered[rows] |= held.any(1)
+        precise[columns] |= near.any(0)
+        recalled[rows] |= recall.any(1)
+    density = float(holding.mean() / k_balls)
     return PRDC(float(precise.mean()), float(recalled.mean()), density, float(covered.mean()))
 
 
@@ -56,8 +66,8 @@ def covered(real: Array, fake: Array, balls: Array | None = None, k: int = K_BAL
     """bool N: which real features have a generated one in their ball. `balls` = radii(real, k), when already known."""
     reach = radii(real, k) if balls is None else balls
     found = np.zeros(len(real), bool)
-    for rows, distances in tiles(real, fake):
-        found[rows] = distances.min(1) < reach[rows]
+    for rows, _, (held,) in distances.inside(real, fake, (reach,)):
+        found[rows] |= held.any(1)
     return found
 
 
@@ -80,16 +90,11 @@ def expected_coverage(n: int, m: int, k: int = K_BALLS) -> float:
 
 def radii(features: Array, k: int) -> Array:
     """Distance of each of the features N,d to its k-th nearest other one, N. Raises DataError when N <= k."""
-    if len(features) <= k:
-        raise DataError(f"Found {len(features)} images; the distance to the {k}th neighbour needs at least {k + 1}.")
-    reach = np.empty(len(features))
-    for rows, distances in tiles(features, features):
-        reach[rows] = np.partition(distances, k, axis=1)[:, k]  # position 0 is the image itself, at 0
-    return reach
+    return distances.kth(features, k)
 
 
 def tiles(a: Array, b: Array, tile: int = TILE) -> Iterator[tuple[slice, Array]]:
-    """Euclidean distances a x b, a tile of rows at a time."""
+    """Euclidean distances a x b by differences, a tile of rows at a time."""
     one, two = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (a, b))
     for start in range(0, len(one), tile):
         part = torch.cdist(one[start : start + tile], two, compute_mode="donot_use_mm_for_euclid_dist")
