@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kartina.jobs.table import Jobs
 from kartina.models import package, png
 from tests.service import Service, gone
 
@@ -233,6 +234,20 @@ def test_the_document_is_the_one_that_the_page_was_made_for(service: Service) ->
     for name in set(re.findall(r"#/components/schemas/(\w+)", text)):
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in text
+
+
+def test_queued_jobs_run_beside_the_engine(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of jobs is kept alive too; its child, and no process of the service, does the work."""
+    monkeypatch.setenv("KARTINA_HOME", str(service.home))
+    jobs = Jobs.open()
+    job = jobs.submit("train", {"preset": "none-32", "data": "digits", "images": 8})
+    deadline = time.monotonic() + 120
+    while not jobs.get(job.id).finished and time.monotonic() < deadline:
+        time.sleep(0.1)
+    done = jobs.get(job.id)
+    assert done.status == "failed" and done.error is not None and "no preset called 'none-32'" in done.error.message
+    (worker,) = (pid for pid in service.children() if b"jobs" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
 
 
 def test_no_torch_in_the_process_of_the_api() -> None:
