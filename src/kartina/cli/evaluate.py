@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kartina.cli.jobs import submit
 from kartina.cli.output import Json, err, out, print_json, table
 
 NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
@@ -21,6 +22,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Generation seeds; two or more give an interval.")] = 3,
     samples: Annotated[int, typer.Option(min=1, max=10_000, help="Images per seed, at most the split's size.")] = 2000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    detach: Annotated[bool, typer.Option("--detach", help="Queue it as a job (kartina jobs), and return.")] = False,
     json: Json = False,
 ) -> None:
     """Measure a model: class agreement, coverage, diversity and FD-domain, each with floor and interval.
@@ -30,6 +32,13 @@ def evaluate(
     from kartina.handlers.evaluate import evaluate_ref
     from kartina.training.loop import pick_device
 
+    if detach:
+        from kartina.training.run import find
+
+        find(model)  # or says what there is
+        spec = {"model": model, "data": data, "split": check_split(split), "seeds": list(range(seeds)),
+                "samples": samples, "device": device}  # fmt: skip
+        return submit("evaluate", spec, json)
     with bar() as report:
         found = evaluate_ref(
             model, data, check_split(split), tuple(range(seeds)), samples, pick_device(device), progress=report.update
