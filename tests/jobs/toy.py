@@ -60,7 +60,7 @@ def mortal(role: str) -> None:
     if folder is None:
         return
     rng = random.SystemRandom()
-    last, when = rng.randint(1, 12), rng.choice(("before", "after"))
+    last, when = rng.randint(1, 20 if role == "child" else 80), rng.choice(("before", "after"))
     commits = 0
 
     def die(moment: str) -> None:
