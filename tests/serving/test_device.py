@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from kartina.serving.device import PATIENCE, SHARE, Gate, Sampling, path
 from kartina.training.loop import Progress, train
 from tests import tiny
+from tests.engine import Background, collect, request, toy_package
 
 HOLD = """
 import sys
@@ -139,3 +143,50 @@ def test_a_training_yields_and_its_clock_stands_still_meanwhile(home: Path) -> N
     seconds = run.status()["seconds"]
     assert seconds < took - 0.95 * gate.waited and told[-1].seconds < took - 0.95 * gate.waited
     assert seconds == pytest.approx(gate.trained, rel=0.6, abs=1.0)
+
+
+def test_sampling_beside_a_training(toys: None, home: Path) -> None:
+    """A real engine and a real training on one device: an image takes about as long as alone, and the training goes
+    on with its quarter; when nobody asks, nothing is held back."""
+    background, toy, run = Background(), toy_package(home / "models"), tiny.run("vae", home, n=10**7)
+    stop, told = threading.Event(), list[Progress]()
+    gate = Gate("cpu", stop.is_set)
+    training = threading.Thread(target=train, args=(run, told.append, stop.is_set, gate))
+
+    def sample(rounds: int, name: str) -> list[float]:
+        """Seconds that each of so many requests took, one after the other."""
+
+        async def ask() -> list[float]:
+            found = []
+            async with background.engine() as engine:
+                for i in range(rounds):
+                    begun = time.perf_counter()
+                    await collect(engine.submit(request(toy, f"{name}{i}", 1, steps=60, delay=0.01)))
+                    found.append(time.perf_counter() - begun)
+            return found
+
+        return asyncio.run(ask())
+
+    try:
+        sample(1, "warm")
+        alone = sample(5, "alone")
+        training.start()
+        while not told:
+            time.sleep(0.01)
+        calm = gate.waited
+        before = gate.trained, gate.waited, told[-1].images
+        beside = sample(8, "beside")
+        after = gate.trained, gate.waited, told[-1].images
+        time.sleep(0.2)
+        assert not gate.sampling(), "the engine let go"
+    finally:
+        stop.set()
+        training.join()
+        background.stop()
+    trained, waited = after[0] - before[0], after[1] - before[1]
+    assert calm == 0 and 0 < waited < trained * (1 - SHARE) / SHARE + PATIENCE + 0.1, (
+        "PATIENCE was saved up in the calm"
+    )
+    assert after[2] > before[2] and trained / (trained + waited) < 0.7
+    assert gate.trained / (gate.trained + gate.waited) >= SHARE - 0.02
+    assert statistics.median(beside) < 2 * statistics.median(alone)
