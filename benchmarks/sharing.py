@@ -51,7 +51,8 @@ def train_until_stopped(preset: str, gated: bool) -> None:
 def training(preset: str, gated: bool) -> Iterator[list[float]]:
     """A training beside the block; its images a second are in the list afterwards."""
     command = [sys.executable, "-m", "benchmarks.sharing", "--train", preset, *(["--gated"] if gated else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}  # as the command line has it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline() == "runs\n"
     rate: list[float] = []
     yield rate
