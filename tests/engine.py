@@ -48,7 +48,7 @@ CARD: dict[str, Any] = {
 def toys() -> Iterator[None]:
     """The toy family, as installed by its entry point: here and in every process started meanwhile."""
     path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(TOYS)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TOYS), *([path] if path else [])])
     os.environ["OMP_NUM_THREADS"] = "1"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -36,7 +36,8 @@ def test_the_tour_runs(tmp_path: Path) -> None:
 def test_every_verb_the_readme_names_exists() -> None:
     verbs = set(
         re.findall(
-            r"kartina (data \w+|train|publish|serve|sample|evaluate|runs \w+|models \w+|presets)", README.read_text()
+            r"kartina (data \w+|train|publish|serve|sample|evaluate|runs \w+|models \w+|jobs \w+|presets)",
+            README.read_text(),
         )
     )
     for verb in verbs:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kartina.jobs.table import Jobs
 from kartina.models import package, png
 from tests.service import Service, gone
 
@@ -235,6 +236,20 @@ def test_the_document_is_the_one_that_the_page_was_made_for(service: Service) ->
     assert "HTTPValidationError" not in text
 
 
+def test_queued_jobs_run_beside_the_engine(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of jobs is kept alive too; its child, and no process of the service, does the work."""
+    monkeypatch.setenv("KARTINA_HOME", str(service.home))
+    jobs = Jobs.open()
+    job = jobs.submit("train", {"preset": "none-32", "data": "digits", "images": 8})
+    deadline = time.monotonic() + 120
+    while not jobs.get(job.id).finished and time.monotonic() < deadline:
+        time.sleep(0.1)
+    done = jobs.get(job.id)
+    assert done.status == "failed" and done.error is not None and "no preset called 'none-32'" in done.error.message
+    (worker,) = (pid for pid in service.children() if b"jobs" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
+
+
 def test_no_torch_in_the_process_of_the_api() -> None:
     script = (
         "import sys, kartina.api, kartina.api.server, kartina.services.generations, kartina.serving.client, "
@@ -266,9 +281,9 @@ def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     found = again.client.get(f"/v1/generations/{job['id']}").json()
     assert found["status"] in ("queued", "running")
     other = again.generate(wait=None, n=1, seed=4, controls={"steps": 3})
-    worker = again.children()[0]
-    assert again.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert gone(worker)
+    workers = again.children()
+    assert len(workers) == 2 and again.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert all(gone(worker) for worker in workers)
 
     last = Service(tmp_path / "home")
     assert list(last.events(other["id"]))[-1].data["job"]["status"] == "succeeded"

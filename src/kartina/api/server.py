@@ -1,4 +1,4 @@
-"""The service put together: worker, engine, app and HTTP server in one event loop, started and stopped in order."""
+"""The service put together: workers, engine, app and HTTP server in one event loop, started and stopped in order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ from kartina.config import home
 from kartina.errors import ConfigError, ConflictError
 from kartina.services.records import only_process
 from kartina.serving.client import LocalEngine
-from kartina.serving.supervisor import Supervisor
+from kartina.serving.supervisor import Keeper, Supervisor
 
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
+JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
+PATIENCE = 15  # seconds that the worker of jobs has to end: a training saves what it has
 GRACE = 10  # seconds that responses have to end when the service stops
 
 
@@ -95,11 +98,13 @@ async def run(
     ready: Callable[[], None],
     *,
     worker: Sequence[str] = (),
+    jobs: bool = True,
     static: Path = STATIC,
 ) -> None:
     """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
 
-    `worker` goes to the worker's command line. Raises ConflictError when another process serves this KARTINA_HOME.
+    `worker` goes to the sampling worker's command line; `jobs` says whether queued jobs are run too. Raises
+    ConflictError when another process serves this KARTINA_HOME.
     """
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(home()))
     with only_process(home() / "generations"):
@@ -117,9 +122,11 @@ async def run(
             server_header=False,
             timeout_graceful_shutdown=GRACE,
         )
-        await supervisor.start()
+        kept: list[Keeper] = [supervisor, *([Keeper(JOBS, patience=PATIENCE)] if jobs else [])]
+        for each in kept:
+            await each.start()
         try:
             await _Server(config, ready, of.generations.say_goodbye).serve([sock])
         finally:
             await engine.close()
-            await supervisor.stop()
+            await asyncio.gather(*(each.stop() for each in kept))

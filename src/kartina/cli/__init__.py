@@ -66,6 +66,7 @@ def _register() -> None:
         ("features", "features"),
         ("models", "models"),
         ("serve", "serve"),
+        ("jobs", "jobs"),
     ):
         verb: Any = getattr(import_module(f"kartina.cli.{module}"), "app" if name == module == "data" else name)
         if isinstance(verb, typer.Typer):

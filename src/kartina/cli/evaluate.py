@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kartina.cli.jobs import submit
 from kartina.cli.output import Json, err, out, print_json, table
 
 NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
@@ -40,6 +42,7 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option(help="Print the table of classes.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    detach: Annotated[bool, typer.Option("--detach", help="Queue it as a job (kartina jobs), and return.")] = False,
     json: Json = False,
 ) -> None:
     """Measure images against real ones: each number with its interval, its floor and what it was made with.
@@ -60,6 +63,18 @@ def evaluate(
     count = budget.images(samples)
     if count > LARGEST:
         raise ConfigError(f"Found --samples {samples}; expected at most {LARGEST:,}.")
+    if detach:
+        from kartina.data.given import is_given
+        from kartina.training.run import find
+
+        given = is_given(Path(what).expanduser())
+        if not given:
+            find(what)  # or says what there is
+        source = str(Path(what).expanduser().absolute()) if given else what
+        spec = {"model": source, "data": data, "split": check_split(split), "seeds": list(range(seeds)),
+                "samples": count, "device": device, "metrics": list(keys), "extractor": extractor,
+                "weights": weights}  # fmt: skip
+        return submit("evaluate", spec, json)
     with bar() as report:
         found = evaluate_ref(
             what, data, check_split(split), tuple(range(seeds)), count, pick_device(device), progress=report.update,

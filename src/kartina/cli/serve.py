@@ -24,8 +24,9 @@ def serve(
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     device: Annotated[str, typer.Option(help="What samples: auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: one per core.")] = 0,
+    jobs: Annotated[bool, typer.Option(help="Also run queued jobs (kartina jobs), one at a time.")] = True,
 ) -> None:
-    """Serve the models on a page and an HTTP API, until Ctrl-C."""
+    """Serve the models on a page and an HTTP API, and run queued jobs, until Ctrl-C."""
     import asyncio
 
     from kartina import logs
@@ -47,7 +48,7 @@ def serve(
 
     options = ["--device", device, "--threads", str(threads)]
     with sock:
-        asyncio.run(server.run(sock, token, ready, worker=options))
+        asyncio.run(server.run(sock, token, ready, worker=options, jobs=jobs))
 
 
 def _has_desktop() -> bool:

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kartina.cli.jobs import submit
 from kartina.cli.output import Json, err, out, print_json, table
 
 runs = typer.Typer(help="Trainings: list them, look at one.", no_args_is_help=True)
@@ -40,6 +41,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (id or number).")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Queue it as a job (kartina jobs), and return.")] = False,
     json: Json = False,
 ) -> None:
     """Train a generator. Ctrl-C saves and stops; --resume goes on (on a CPU, bit for bit)."""
@@ -55,12 +57,19 @@ def train(
         extra = [k for k, v in given.items() if v]
         if extra:
             raise ConfigError(f"Found --resume with {', '.join(extra)}; a run keeps its settings: pass --resume alone.")
-        return _follow(Run.open(resume), json)
+        found = Run.open(resume)
+        return submit("train", {"run": found.id}, json) if detach else _follow(found, json)
     if preset is None or data is None:
         raise ConfigError("Found no preset or no data; expected: kartina train PRESET --data NAME --budget 10m.")
     if (budget is None) == (images is None):
         raise ConfigError("Expected one of --budget 10m and --images 200k, and only one.")
     source = transfer.source(from_) if from_ is not None else None
+    if detach:
+        seen = budgets.images(images) if images else None
+        plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source)  # or says what is wrong
+        spec = {"preset": preset, "data": data, "images": seen, "settings": set_ or [], "start": from_,
+                "device": device, "budget": budgets.seconds(budget) if budget else None}  # fmt: skip
+        return submit("train", spec, json)
     if budget and not json:
         err.print("Timing this machine ...", highlight=False)
     config = plan(
@@ -87,6 +96,7 @@ def train(
 
 def _follow(run: Any, json: bool) -> None:
     """Train with a live bar; the last line says where the run is and what to do next."""
+    from kartina.serving.device import Gate
     from kartina.training import loop
 
     columns = (
@@ -109,7 +119,7 @@ def _follow(run: Any, json: bool) -> None:
                 err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
 
     with loop.interruptible() as stop, bar if err.is_terminal else Live(console=err, auto_refresh=False):
-        result = loop.train(run, watch, stop)
+        result = loop.train(run, watch, stop, Gate(run.config.device, stop))
     status = run.status()
     if json:
         return print_json({"id": run.id, **{k: status[k] for k in ("status", "images", "seconds", "warnings")}})

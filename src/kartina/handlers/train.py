@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kartina.serving.device import Gate
 from kartina.training import budget as budgets
 from kartina.training import loop, transfer
 from kartina.training.run import Run
@@ -44,7 +45,7 @@ def resume(run: Run | str, watch: loop.Watch | None = None) -> Run:
     """Go on with a run from its newest checkpoint, to its end or to Ctrl-C."""
     found = run if isinstance(run, Run) else Run.open(run)
     with loop.interruptible() as stop:
-        loop.train(found, watch, stop)
+        loop.train(found, watch, stop, Gate(found.config.device, stop))
     return found
 
 

@@ -1,11 +1,11 @@
-"""The supervisor: starts the worker process, starts it again when it dies, stops it at the end. Torch-free.
+"""Processes that are kept alive: the sampling worker, and beside it whatever a service needs. Torch-free.
 
     supervisor = Supervisor()
     await supervisor.start()
     engine = LocalEngine(supervisor.socket)
 
-The worker holds the read end of a pipe whose write end is here: however this process dies, the pipe closes and the
-worker ends.
+A kept process is started again when it dies, and stopped at the end. It holds the read end of a pipe whose write end
+is here: however this process dies, the pipe closes and the kept one ends.
 """
 
 from __future__ import annotations
@@ -31,30 +31,28 @@ STOP = 5.0  # seconds a worker has to end
 _MAX_PATH = 100  # of a Unix socket; the kernel's limit is 108 bytes
 
 
-class Supervisor:
-    """One worker process, kept alive. `options` go to the worker's command line."""
+class Keeper:
+    """One process, kept alive, that ends when its standard input does. `patience`: seconds that it has to end."""
 
-    def __init__(self, options: Sequence[str] = ()):
-        self.options = tuple(options)
-        self._folder = _short_folder()
-        self.socket = self._folder / "worker.sock"
+    def __init__(self, command: Sequence[str], *, patience: float = STOP):
+        self.command, self.patience = tuple(command), patience
         self.starts = 0
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id; None between two workers."""
+        """Its process id; None between two of them."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> None:
-        """Start the worker, without waiting until it listens."""
+        """Start it, without waiting until it is ready."""
         self._process = await self._spawn()
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """End the worker and its socket."""
+        """End it: by SIGTERM, and when its time is over by SIGKILL."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -63,16 +61,15 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP)
+                await asyncio.wait_for(process.wait(), self.patience)
             except TimeoutError:
                 process.kill()
                 await process.wait()
         if process is not None and process.stdin is not None:
             process.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _keep(self) -> None:
-        """Start the next worker whenever one dies; slower when they die young."""
+        """Start the next one whenever one dies; slower when they die young."""
         deaths = 0
         while True:
             process, since = self._process, time.monotonic()
@@ -81,7 +78,7 @@ class Supervisor:
             if process.stdin is not None:
                 process.stdin.close()
             deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(BACKOFF) - 1)
-            log.error("worker_died", pid=process.pid, code=code, pause=BACKOFF[deaths])
+            log.error("worker_died", command=self.command[2], pid=process.pid, code=code, pause=BACKOFF[deaths])
             await asyncio.sleep(BACKOFF[deaths])
             try:
                 self._process = await self._spawn()
@@ -92,10 +89,24 @@ class Supervisor:
         self.starts += 1
         # Waiting threads sleep instead of spinning: on a busy machine spinning ones cost tenfold, and more.
         environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-        command = [sys.executable, "-m", "kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin"]
         return await asyncio.create_subprocess_exec(
-            *command, *self.options, stdin=PIPE, stdout=DEVNULL, start_new_session=True, env=environment
+            *self.command, stdin=PIPE, stdout=DEVNULL, start_new_session=True, env=environment
         )
+
+
+class Supervisor(Keeper):
+    """The sampling worker, kept alive, and its socket. `options` go to the worker's command line."""
+
+    def __init__(self, options: Sequence[str] = ()):
+        self._folder = _short_folder()
+        self.socket = self._folder / "worker.sock"
+        worker = (sys.executable, "-m", "kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin")
+        super().__init__((*worker, *options))
+
+    async def stop(self) -> None:
+        """End the worker and its socket."""
+        await super().stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _short_folder() -> Path:

@@ -26,6 +26,7 @@ import torch
 from kartina import logs
 from kartina.errors import IntegrityError
 from kartina.serving.batching import BATCH, Batcher
+from kartina.serving.device import Sampling
 from kartina.serving.protocol import (
     AskStats,
     Cancel,
@@ -50,6 +51,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
         self._batcher = Batcher(self._models, batch)
+        self._device = Sampling(device)
 
     def run(self, socket: Path) -> None:
         """Serve until the process ends: step while there is work, else wait for some."""
@@ -62,6 +64,7 @@ class Worker:
                     self._inbox.get(block=not busy)()
                     while True:
                         self._inbox.get_nowait()()
+                self._device.pending(bool(self._batcher.requests))
                 busy = self._batcher.step()
 
     # -- the io thread -----------------------------------------------------------------------------------------------

@@ -449,23 +449,29 @@ class Trainer:
         return [f"{k} was {found.state[k]} and is {v}" for k, v in here.items() if found.state.get(k) != v]
 
 
-def train(run: Run, watch: Watch | None = None, stop: Callable[[], bool] | None = None) -> str:
+def train(
+    run: Run,
+    watch: Watch | None = None,
+    stop: Callable[[], bool] | None = None,
+    gate: Callable[[], None] | None = None,
+) -> str:
     """Train `run` from its newest checkpoint to its last image; returns 'finished' or 'paused' (stop() was true).
 
+    `gate` is called before every step and may wait, to leave the device to others; that time is not active time.
     Raises ConflictError when another process trains it, DivergedError on NaN or Inf, StorageError on a full disk; in
     each case the last checkpoint stays.
     """
     with run.lock():
         try:
             with disk_errors("train the run"), memory_errors():
-                return _train(run, watch or (lambda _: None), stop or (lambda: False))
+                return _train(run, watch or (lambda _: None), stop or (lambda: False), gate or (lambda: None))
         except Exception as error:
             with disk_errors("record the failure"):
                 run.set_status("failed", error=str(error))
             raise
 
 
-def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
+def _train(run: Run, watch: Watch, stop: Callable[[], bool], gate: Callable[[], None]) -> str:
     root = run.path / "checkpoints"
     root.mkdir(exist_ok=True)
     checkpoint.clean(root)
@@ -511,6 +517,9 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool]) -> str:
     since, drawn, result = trainer.images, grid_number(), "finished"
     rate = 0.0
     while trainer.images < total:
+        before = time.perf_counter()
+        gate()
+        clock += time.perf_counter() - before
         trainer.step()
         if trainer.images // LOG_EVERY != (trainer.images - trainer.images_per_step) // LOG_EVERY:
             log.flush()

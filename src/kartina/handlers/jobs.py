@@ -1,0 +1,164 @@
+"""What a job of each kind does: the same as the verb, killed and taken up again at any point.
+
+Training goes on in its run's folder from its newest checkpoint; the run is written down before its first step, and its
+folder names the job, so that a kill between the two does not begin a second run. A publication that was killed after it
+was made is found again by what it was made of. An evaluation starts anew: it leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from kartina.config import read
+from kartina.errors import ConflictError, IntegrityError
+from kartina.handlers.evaluate import evaluate_ref
+from kartina.handlers.publish import publish as make_package
+from kartina.handlers.specs import EvaluateJob, PublishJob, TrainJob
+from kartina.jobs.context import Context, Interrupted
+from kartina.jobs.table import LEASE
+from kartina.metrics.evaluate import DEFAULT
+from kartina.models import package
+from kartina.models.package import PackageRef
+from kartina.serving.device import Gate
+from kartina.training import checkpoint, loop, transfer
+from kartina.training.run import Run, names
+
+MARK = "job.json"  # in a run's folder: the job that made it
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def train(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
+    """Train a preset, or go on with a run; yields the device to sampling. Returns {"run", "images", "seconds", ...}."""
+    run = _run_of(job, read(TrainJob, spec, "a training job"))
+    told: set[str] = set()
+
+    def watch(p: loop.Progress) -> None:
+        text = f"{run.id}: {p.images:,} of {p.total:,} images, {p.rate:.0f} a second"
+        job.progress(p.images / p.total, text, step=p.images, steps=p.total)
+        for warning in p.warnings:
+            if (kind := warning.split("(")[0]) not in told:  # the figures in it change; say it once
+                told.add(kind)
+                job.log(warning, "warning")
+
+    gate = Gate(run.config.device, job.cancelled)
+    if _train(run, watch, job, gate) == "paused":
+        raise Interrupted
+    status = run.status()
+    return {"run": run.id, **{k: status[k] for k in ("status", "images", "seconds", "warnings")}}
+
+
+def _train(run: Run, watch: loop.Watch, job: Context, gate: Gate) -> str:
+    """`loop.train`, after some patience with an earlier attempt's process that has yet to end."""
+    patience = time.monotonic() + 2 * LEASE
+    while True:
+        try:
+            return loop.train(run, watch, job.cancelled, gate)
+        except ConflictError:
+            if job.cancelled() or time.monotonic() > patience:
+                raise
+            time.sleep(0.2)
+
+
+def _run_of(job: Context, spec: TrainJob) -> Run:
+    """The job's run: the one that it has, else one that it made before it was killed, else a new one."""
+    ref = job.saved.get("run") or spec.run
+    run = Run.open(ref) if ref is not None else _made_by(job) or _new_run(job, spec)
+    if job.saved.get("run") != run.id:
+        job.save({"run": run.id})
+        job.log(f"run {run.id}")
+    return run
+
+
+def _new_run(job: Context, spec: TrainJob) -> Run:
+    assert spec.preset is not None and spec.data is not None
+    source = transfer.source(spec.start) if spec.start is not None else None
+    if spec.budget is not None:
+        job.progress(0.0, "timing this machine")
+    config = loop.plan(
+        spec.preset,
+        spec.data,
+        images=spec.images,
+        budget=spec.budget,
+        settings=spec.settings,
+        device=spec.device,
+        start=source,
+    )
+    files = {MARK: json.dumps(_mark(job)).encode()}
+    if source is not None:
+        files[transfer.FILE] = transfer.take(source, transfer.on_meta(config)).content
+    return Run.create(config, files)
+
+
+def _made_by(job: Context) -> Run | None:
+    """The run that an attempt made without having been able to say so."""
+    if job.attempt == 1:
+        return None
+    for name in reversed(names()):
+        with suppress(IntegrityError, OSError, ValueError):
+            run = Run.open(name)
+            if json.loads((run.path / MARK).read_text()) == _mark(job):
+                return run
+    return None
+
+
+def _mark(job: Context) -> dict[str, Any]:
+    return {"job": job.id, "created_at": job.created_at}
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a model or a run, as `handlers.evaluate.evaluate_ref` returns them."""
+    given = read(EvaluateJob, spec, "an evaluation job")
+    device = loop.pick_device(given.device)
+    return evaluate_ref(
+        given.model, given.data, given.split, given.seeds, given.samples, device, progress=_report(job),
+        metrics=DEFAULT if given.metrics is None else given.metrics, extractor=given.extractor, weights=given.weights,
+    )  # fmt: skip
+
+
+def _report(job: Context) -> Callable[[float, str], None]:
+    """Progress for work that looks at nothing else: it is also where a cancel gets through."""
+
+    def report(share: float, text: str) -> None:
+        job.check()
+        job.progress(share, text)
+
+    return report
+
+
+# -- publish -----------------------------------------------------------------------------------------------------------
+
+
+def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
+    """Make a run's model a package. Returns {"model": "name@version", "hash"}."""
+    given = read(PublishJob, spec, "a publishing job")
+    package.check_name(given.name)
+    run = Run.open(given.run)
+    if "before" not in job.saved:
+        job.save({"before": package.next_version(given.name)})
+    found = _published(run, given.name, job.saved["before"])
+    if found is None:
+        options = given.model_dump(exclude={"run", "name", "device"})
+        device = loop.pick_device(given.device)
+        found = make_package(given.run, given.name, **options, device=device, progress=_report(job))
+    return {"model": str(found), "hash": package.hash_of(found)}
+
+
+def _published(run: Run, name: str, first: int) -> PackageRef | None:
+    """The package of this run's newest weights that an earlier attempt has made: version `first` or later."""
+    state = checkpoint.read(run.checkpoint()).state
+    made = (run.config.preset, run.config.data_hash, run.config.train.seed, state["images"], float(state["seconds"]))
+    for found in package.list_packages():
+        if found.name == name and found.version >= first:
+            p = package.read_manifest(found.path).provenance
+            if (p.preset, p.data_hash, p.seed, p.images, p.seconds) == made:
+                return found
+    return None

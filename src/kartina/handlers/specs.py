@@ -1,0 +1,63 @@
+"""What a job of each kind is asked: JSON in the job table, checked when it runs. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kartina.config import Frozen
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class TrainJob(Frozen):
+    """A new run of a preset, or the rest of a `run`."""
+
+    preset: str | None = None
+    data: str | None = None
+    budget: float | None = Field(None, ge=1)  # active seconds; or
+    images: int | None = Field(None, ge=1)
+    settings: tuple[str, ...] = ()  # key=value over the preset
+    start: str | None = None  # the model or run whose weights it starts from
+    device: Device = "auto"
+    run: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TrainJob:
+        new = self.preset is not None and self.data is not None and (self.budget is None) != (self.images is None)
+        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.images, self.start))
+        if not new if self.run is None else asked or self.settings:
+            raise ValueError("expected preset, data and one of budget and images; or a run, and nothing of those")
+        return self
+
+
+class EvaluateJob(Frozen):
+    """The numbers of a model, of a run, or of anyone's images (a folder, an npz)."""
+
+    model: str
+    data: str | None = None  # None: those it was trained on
+    split: Literal["train", "val", "test"] = "val"
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    samples: int = Field(2000, ge=1)
+    metrics: tuple[str, ...] | None = None  # None: those of every card
+    extractor: str = "domain"
+    weights: str | None = None  # the extractor's file
+    device: Device = "auto"
+
+
+class PublishJob(Frozen):
+    """A run becomes a model."""
+
+    run: str
+    name: str
+    licence: str | None = None
+    about: str = ""
+    evaluate: bool = True
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    samples: int = Field(2000, ge=1)
+    defaults: dict[str, dict[str, Any]] | None = None
+    sweep: bool = False
+    with_training: bool = False
+    precision: Literal["fp16", "fp32"] = "fp16"
+    device: Device = "auto"

@@ -1,0 +1,1 @@
+"""What lasts: the database (SQLite, or PostgreSQL beyond one machine) and blobs by content hash."""

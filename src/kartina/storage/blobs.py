@@ -1,0 +1,165 @@
+"""Blobs: bytes that are addressed by their SHA-256, kept once however many refer to them.
+
+    hash = blobs.add("job:12", content)     # kept while any owner refers to it
+    blobs.read(hash)
+    blobs.release("job:12")                 # this owner's references; another's are its own
+    blobs.collect()                         # now and then: what nobody has referred to for DELAY goes
+
+The bytes lie in a folder, or wherever KARTINA_BLOBS says (an S3-compatible bucket); who refers to them is in the
+database, one row for an owner and a hash, so that adding or releasing twice is the same as once. A reference comes
+before its bytes and the collector holds the blob's row while it removes them: no order of events leaves a reference
+without its blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+import sqlalchemy as sa
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kartina.config import home
+from kartina.errors import ConfigError, IntegrityError, NotFoundError, StorageError, disk_errors
+from kartina.storage.database import Database
+from kartina.storage.tables import blob_refs, blobs
+
+SETTING = "KARTINA_BLOBS"  # the environment variable that names a bucket by its URL
+FOLDER = "blobs"  # in KARTINA_HOME, where there is no such setting
+DELAY = 24 * 3600.0  # seconds that a blob outlives its last reference
+_PART = 8 * 2**20  # bytes that are hashed at a time
+
+
+def open_store(url: str | None = None) -> ObjectStore:
+    """The store that KARTINA_BLOBS names (s3://bucket/prefix; its keys from the AWS_* variables), else a local folder.
+
+    Raises ConfigError for a URL that cannot be used, StorageError for a folder that cannot be made.
+    """
+    url = url or os.environ.get(SETTING)
+    if url is None:
+        with disk_errors("make the folder of blobs"):
+            (home() / FOLDER).mkdir(parents=True, exist_ok=True)
+        return LocalStore(home() / FOLDER)
+    try:
+        return from_url(url)
+    except (BaseError, ValueError) as error:
+        raise ConfigError(f"Found {SETTING}={url!r}, which cannot be used ({error}); expected s3://bucket.") from None
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """The blobs of one database. Methods may be called from any thread."""
+
+    database: Database
+    store: ObjectStore
+
+    def add(self, owner: str, content: bytes | Path) -> str:
+        """Keep bytes, or a file's, for `owner` ("job:12"); returns their SHA-256. Raises StorageError."""
+        digest, size = _hash(content)
+        insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
+        row = insert(blobs).values(hash=digest, size=size, stored=False, unused_since=None)
+        with self.database.write() as c:
+            c.execute(row.on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None}))
+            c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
+        if self._size(digest) != size:
+            with store_errors("store a blob"):
+                obstore.put(self.store, _path(digest), content)
+        with self.database.write() as c:
+            c.execute(sa.update(blobs).where(blobs.c.hash == digest).values(stored=True))
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """A blob's bytes. Raises NotFoundError, and IntegrityError when they are no longer what they were."""
+        with self.database.read() as c:
+            known = c.execute(sa.select(blobs.c.stored).where(blobs.c.hash == digest)).scalar()
+        if not known:
+            raise NotFoundError(f"Found no blob {digest!r}.")
+        with store_errors("read a blob"):
+            try:
+                content = bytes(obstore.get(self.store, _path(digest)).bytes())
+            except FileNotFoundError:
+                raise IntegrityError(f"Found the blob {digest[:12]} missing in its store; restore it there.") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise IntegrityError(f"Found the blob {digest[:12]} changed in its store; restore it there.")
+        return content
+
+    def owners(self, digest: str) -> list[str]:
+        """Who refers to it, sorted."""
+        with self.database.read() as c:
+            found = c.execute(sa.select(blob_refs.c.owner).where(blob_refs.c.hash == digest))
+            return sorted(found.scalars())
+
+    def release(self, owner: str, digest: str | None = None) -> None:
+        """Drop `owner`'s reference to one blob, or all of its references. Nobody else's is touched."""
+        mine = sa.and_(blob_refs.c.owner == owner, sa.true() if digest is None else blob_refs.c.hash == digest)
+        with self.database.write() as c:
+            released = list(c.execute(sa.select(blob_refs.c.hash).where(mine)).scalars())
+            # The blobs' rows first, in one order: of two owners that let go at once, the second sees the first's.
+            locked = sa.select(blobs.c.hash).where(blobs.c.hash.in_(released)).order_by(blobs.c.hash)
+            c.execute(locked.with_for_update()).all()
+            c.execute(sa.delete(blob_refs).where(mine))
+            unused = sa.and_(blobs.c.hash.in_(released), blobs.c.hash.not_in(sa.select(blob_refs.c.hash)))
+            c.execute(sa.update(blobs).where(unused).values(unused_since=self.database.clock(c)))
+
+    def collect(self, delay: float = DELAY) -> int:
+        """Remove blobs that nobody has referred to for `delay` seconds; says how many went."""
+        gone = 0
+        while self._collect_one(delay):
+            gone += 1
+        return gone
+
+    def _collect_one(self, delay: float) -> bool:
+        with self.database.write() as c:
+            old = blobs.c.unused_since <= self.database.clock(c) - delay
+            one = sa.select(blobs.c.hash).where(old).limit(1).with_for_update(skip_locked=True)
+            digest = c.execute(one).scalar()
+            if digest is None:
+                return False
+            # While its row is ours: who adds it now waits, and then stores it anew. Not there: a collector was killed.
+            with suppress(FileNotFoundError), store_errors("remove a blob"):
+                obstore.delete(self.store, _path(digest))
+            c.execute(sa.delete(blobs).where(blobs.c.hash == digest))
+        return True
+
+    def _size(self, digest: str) -> int | None:
+        """Bytes that the store has under this hash; None for none."""
+        with store_errors("look for a blob"):
+            try:
+                return obstore.head(self.store, _path(digest))["size"]
+            except FileNotFoundError:
+                return None
+
+
+def _path(digest: str) -> str:
+    return f"{digest[:2]}/{digest}"
+
+
+def _hash(content: bytes | Path) -> tuple[str, int]:
+    """(SHA-256, size)."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest(), len(content)
+    found, size = hashlib.sha256(), 0
+    with disk_errors("read a file"), content.open("rb") as file:
+        while part := file.read(_PART):
+            found.update(part)
+            size += len(part)
+    return found.hexdigest(), size
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turn a store that is away, full or read-only into a StorageError; let a missing object pass."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StorageError(f"Could not {what}: {reason}. Check {SETTING} or KARTINA_HOME/{FOLDER}.") from error

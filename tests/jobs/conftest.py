@@ -1,0 +1,1 @@
+from tests.databases import database, postgres, url  # noqa: F401  fixtures
