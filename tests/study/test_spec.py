@@ -110,9 +110,8 @@ def test_the_plan_is_fixed(blobs: Path) -> None:
     assert (found.path / "study.toml").read_text() == tiny_study.TEXT
     facts = found.plan.data["blobs"]
     assert facts.splits == {"train": 180, "val": 60, "test": 60} and facts.classes == ("a", "b", "c")
-    assert [t.id for t in found.trials()] == [
-        "vae-32-cpu--blobs--seed0", "dcgan-small--blobs--seed0", "vae-32-cpu--blobs--seed1", "dcgan-small--blobs--seed1",
-    ]  # fmt: skip
+    ids = [f"{key}--blobs--seed{seed}" for seed in (0, 1) for key in ("vae-32-cpu", "dcgan-small")]
+    assert [t.id for t in found.trials()] == ids
     with pytest.raises(ConflictError, match="already"):
         Study.create(spec.parse(tiny_study.TEXT), tiny_study.TEXT)
     changed = tiny_study.TEXT.replace("agreement_slack = 1.0", "agreement_slack = 0.5")

@@ -59,6 +59,7 @@ def evaluator(study: Study) -> Evaluate:
     ) -> dict[str, Any]:
         return evaluate_model(
             model, data, split, seeds, samples, how.batch, progress,
+            metrics=how.metrics, extractor=how.extractor, weights=how.weights,
         )  # fmt: skip
 
     return evaluate

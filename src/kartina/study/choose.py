@@ -22,8 +22,6 @@ from kartina.metrics.protocol import Value
 from kartina.study.spec import Choose
 from kartina.study.statistics import Difference, Summary, difference, median_index
 
-NAMES = {"kid": "KID", "fd": "FD"}
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -105,7 +103,7 @@ def conditions(one: Candidate, rule: Choose) -> list[Condition]:
                          f"failed runs {one.failed}, {few} allowed"))  # fmt: skip
     if rule.metric not in one.metrics:
         why = one.missing.get(rule.metric, "no finished run")
-        out.append(Condition(rule.metric, None, None, False, f"{NAMES[rule.metric]}: {why}"))
+        out.append(Condition(rule.metric, None, None, False, f"{rule.metric.upper()}: {why}"))
     return out
 
 
@@ -113,13 +111,13 @@ def choose(candidates: Sequence[Candidate], rule: Choose) -> Verdict:
     """Apply the rule to the candidates of one data set. Raises InputError where their numbers were not made alike."""
     checked = {one.key: conditions(one, rule) for one in candidates}
     fit = [one for one in candidates if all(c.holds for c in checked[one.key])]
-    name = NAMES[rule.metric]
     if not fit:
         failing = [
             f"{one.label} ({'; '.join(c.says for c in checked[one.key] if not c.holds)})" for one in candidates
         ]  # fmt: skip
         return Verdict(None, None, f"Nothing qualifies. {'. '.join(failing)}.", checked, {})
 
+    name = fit[0].metrics[rule.metric].identity.metric  # KID where it is in Inception's features, KD-domain, ...
     best = min(fit, key=lambda one: one.metrics[rule.metric].mean)
     against = {
         one.key: difference(best.metrics[rule.metric], one.metrics[rule.metric], rule.tie_share, rule.level)

@@ -19,14 +19,14 @@ from PIL import Image, PngImagePlugin
 from kartina.data.imageset import ImageSet
 from kartina.errors import disk_errors
 from kartina.metrics.classifier import Classifier, domain_classifier
-from kartina.metrics.prdc import tiles
+from kartina.metrics.distances import nearest
 from kartina.models import png
 from kartina.study.folder import Study, Trial
 from kartina.study.trials import load_point
 from kartina.training.run import write_json
 
 ROWS = 10  # classes in a grid
-SHOWN = 10  # images beside their nearest neighbours
+SHOWN = 8  # images beside their nearest neighbours
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Looks:
 
 def columns(size: int) -> int:
     """Images of a class in a row: as many as keep a grid small."""
-    return 10 if size <= 32 else 8 if size <= 64 else 4
+    return 8 if size <= 32 else 6 if size <= 64 else 4
 
 
 @dataclass
@@ -108,14 +108,6 @@ def real_grid(study: Study, data: ImageSet) -> Picture:
     with disk_errors("draw the report's pictures"):
         path.parent.mkdir(exist_ok=True)
         return Picture(path, *store(sheet, path, None))
-
-
-def nearest(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of the features N,d the nearest of M,d: its position and distance."""
-    index, distance = np.empty(len(a), np.int64), np.empty(len(a))
-    for rows, found in tiles(a, b, 64):
-        index[rows], distance[rows] = found.argmin(1), found.min(1)
-    return index, distance
 
 
 def store(sheet: Image.Image, path: Path, recipe: Mapping[str, Any] | None) -> tuple[int, int]:

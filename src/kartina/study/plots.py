@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 150, 14, 44
 COLOURS = 12
 LINE = 13.0  # between two labels
+NEAR = 150  # pixels from a label to what it names, beyond which no line leads there
 
 
 @dataclass(frozen=True)
@@ -263,12 +264,13 @@ def apart(wanted: Sequence[float], low: float, high: float, gap: float = LINE) -
 
 
 def _names(canvas: Canvas, ends: Sequence[tuple[Series, float, float]]) -> None:
-    """Each series' name beside the plot, level with where it ends, a thin line leading there."""
+    """Each series' name beside the plot, level with where it ends; a thin line leads there where it is near."""
     edge = WIDTH - RIGHT + 14
     places = apart([y for _, _, y in ends], TOP + 4, HEIGHT - BOTTOM - 2)
     for (s, x, y), at in zip(ends, places, strict=True):
         css = f"s{s.colour % COLOURS}"
-        canvas.add(f'<path class="leader" d="M{x + 5:.1f} {y:.1f}L{edge - 3} {at:.1f}"/>')
+        if edge - x < NEAR:
+            canvas.add(f'<path class="leader" d="M{x + 5:.1f} {y:.1f}L{edge - 3} {at:.1f}"/>')
         canvas.add(mark(s.colour, edge + 3, at, 3))
         text = s.label if len(s.label) <= 20 else s.label[:19] + "…"
         canvas.add(f'<text class="name {css}" x="{edge + 11}" y="{at + 3.5:.1f}">{escape(text)}</text>')

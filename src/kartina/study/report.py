@@ -29,8 +29,8 @@ Report = Callable[[float, str], None]
 TITLES = {
     "kid": "KID", "fd": "FD", "class_agreement": "class agreement", "coverage": "coverage", "density": "density",
     "precision": "precision", "recall": "recall", "diversity": "diversity", "memorisation": "flagged copies",
+    "latency": "latency, ms", "failed": "failed runs",
 }  # fmt: skip
-BETTER = {"kid": "less", "fd": "less", "memorisation": "less"}
 
 
 def write(study: Study, out: Path | None = None, progress: Report | None = None) -> dict[str, Path]:
@@ -115,18 +115,19 @@ def page(study: Study, found: Mapping[str, Any], looks: Mapping[tuple[str, str],
         loader=PackageLoader("kartina.study", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    titles = called(found)
     environment.filters.update(
-        sig=sig, interval=interval, count=lambda n: f"{n:,}", duration=duration, memory=memory, metric=metric_title
-    )
-    sections = [section(study, one, looks) for one in found["data"]]
+        sig=sig, half=half, count=lambda n: f"{n:,}", duration=duration, memory=memory,
+        metric=lambda key: titles.get(key, key),
+    )  # fmt: skip
+    sections = [section(study, one, looks, titles) for one in found["data"]]
     text = environment.get_template("report.html.j2").render(
         found=found,
         spec=study.spec,
         plan=study.plan,
         sections=sections,
         toml=(study.path / "study.toml").read_text(encoding="utf-8"),
-        titles=TITLES,
-        metrics=[m for m in study.spec.evaluation.metrics],
+        metrics=ordered(study.spec.evaluation.metrics, study.spec.choose.metric),
         chosen_by=study.spec.choose.metric,
         counts={pair: c.images for pair in _pairs(study) if (c := study.count(pair)) is not None},
     )
@@ -137,7 +138,9 @@ def _pairs(study: Study) -> list[str]:
     return [f"{entry.key}--{data}" for entry, data in study.spec.pairs()]
 
 
-def section(study: Study, one: Mapping[str, Any], looks: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+def section(
+    study: Study, one: Mapping[str, Any], looks: Mapping[tuple[str, str], Any], titles: Mapping[str, str]
+) -> dict[str, Any]:
     """What the template shows of one data set."""
     order = [entry.key for entry, data in study.spec.pairs() if data == one["name"]]
     colour = {key: k for k, key in enumerate(order)}
@@ -155,17 +158,35 @@ def section(study: Study, one: Mapping[str, Any], looks: Mapping[tuple[str, str]
         "one": one,
         "colour": colour,
         "scored": scored,
-        "plots": [Markup(text) for text in learning(scored, colour, one["floor"])],
-        "pareto": Markup(latency(scored, colour, metric, one["floor"].get(metric))) if scored else None,
+        "plots": [Markup(text) for text in learning(scored, colour, one["floor"], titles)],
+        "pareto": Markup(latency(scored, colour, metric, one["floor"].get(metric), titles[metric])) if scored else None,
         "precision_recall": precision_recall(scored, colour, one["floor"]),
         "heat": heat(scored),
+        "conditions": asked(one["verdict"]),
+        "checked": {}
+        if one["verdict"] is None
+        else {key: {c["name"]: c for c in found} for key, found in one["verdict"]["conditions"].items()},
         "looks": shown,
         "real": None if real is None else image(real),
         "splits": [("test", one["test"]["floor"], one["test"]["control"])] if one["test"] else [],
     }
 
 
-def learning(scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], floor: Mapping[str, Any]) -> list[str]:
+def asked(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The rule's conditions, each with the limit in words."""
+    out: dict[str, dict[str, Any]] = {}
+    for found in (verdict or {"conditions": {}})["conditions"].values():
+        for c in found:
+            if c["limit"] is not None and (c["name"] not in out or out[c["name"]]["limit"] is None):
+                words = "at least" if c["name"] in ("class_agreement", "coverage") else "at most"
+                unit = " ms" if c["name"] == "latency" else ""
+                out[c["name"]] = {"name": c["name"], "limit": c["limit"], "asked": f"{words} {sig(c['limit'])}{unit}"}
+    return list(out.values())
+
+
+def learning(
+    scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], floor: Mapping[str, Any], titles: Mapping[str, str]
+) -> list[str]:
     """KID and FD on val against images seen and against active minutes, with the range over training seeds."""
     out = []
     for metric in ("kid", "fd"):
@@ -173,8 +194,8 @@ def learning(scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], flo
             continue
         for against, label in (("images", "images seen"), ("minutes", "active minutes of training")):
             series = [Series(e["label"], colour[e["key"]], band(e["curve"], metric, against)) for e in scored]
-            title = f"{TITLES[metric]} on val against {label}"
-            out.append(plots.curves(title, series, label, f"{TITLES[metric]} on val", floor.get(metric)))
+            title = f"{titles[metric]} on val against {label}"
+            out.append(plots.curves(title, series, label, f"{titles[metric]} on val", floor.get(metric)))
     return out
 
 
@@ -197,18 +218,16 @@ def band(curve: Sequence[Mapping[str, Any]], metric: str, against: str) -> tuple
 
 
 def latency(
-    scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], metric: str, floor: float | None
-) -> str:  # fmt: skip
+    scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], metric: str, floor: float | None, title: str
+) -> str:
     """Quality against latency; the line joins those that nothing beats in both."""
     series = [
         Series(e["label"], colour[e["key"]], (Point(e["measured"]["ms"], e["val"][metric]["value"],
                                                     y_range=_pair(e["val"][metric]["interval"])),))
         for e in scored if metric in e["val"]
     ]  # fmt: skip
-    return plots.scatter(
-        f"{TITLES[metric]} on val against latency", series, "milliseconds for one image alone",
-        f"{TITLES[metric]} on val", log_x=True, log_y=True, floor=floor, front=True,
-    )  # fmt: skip
+    labels = f"{title} on val against latency", "milliseconds for one image alone", f"{title} on val"
+    return plots.scatter(labels[0], series, *labels[1:], log_x=True, log_y=True, floor=floor, front=True)
 
 
 def precision_recall(
@@ -271,8 +290,9 @@ def sig(x: float | None, digits: int = 3) -> str:
     return f"{x:.{places}f}".replace("-", "−")
 
 
-def interval(pair: Sequence[float] | None) -> str:
-    return "" if pair is None else f"{sig(pair[0])} to {sig(pair[1])}"
+def half(pair: Sequence[float]) -> str:
+    """An interval as what stands on either side of the mean."""
+    return f"± {sig((pair[1] - pair[0]) / 2, 2)}"
 
 
 def duration(seconds: float | None) -> str:
@@ -289,5 +309,16 @@ def memory(size: float | None) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def metric_title(key: str) -> str:
-    return TITLES.get(key, key)
+def called(found: Mapping[str, Any]) -> dict[str, str]:
+    """What metrics are called: distances after the space that they were measured in."""
+    out = dict(TITLES)
+    for key in ("kid", "fd"):
+        values = [entry["val"][key] for one in found["data"] for entry in one["entries"] if key in entry["val"]]
+        if values:
+            out[key] = values[0]["identity"]["metric"]
+    return out
+
+
+def ordered(metrics: Sequence[str], first: str) -> list[str]:
+    """The columns of a leaderboard: what it is ordered by, then as TITLES has them."""
+    return sorted(metrics, key=lambda m: (m != first, list(TITLES).index(m)))
