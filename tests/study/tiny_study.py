@@ -46,9 +46,9 @@ copies_factor = 1000.0
 
 LOST = """
 [[presets]]
-preset = "dcgan-32-cpu"
+preset = "poisoned-32"
 label = "wild"
-settings = {width = 8, width_max = 8, lr = 1.0, ema = 0}
+settings = {width = 8, width_max = 8}
 """
 
 
