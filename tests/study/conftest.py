@@ -10,6 +10,7 @@ import pytest
 
 from kartina.handlers.study import run
 from kartina.metrics.classifier import domain_classifier
+from tests.cli.conftest import cli as cli
 from tests.study import tiny_study
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from kartina import registry
+from kartina.config import read
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
 from kartina.study import spec
 from kartina.study.folder import Study, same_study
 from kartina.study.spec import SCORE, SELECTION, TEST
 from tests.study import tiny_study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LEAST = """
 name = "s"
@@ -138,3 +143,27 @@ def test_a_study_of_another_version_is_refused_in_words(blobs: Path) -> None:
         Study.open("blobs")
     with pytest.raises(NotFoundError, match="study called 'blab'"):
         Study.open("blab")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "studies").glob("*.toml")), ids=lambda p: p.stem)
+def test_our_own_studies_can_be_read_and_their_presets_are_there(path: Path) -> None:
+    found, _ = spec.load(path)
+    assert found.name == path.stem
+    for entry, data in found.pairs():
+        family, preset = registry.preset(entry.preset)
+        assert preset.size == (32 if data == "fashion" else 64)
+        config = read(registry.family(family).Config, preset.config, entry.name)
+        assert not registry.family(family).takes_pairs(config)
+
+
+def test_the_guides_study_can_be_read() -> None:
+    text = (ROOT / "docs" / "guides" / "study.md").read_text()
+    found = spec.parse(text.split("```toml\n")[1].split("```")[0])
+    assert found.name == "letters" and [e.name for e in found.presets][-1] == "dcgan, ADA"
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\w. ]+) \|$", text, flags=re.M))
+    rule = spec.Choose().model_dump()
+    assert {k: "no limit" if rule[k] is None else float(rule[k]) for k in rows} == {
+        k: v if v == "no limit" else float(v) for k, v in rows.items()
+    }
+    verbs = set(re.findall(r"kartina study (\w+)", text))
+    assert verbs == {"run", "list", "report", "publish"}
