@@ -113,6 +113,13 @@ def test_one_training_each_is_said() -> None:
     assert found.winner == "a" and "how much another training would change is not known" in found.reason
 
 
+def test_few_real_images_flagged_count_as_one_in_a_hundred() -> None:
+    some = one("a", copies=0.015)
+    some.metrics["memorisation"] = of("memorisation", (0.015, 0.015, 0.015), 0.0)
+    (found,) = [c for c in conditions(some, RULE) if c.name == "memorisation"]
+    assert found.holds and found.limit == 0.02
+
+
 def test_no_latency_budget_asks_for_none() -> None:
     assert "latency" not in [c.name for c in conditions(one("a"), Choose())]
     assert choose([one("a", latency_ms=1e9)], Choose()).winner == "a"

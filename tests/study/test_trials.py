@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import torch
 
 from kartina import registry
 from kartina.config import Preset
-from kartina.errors import ConfigError, ConflictError, InputError, NotFoundError
+from kartina.errors import ConfigError, ConflictError, InputError, IntegrityError, NotFoundError
 from kartina.generators.base import At, Batch, Loss, generate
 from kartina.generators.vae import VAE
 from kartina.handlers.study import publish, run, write_report
@@ -85,6 +86,25 @@ def test_points_are_the_runs_own_weights(finished: Path) -> None:
     assert whole is not None
     there = checkpoint.read(whole.path / "checkpoints" / f"{selected:012d}").tensors["ema"]
     assert all(torch.equal(v, there[k]) for k, v in tensors["ema"].items())
+
+
+def test_a_run_that_was_trained_outside_its_study_is_said(finished: Path) -> None:
+    study = Study.open("blobs")
+    trial = study.trials()[0]
+    for path in [study.path / "finished" / f"{trial.id}.json", *(study.path / "evaluations").glob(f"{trial.id}-*")]:
+        path.unlink()
+    with pytest.raises(IntegrityError, match="384 images, past its evaluation at 192"):
+        run("blobs", resume=True)
+
+
+def test_what_a_kill_left_is_removed(finished: Path) -> None:
+    study = Study.open("blobs")
+    trial = study.trials()[0]
+    shutil.copytree(study.point(trial, study.read("finished", f"{trial.id}.json")["selected"]), study.point(trial, 7))
+    (study.path / "points" / ".new-x").mkdir()
+    (study.path / "finished" / ".x.json.99").write_text("{")
+    run("blobs", resume=True)
+    assert not study.point(trial, 7).exists() and not list(study.path.glob("*/.*"))
 
 
 def test_resuming_a_finished_study_changes_nothing(finished: Path) -> None:
@@ -285,7 +305,9 @@ def test_the_choice_is_not_made_again(finished: Path) -> None:
     chosen = write_report("blobs", test=False)["verdicts"]
     other = {"blobs": {**chosen["blobs"], "reason": "as it was written down"}}
     study.write(other, "choice.json")
-    assert write_report("blobs", test=False)["verdicts"] == other
+    report = write_report("blobs", test=False)
+    assert report["verdicts"] == other
+    assert json.loads(Path(report["files"]["report.json"]).read_text())["data"][0]["verdict"] == other["blobs"]
 
 
 def test_test_stays_closed_while_runs_are_to_be_made(finished: Path) -> None:
@@ -358,14 +380,18 @@ def test_json_and_csv_say_the_same(finished: Path) -> None:
     assert worst == sorted(worst) and len(worst) == 3
 
 
-def test_unlike_numbers_are_refused(finished: Path) -> None:
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_unlike_numbers_are_refused(finished: Path, split: str) -> None:
+    """Of both runs of one entry, so that it is the entries that differ."""
     study = Study.open("blobs")
-    name = f"{study.trials()[1].id}.json"
-    found = study.read("finished", name)
-    for one in found["metrics"].values():
-        one["identity"]["extractor_hash"] = "another"
-    study.write(found, "finished", name)
-    with pytest.raises(InputError, match=r"not made alike.*extractor_hash"):
+    write_report("blobs")
+    where = "finished" if split == "val" else "test"
+    for trial in study.of(study.spec.presets[1], "blobs"):
+        found = study.read(where, f"{trial.id}.json")
+        for one in found["metrics"].values():
+            one["identity"]["extractor_hash"] = "another"
+        study.write(found, where, f"{trial.id}.json")
+    with pytest.raises(InputError, match=r"vae-32-cpu and of DCGAN <small> .*not made alike.*extractor_hash"):
         write_report("blobs", test=False)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kartina.cli.evaluate import bar
 from kartina.cli.output import Json, err, out, print_json, table
+from kartina.errors import IntegrityError
 
 study = typer.Typer(help="Studies: presets x data x seeds on equal budgets; a report; a choice.", no_args_is_help=True)
 
@@ -98,9 +100,14 @@ def report(
 @study.command("list")
 def list_(json: Json = False) -> None:
     """All studies and how far they are."""
-    from kartina.study.folder import listing
+    from kartina.study.folder import Study, names
 
-    found = listing()
+    found = {}
+    for name in names():
+        try:
+            found[name] = Study.open(name).states()
+        except IntegrityError as error:
+            err.print(f"[yellow]Warning:[/] {escape(str(error))}", highlight=False)
     if json:
         return print_json([{"name": name, **states} for name, states in found.items()])
     rows = [

@@ -3,7 +3,7 @@
     lowest mean of the metric on val (fresh generation seeds)
     subject to   class agreement >= real images' - agreement_slack
                  coverage        >= coverage_share * floor
-                 flagged copies  <= copies_factor * the rate of real images
+                 flagged copies  <= copies_factor * the rate of real images (1% by definition, or more)
                  latency         <= latency_ms, where one is given
                  failed runs     <= failed
     ties with the best (the interval of the difference covers 0, or the gap is under tie_share) go to the cheaper
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kartina.metrics.memorisation import PERCENTILE
 from kartina.metrics.protocol import Value
 from kartina.study.spec import Choose
 from kartina.study.statistics import Difference, Summary, difference, median_index
@@ -92,7 +93,9 @@ def conditions(one: Candidate, rule: Choose) -> list[Condition]:
     real, covers, copies = floor("class_agreement"), floor("coverage"), floor("memorisation")
     check("class_agreement", "class agreement", None if real is None else real - rule.agreement_slack, True)
     check("coverage", "coverage", None if covers is None else covers * rule.coverage_share, True)
-    check("memorisation", "flagged copies", None if copies is None else copies * rule.copies_factor, False, 4)
+    # One in a hundred real images is flagged by definition; of few images the count may round to none.
+    rate = None if copies is None else max(copies, PERCENTILE)
+    check("memorisation", "flagged copies", None if rate is None else rate * rule.copies_factor, False, 4)
     if rule.latency_ms is not None:
         ms = one.latency_ms
         holds = ms is not None and ms <= rule.latency_ms

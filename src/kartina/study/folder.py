@@ -24,7 +24,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -328,8 +328,3 @@ def same_study(study: Study, spec: StudySpec) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 200 else text[:197] + "..."
-
-
-def listing() -> Mapping[str, dict[str, int]]:
-    """Every study with how many of its runs are in each state."""
-    return {name: Study.open(name).states() for name in names()}

@@ -7,6 +7,7 @@ Pictures are drawn once and kept in the study's folder, by the run and checkpoin
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def store(sheet: Image.Image, path: Path, recipe: Mapping[str, Any] | None) -> t
     if recipe is not None:
         info.add_text("kartina", json.dumps(recipe, sort_keys=True))
         info.add_text("synthetic", "true")
-    temp = path.with_name(f".{path.name}.tmp")
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
     sheet.save(temp, "PNG", pnginfo=info, optimize=True)
     temp.replace(path)
     return sheet.size

@@ -55,14 +55,18 @@ def of_data(study: Study, name: str) -> dict[str, Any]:
     entries = [entry for entry, data in study.spec.pairs() if data == name]
     finished = {entry.key: finished_of(study, entry, name) for entry in entries}
     candidates = [candidate(study, entry, name, finished[entry.key]) for entry in entries]
-    alike(candidates)
+    alike([(one.label, one.metrics) for one in candidates])
     metric = study.spec.choose.metric
-    verdict = choose(candidates, study.spec.choose) if any(finished.values()) else None
+    written = study.read("choice.json")  # once it is, it stays
+    verdict = None if not any(finished.values()) else choose(candidates, study.spec.choose).json_shape()
+    verdict = verdict if written is None else written[name]
     tests = {trial.id: study.read("test", f"{trial.id}.json") for entry in entries for trial in study.of(entry, name)}
     rows = [
         entry_row(study, entry, name, finished[entry.key], one, tests)
         for entry, one in zip(entries, candidates, strict=True)
     ]
+
+    alike([(row["label"], row.pop("tested")) for row in rows])
 
     def order(row: Mapping[str, Any]) -> tuple[bool, float]:
         value = row["val"].get(metric, {}).get("value")
@@ -80,7 +84,7 @@ def of_data(study: Study, name: str) -> dict[str, Any]:
         "floor": {} if first is None else floors(first),
         "control": {} if first is None else first.get("control", {}),
         "test": None if tested is None else {"floor": floors(tested), "control": tested.get("control", {})},
-        "verdict": None if verdict is None else verdict.json_shape(),
+        "verdict": verdict,
         "entries": sorted(rows, key=order),
     }
 
@@ -121,17 +125,17 @@ def candidate(study: Study, entry: Entry, data: str, finished: Sequence[tuple[Tr
     )  # fmt: skip
 
 
-def alike(candidates: Sequence[Candidate]) -> None:
+def alike(entries: Sequence[tuple[str, Mapping[str, Summary]]]) -> None:
     """Raise InputError where one metric of two entries was not made alike, naming the two."""
     first: dict[str, tuple[str, Summary]] = {}
-    for one in candidates:
-        for key, found in one.metrics.items():
-            label, other = first.setdefault(key, (one.label, found))
-            a, b = other.identity.model_dump(), found.identity.model_dump()
+    for label, metrics in entries:
+        for key, found in metrics.items():
+            other, reference = first.setdefault(key, (label, found))
+            a, b = reference.identity.model_dump(), found.identity.model_dump()
             unlike = [f"{k}: {a[k]!r} and {b[k]!r}" for k in a if a[k] != b[k]]
             if unlike:
                 raise InputError(
-                    f"Found {key} of {label} and of {one.label} that were not made alike ({'; '.join(unlike)}); "
+                    f"Found {key} of {other} and of {label} that were not made alike ({'; '.join(unlike)}); "
                     "expected equal identities. Delete the files of one in finished/ and go on with the study.",
                     details=unlike,
                 )
@@ -168,6 +172,7 @@ def entry_row(
         "val": {key: found.json_shape() for key, found in one.metrics.items()},
         "missing": one.missing,
         "test": {key: found.json_shape() for key, found in test.items()},
+        "tested": test,
         "per_class": per_class([found for _, found in finished]),
         "curve": curve(study, entry, data),
         "runs": [run_row(study, trial) for trial in study.of(entry, data)],

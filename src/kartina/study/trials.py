@@ -24,7 +24,7 @@ import torch
 
 from kartina.config import RunConfig
 from kartina.data.imageset import ImageSet, Split
-from kartina.errors import CanceledError, ConfigError, DivergedError, NotFoundError, disk_errors
+from kartina.errors import CanceledError, ConfigError, DivergedError, IntegrityError, NotFoundError, disk_errors
 from kartina.models.model import Model
 from kartina.study import cost
 from kartina.study.folder import Study, Trial, planned
@@ -84,11 +84,22 @@ def run(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop
 
 
 def sweep(study: Study) -> None:
-    """Remove what a killed process left half written."""
+    """Remove what a killed process left half written, or had no time to remove."""
     for temp in [*study.path.glob(".new-*"), *study.path.glob("*/.new-*")]:
         shutil.rmtree(temp, ignore_errors=True)
     for temp in study.path.glob("*/.*.json.*"):
         temp.unlink(missing_ok=True)
+    for trial in study.trials():
+        found = study.read("finished", f"{trial.id}.json")
+        if found is not None:
+            prune(study, trial, found["selected"])
+
+
+def prune(study: Study, trial: Trial, selected: int) -> None:
+    """Keep only the point that was selected."""
+    for point in (study.path / "points").glob(f"{trial.id}-*"):
+        if point != study.point(trial, selected):
+            shutil.rmtree(point, ignore_errors=True)
 
 
 @dataclass
@@ -171,6 +182,11 @@ class _Runner:
             at = seen(run)
         if at < target:
             return False
+        if at > target:
+            raise IntegrityError(
+                f"Found {run.path} at {at:,} images, past its evaluation at {target:,}: it was trained outside its "
+                f"study. Delete that folder and go on: the study trains it anew."
+            )
         self.keep(run, at)
         return True
 
@@ -251,9 +267,7 @@ class _Runner:
              **numbers},
             "finished", f"{trial.id}.json",
         )  # fmt: skip
-        for n in targets:
-            if n != selected:
-                shutil.rmtree(study.point(trial, n), ignore_errors=True)
+        prune(study, trial, selected)
 
     def failed(self, run: Run | None, error: BaseException, spent: float) -> None:
         images = 0 if run is None else run.status()["images"]
