@@ -35,7 +35,7 @@ def toml(given: argparse.Namespace) -> str:
 about = "Killed and undisturbed: the same report."
 data = ["{given.data}"]
 seeds = [0, 1]
-settings = {{precision = "fp32", checkpoint_every = {given.checkpoint_every}}}
+settings = {{precision = "fp32", grids = 0, checkpoint_every = {given.checkpoint_every}}}
 
 [budget]
 minutes = {budgets.seconds(given.budget) / 60:.4f}
