@@ -120,6 +120,13 @@ def test_few_real_images_flagged_count_as_one_in_a_hundred() -> None:
     assert found.holds and found.limit == 0.02
 
 
+def test_what_flags_a_copy_is_a_setting() -> None:
+    near = one("a", copies=0.5)
+    near.metrics["copies"] = of("copies", (0.0, 0.0, 0.0), 0.0)
+    assert choose([near], RULE).winner is None
+    assert choose([near], RULE.model_copy(update={"copies_by": "copies"})).winner == "a"
+
+
 def test_no_latency_budget_asks_for_none() -> None:
     assert "latency" not in [c.name for c in conditions(one("a"), Choose())]
     assert choose([one("a", latency_ms=1e9)], Choose()).winner == "a"

@@ -36,7 +36,6 @@ controls = {spread = 0.9}
 samples = 60
 generation_seeds = 2
 checkpoints = 2
-metrics = ["class_agreement", "coverage", "diversity", "fd", "kid", "precision", "recall", "density", "memorisation"]
 
 [choose]
 agreement_slack = 1.0

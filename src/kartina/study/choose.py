@@ -90,12 +90,12 @@ def conditions(one: Candidate, rule: Choose) -> list[Condition]:
         found = one.metrics.get(key)
         return None if found is None else found.floor
 
-    real, covers, copies = floor("class_agreement"), floor("coverage"), floor("memorisation")
+    real, covers, copies = floor("class_agreement"), floor("coverage"), floor(rule.copies_by)
     check("class_agreement", "class agreement", None if real is None else real - rule.agreement_slack, True)
     check("coverage", "coverage", None if covers is None else covers * rule.coverage_share, True)
     # One in a hundred real images is flagged by definition; of few images the count may round to none.
     rate = None if copies is None else max(copies, PERCENTILE)
-    check("memorisation", "flagged copies", None if rate is None else rate * rule.copies_factor, False, 4)
+    check(rule.copies_by, "flagged copies", None if rate is None else rate * rule.copies_factor, False, 4)
     if rule.latency_ms is not None:
         ms = one.latency_ms
         holds = ms is not None and ms <= rule.latency_ms

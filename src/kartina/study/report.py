@@ -27,8 +27,9 @@ from kartina.study.plots import Point, Series
 Report = Callable[[float, str], None]
 
 TITLES = {
-    "kid": "KID", "fd": "FD", "class_agreement": "class agreement", "coverage": "coverage", "density": "density",
-    "precision": "precision", "recall": "recall", "diversity": "diversity", "memorisation": "flagged copies",
+    "kid": "KID", "fd": "FD", "fd_infinity": "FD extrapolated", "is": "IS", "class_agreement": "class agreement",
+    "coverage": "coverage", "density": "density", "precision": "precision", "recall": "recall",
+    "diversity": "diversity", "cas": "CAS", "memorisation": "flagged copies", "copies": "close copies",
     "latency": "latency, ms", "failed": "failed runs",
 }  # fmt: skip
 

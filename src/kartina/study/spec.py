@@ -41,10 +41,10 @@ from kartina.errors import ConfigError
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # what a study may be called
 SELECTION, SCORE, TEST = 100, 200, 300  # first generation seed of each use: none is used for two
 
-Metric = Literal["class_agreement", "coverage", "diversity", "fd", "kid", "precision", "recall", "density",
-                 "memorisation"]  # fmt: skip
+Metric = Literal["class_agreement", "coverage", "diversity", "fd", "fd_infinity", "kid", "is", "precision", "recall",
+                 "density", "memorisation", "copies", "cas"]  # fmt: skip
 METRICS: tuple[Metric, ...] = (
-    "class_agreement", "coverage", "diversity", "fd", "kid", "precision", "recall", "density", "memorisation",
+    "class_agreement", "coverage", "diversity", "fd", "kid", "precision", "recall", "density", "memorisation", "copies",
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ class Choose(Frozen):
     agreement_slack: float = Field(0.05, ge=0, le=1)  # class agreement >= that of real images - this
     coverage_share: float = Field(0.8, ge=0, le=1)  # coverage >= this share of the floor
     copies_factor: float = Field(2.0, ge=0)  # flagged copies <= this times the rate of real images
+    copies_by: Literal["memorisation", "copies"] = "memorisation"  # what flags: nearer than 99% of real images, or half
     latency_ms: float | None = Field(None, gt=0)  # one image alone, default controls; none: no limit
     failed: int = Field(0, ge=0)  # runs that may have failed
     tie_share: float = Field(0.015, ge=0, le=1)  # a gap under this share is a tie
