@@ -35,6 +35,7 @@ def toml(given: argparse.Namespace) -> str:
 about = "Killed and undisturbed: the same report."
 data = ["{given.data}"]
 seeds = [0, 1]
+threads = {given.threads}
 settings = {{precision = "fp32", grids = 0, checkpoint_every = {given.checkpoint_every}}}
 
 [budget]
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=170)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--checkpoint-every", type=float, default=3.0, help="seconds")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores; 1 on a busy machine")
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--home", type=Path, help="copy data sets and classifiers of this home first")
     parser.add_argument("--out", type=Path, required=True)

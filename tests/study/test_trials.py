@@ -132,9 +132,16 @@ def test_image_counts_are_measured_once_and_can_be_lent(blobs: Path) -> None:
     assert {p.name: p.read_text() for p in (again.path / "counts").iterdir()} == {
         p.name: p.read_text() for p in (study.path / "counts").iterdir()
     }
-    wider = other.replace('"again"', '"wider"').replace("width = 8, width_max = 8}\n\n", "width = 16}\n\n")
-    with pytest.raises(ConfigError, match="other settings, data or budget"):
-        run(tiny_study.write(blobs / "w.toml", wider), counts_of="blobs")
+    narrow = "width = 8, width_max = 8}\n\n[[presets]]"
+    for name, old, new in (
+        ("wider", narrow, narrow.replace("8", "16")),
+        ("longer", "minutes = 0.02", "minutes = 0.03"),
+    ):
+        text = other.replace('"again"', f'"{name}"').replace(old, new)
+        assert text.count(new) == 1
+        with pytest.raises(ConfigError, match="other settings, data or budget"):
+            run(tiny_study.write(blobs / "other.toml", text), counts_of="blobs")
+        assert not (blobs / "studies" / name).exists()
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from kartina.config import Frozen, RunConfig, explain, home, read
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.study import spec as specs
-from kartina.study.spec import Entry, StudySpec
+from kartina.study.spec import Budget, Entry, StudySpec
 from kartina.training import loop, transfer
 from kartina.training.run import Run, write_json
 
@@ -139,7 +139,7 @@ class Study:
                 if counts_of is not None:
                     (staging / "counts").mkdir()
                     for pair, config in configs.items():
-                        write_json(staging / "counts" / f"{pair}.json", counts_of.lend(pair, config))
+                        write_json(staging / "counts" / f"{pair}.json", counts_of.lend(pair, config, spec.budget))
                 staging.chmod(0o755)
                 staging.rename(where)
             except OSError:
@@ -207,7 +207,7 @@ class Study:
         found = self.read("counts", f"{pair}.json")
         return None if found is None else read(RunConfig, found, f"counts/{pair}.json of study {self.name}")
 
-    def lend(self, pair: str, config: RunConfig) -> dict[str, Any]:
+    def lend(self, pair: str, config: RunConfig, budget: Budget) -> dict[str, Any]:
         """The measured config of a pair, for another study whose own would be `config` but for the images.
 
         Raises ConfigError where there is none, or where they differ.
@@ -215,7 +215,7 @@ class Study:
         found = self.count(pair)
         if found is None:
             raise ConfigError(f"Found no image count of {pair} in study {self.name}; let it measure that first.")
-        if compared(found) != compared(config):
+        if compared(found) != compared(config) or self.spec.budget != budget:
             raise ConfigError(
                 f"Found {pair} in study {self.name} with other settings, data or budget; expected the same. Let this "
                 "study measure its own counts."
