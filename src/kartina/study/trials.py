@@ -145,6 +145,10 @@ class _Runner:
             seconds = None if budget.minutes is None else 60 * budget.minutes
             if seconds is not None:
                 self.tell(0.0, "timing this machine")
+                # What is loaded once in a process is not to be paid from the budget of the preset that comes first.
+                warm = planned(study.spec, trial.entry, trial.data, study.plan, images=1)
+                with loop.memory_errors():
+                    loop.Trainer(warm, study.open_data(trial.data)).step()
             shared = planned(study.spec, trial.entry, trial.data, study.plan, images=budget.images, budget=seconds)
             study.write(shared.model_dump(mode="json"), "counts", f"{trial.pair}.json")
         return shared.model_copy(update={"train": shared.train.model_copy(update={"seed": trial.seed})})
