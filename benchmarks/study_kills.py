@@ -31,6 +31,7 @@ NAME = "kills"
 
 def toml(given: argparse.Namespace) -> str:
     presets = "".join(f'[[presets]]\npreset = "{name}"\n\n' for name in given.presets)
+    budget = f"images = {given.images}" if given.images else f"minutes = {budgets.seconds(given.budget) / 60:.4f}"
     return f"""name = "{NAME}"
 about = "Killed and undisturbed: the same report."
 data = ["{given.data}"]
@@ -39,7 +40,7 @@ threads = {given.threads}
 settings = {{precision = "fp32", grids = 0, checkpoint_every = {given.checkpoint_every}}}
 
 [budget]
-minutes = {budgets.seconds(given.budget) / 60:.4f}
+{budget}
 
 {presets}[evaluation]
 samples = {given.samples}
@@ -110,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="digits")
     parser.add_argument("--budget", default="60s", help="active time of a run")
+    parser.add_argument("--images", type=int, help="of a run, instead of --budget: where nothing can be timed")
     parser.add_argument("--samples", type=int, default=170)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--checkpoint-every", type=float, default=3.0, help="seconds")
@@ -146,7 +148,7 @@ def main() -> None:
     call(disturbed, "study", "run", str(file), "--resume", "--counts-of", str(study))
     call(disturbed, "study", "report", NAME)
 
-    found = {"budget": given.budget, "undisturbed_seconds": round(seconds, 1), "killed_after_seconds": made,
+    found = {"budget": given.images or given.budget, "undisturbed_seconds": round(seconds, 1), "killed_after_seconds": made,
              **compare(study, disturbed / "studies" / NAME)}  # fmt: skip
     (given.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

@@ -202,13 +202,9 @@ def learning(
 
 def band(curve: Sequence[Mapping[str, Any]], metric: str, against: str) -> tuple[Point, ...]:
     """The mean over seeds at each evaluation, and the lowest and highest of them."""
-    seeds: dict[int, list[Mapping[str, Any]]] = {}
-    for p in curve:
-        seeds.setdefault(p["seed"], []).append(p)
     steps: dict[int, list[Mapping[str, Any]]] = {}
-    for each in seeds.values():
-        for p in each:
-            steps.setdefault(p["images"], []).append(p)
+    for p in curve:
+        steps.setdefault(p["images"], []).append(p)
     out = []
     for images, group in sorted(steps.items()):
         ys = [p[metric] for p in group if p.get(metric) is not None]
@@ -221,12 +217,13 @@ def band(curve: Sequence[Mapping[str, Any]], metric: str, against: str) -> tuple
 def latency(
     scored: Sequence[Mapping[str, Any]], colour: Mapping[str, int], metric: str, floor: float | None, title: str
 ) -> str:
-    """Quality against latency; the line joins those that nothing beats in both."""
-    series = [
-        Series(e["label"], colour[e["key"]], (Point(e["measured"]["ms"], e["val"][metric]["value"],
-                                                    y_range=_pair(e["val"][metric]["interval"])),))
-        for e in scored if metric in e["val"]
-    ]  # fmt: skip
+    """Quality against latency, with the range over runs; the line joins those that nothing beats in both."""
+
+    def point(entry: Mapping[str, Any]) -> Point:
+        found = entry["val"][metric]
+        return Point(entry["measured"]["ms"], found["value"], y_range=(min(found["runs"]), max(found["runs"])))
+
+    series = [Series(e["label"], colour[e["key"]], (point(e),)) for e in scored if metric in e["val"]]
     labels = f"{title} on val against latency", "milliseconds for one image alone", f"{title} on val"
     return plots.scatter(labels[0], series, *labels[1:], log_x=True, log_y=True, floor=floor, front=True)
 
@@ -266,10 +263,6 @@ def heat(scored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return float(np.mean(found)) if found else 0.0
-
-
-def _pair(found: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if found is None else (found[0], found[1])
 
 
 def image(picture: pictures.Picture) -> dict[str, Any]:
