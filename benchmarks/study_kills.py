@@ -148,8 +148,12 @@ def main() -> None:
     call(disturbed, "study", "run", str(file), "--resume", "--counts-of", str(study))
     call(disturbed, "study", "report", NAME)
 
-    found = {"budget": given.images or given.budget, "undisturbed_seconds": round(seconds, 1), "killed_after_seconds": made,
-             **compare(study, disturbed / "studies" / NAME)}  # fmt: skip
+    found = {
+        "budget": given.images or given.budget,
+        "undisturbed_seconds": round(seconds, 1),
+        "killed_after_seconds": made,
+        **compare(study, disturbed / "studies" / NAME),
+    }
     (given.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
     if not found["reports_equal"] or found["unlike_weights"]:
