@@ -32,12 +32,13 @@ NAME = "kills"
 def toml(given: argparse.Namespace) -> str:
     presets = "".join(f'[[presets]]\npreset = "{name}"\n\n' for name in given.presets)
     budget = f"images = {given.images}" if given.images else f"minutes = {budgets.seconds(given.budget) / 60:.4f}"
+    more = f", {given.settings}" if given.settings else ""
     return f"""name = "{NAME}"
 about = "Killed and undisturbed: the same report."
 data = ["{given.data}"]
 seeds = [0, 1]
 threads = {given.threads}
-settings = {{precision = "fp32", grids = 0, checkpoint_every = {given.checkpoint_every}}}
+settings = {{precision = "fp32", grids = 0, checkpoint_every = {given.checkpoint_every}{more}}}
 
 [budget]
 {budget}
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--checkpoint-every", type=float, default=3.0, help="seconds")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores; 1 on a busy machine")
+    parser.add_argument("--settings", default="", help="for all presets, such as 'width = 8, width_max = 16'")
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--home", type=Path, help="copy data sets and classifiers of this home first")
     parser.add_argument("--out", type=Path, required=True)
