@@ -95,6 +95,17 @@ def test_pictures_are_well_formed_and_inside(n: int) -> None:
         assert root.get("role") == "img" and root.get("aria-label")
 
 
+def test_a_floor_below_0_leaves_the_axis_logarithmic() -> None:
+    text = curves("t", [Series("a", 0, (Point(1, 0.02), Point(10, 20.0)))], "x", "y", floor=-0.0301)
+    root = ElementTree.fromstring(text)
+    ticks = [e.text for e in root.iter() if "tick" in e.get("class", "").split()]
+    assert "0.1" in ticks and "10" in ticks and "real images: -0.0301, below the axis" in text
+    assert not [e for e in root.iter() if e.get("class") == "floor"]
+    assert [
+        e for e in ElementTree.fromstring(curves("t", series(1), "x", "y", 0.2)).iter() if e.get("class") == "floor"
+    ]
+
+
 def test_a_value_below_0_gets_a_linear_axis() -> None:
     root = ElementTree.fromstring(curves("t", [Series("a", 0, (Point(1, -0.1), Point(10, 0.5)))], "x", "y"))
     ticks = [e.text for e in root.iter() if "tick" in e.get("class", "").split()]

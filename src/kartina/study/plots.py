@@ -79,8 +79,6 @@ def curves(
     title: str, series: Sequence[Series], x_label: str, y_label: str, floor: float | None = None, log_y: bool = True
 ) -> str:
     """Lines with bands over a logarithmic x; `floor` is what real images score."""
-    values = [y for s in series for p in s.points for y in (p.y, *(p.y_range or ()))] + ([floor] if floor else [])
-    log_y = log_y and bool(values) and min(values) > 0
     canvas, x, y = _frame(title, series, x_label, y_label, floor, log_x=True, log_y=log_y)
     for s in series:
         band = [p for p in s.points if p.y_range is not None]
@@ -165,8 +163,10 @@ def _frame(
     points = [p for s in series for p in s.points]
     xs = [v for p in points for v in (p.x, *(p.x_range or ()))] + [v for s in series for v, _ in s.faint]
     ys = [v for p in points for v in (p.y, *(p.y_range or ()))] + [v for s in series for _, v in s.faint]
-    xs, ys = xs + [v for v, _ in extra], ys + [v for _, v in extra] + ([floor] if floor is not None else [])
+    xs, ys = xs + [v for v, _ in extra], ys + [v for _, v in extra]
     log_x, log_y = log_x and bool(xs) and min(xs) > 0, log_y and bool(ys) and min(ys) > 0
+    below = floor is not None and log_y and floor <= 0  # an unbiased estimate of nearly nothing
+    ys += [floor] if floor is not None and not below else []
     x = Axis(*_room(xs, log_x), LEFT, WIDTH - RIGHT, log_x)
     y = Axis(*_room(ys, log_y), HEIGHT - BOTTOM, TOP, log_y)
     canvas = Canvas(title)
@@ -175,18 +175,19 @@ def _frame(
         canvas.add(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
         canvas.add(f'<text class="tick" x="{LEFT - 7}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
     for tick in x.ticks():
-        at, below = x(tick), HEIGHT - BOTTOM + 15
+        at, under = x(tick), HEIGHT - BOTTOM + 15
         canvas.add(f'<path class="grid" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        canvas.add(f'<text class="tick" x="{at:.1f}" y="{below}" text-anchor="middle">{short(tick)}</text>')
+        canvas.add(f'<text class="tick" x="{at:.1f}" y="{under}" text-anchor="middle">{short(tick)}</text>')
     canvas.add(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     canvas.add(f'<text class="label" x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
     turned = f'transform="translate(13 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle"'
     canvas.add(f'<text class="label" {turned}>{escape(y_label)}</text>')
     if floor is not None:
-        at = y(floor)
-        canvas.add(f'<path class="floor" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        canvas.add(f'<text class="small" x="{LEFT + 5}" y="{at - 4:.1f}">real images</text>')
+        at = HEIGHT - BOTTOM if below else y(floor)
+        says = f"real images: {short(round(floor, 4))}, below the axis" if below else "real images"
+        canvas.add("" if below else f'<path class="floor" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
+        canvas.add(f'<text class="small" x="{LEFT + 5}" y="{at - 4:.1f}">{says}</text>')
     return canvas, x, y
 
 
