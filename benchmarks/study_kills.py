@@ -76,7 +76,7 @@ def kill_some(home: Path, file: Path, counts: Path, kills: int, longest: float) 
     made: list[float] = json.loads(record.read_text()) if record.is_file() else []
     while len(made) < kills:
         process = kartina(home, "study", "run", str(file), "--resume", "--counts-of", str(counts))
-        after = random.uniform(2, longest)
+        after = random.uniform(longest / 2, 1.5 * longest)
         try:
             process.wait(timeout=after)
         except subprocess.TimeoutExpired:
@@ -91,7 +91,10 @@ def kill_some(home: Path, file: Path, counts: Path, kills: int, longest: float) 
 
 
 def weights(study: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(study)): p.read_bytes() for p in sorted(study.rglob("*.safetensors"))}
+    """The points that were evaluated and each run's last checkpoint (when the ones before were saved is a clock's)."""
+    last = [sorted(run.glob("checkpoints/*"))[-1] for run in sorted((study / "runs").iterdir())]
+    return {str(p.relative_to(study)): p.read_bytes()
+            for folder in (study / "points", *last) for p in sorted(folder.rglob("*.safetensors"))}  # fmt: skip
 
 
 def compare(one: Path, two: Path) -> dict[str, Any]:

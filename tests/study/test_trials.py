@@ -40,9 +40,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def content(study: Study) -> dict[str, bytes]:
-    """Every weight that the study made, and every number without its measured part."""
+    """The weights that were evaluated and those that each run ended with, and every number but for measured parts."""
     found: dict[str, bytes] = {}
-    for path in sorted(study.path.rglob("*.safetensors")):
+    last = [sorted(run.glob("checkpoints/*"))[-1] for run in (study.path / "runs").iterdir()]
+    for path in (p for folder in (study.path / "points", *last) for p in sorted(folder.rglob("*.safetensors"))):
         found[str(path.relative_to(study.path))] = path.read_bytes()
     for folder in ("evaluations", "finished", "failed", "counts"):
         for path in sorted((study.path / folder).glob("*.json")):
