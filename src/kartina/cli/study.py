@@ -50,7 +50,7 @@ class _bars:
 
     def __init__(self) -> None:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn(),
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[done]}"), TimeElapsedColumn(),
             TextColumn("{task.fields[what]}"),
         )  # fmt: skip
         self.progress = Progress(*columns, console=err, disable=not err.is_terminal)
