@@ -21,6 +21,7 @@ from kartina.handlers import jobs as handlers
 from kartina.handlers.child import COMMAND
 from kartina.handlers.kinds import KINDS, find
 from kartina.handlers.specs import TrainJob
+from kartina.handlers.study import begin
 from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import Job, Jobs
 from kartina.jobs.worker import Worker
@@ -30,6 +31,7 @@ from kartina.training.loop import train
 from kartina.training.run import Run, names
 from tests import tiny
 from tests.cli.conftest import Cli, cli  # noqa: F401  a fixture
+from tests.study import tiny_study
 
 TINY = ("width=8", "width_max=8", "threads=1", "batch=8", "grids=0", "precision=fp32", "checkpoint_every=0.2")
 SPEC: dict[str, Any] = {"preset": "vae-32-cpu", "data": "blobs", "images": 200, "settings": list(TINY)}
@@ -241,6 +243,23 @@ def test_evaluating_tells_numbers_and_stops_when_it_is_asked_to(
     context.interrupt()
     with pytest.raises(Interrupted):
         handlers.evaluate(context, spec)
+
+
+def test_a_study_goes_on_where_it_was_interrupted(jobs: Jobs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kartina.metrics.classifier.EPOCHS", (1, 1))
+    tiny_study.store(home)
+    study = begin(tiny_study.write(home / "study.toml"))
+    spec = {"study": study.name}
+    jobs.submit("study", spec)
+    _, context = claimed(jobs, -1)
+    context.interrupt()
+    with pytest.raises(Interrupted):
+        handlers.study(context, spec)
+    assert not study.complete
+    job, context = claimed(jobs)
+    found = handlers.study(context, spec)
+    assert found == {"study": "blobs", "runs": study.states()} and study.complete
+    assert jobs.get(job.id).progress.steps == 4
 
 
 def test_a_wrong_spec_is_refused_in_words(jobs: Jobs) -> None:

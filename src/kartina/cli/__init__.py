@@ -64,6 +64,7 @@ def _register() -> None:
         ("publish", "publish"),
         ("evaluate", "evaluate"),
         ("features", "features"),
+        ("study", "study"),
         ("models", "models"),
         ("serve", "serve"),
         ("jobs", "jobs"),

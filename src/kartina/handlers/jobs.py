@@ -17,13 +17,15 @@ from kartina.config import read
 from kartina.errors import ConflictError, IntegrityError
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.publish import publish as make_package
-from kartina.handlers.specs import EvaluateJob, PublishJob, TrainJob
+from kartina.handlers.specs import EvaluateJob, PublishJob, StudyJob, TrainJob
+from kartina.handlers.study import run as run_study
 from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import LEASE
 from kartina.metrics.evaluate import DEFAULT
 from kartina.models import package
 from kartina.models.package import PackageRef
 from kartina.serving.device import Gate
+from kartina.study import trials
 from kartina.training import checkpoint, loop, transfer
 from kartina.training.run import Run, names
 
@@ -132,6 +134,22 @@ def _report(job: Context) -> Callable[[float, str], None]:
         job.progress(share, text)
 
     return report
+
+
+# -- study -------------------------------------------------------------------------------------------------------------
+
+
+def study(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
+    """Run what is left of a study: its folder knows. Returns {"study", "runs": {state: count}}."""
+    name = read(StudyJob, spec, "a study job").study
+
+    def watch(p: trials.Progress) -> None:
+        job.progress((p.done + p.share) / p.total, f"{p.trial}: {p.what}", step=p.done, steps=p.total)
+
+    found, result = run_study(name, resume=True, watch=watch, stop=job.cancelled)
+    if result == "paused":
+        raise Interrupted
+    return {"study": found.name, "runs": found.states()}
 
 
 # -- publish -----------------------------------------------------------------------------------------------------------

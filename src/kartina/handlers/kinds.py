@@ -15,6 +15,7 @@ KINDS = {
     "train": "kartina.handlers.jobs:train",
     "evaluate": "kartina.handlers.jobs:evaluate",
     "publish": "kartina.handlers.jobs:publish",
+    "study": "kartina.handlers.jobs:study",
 }
 
 

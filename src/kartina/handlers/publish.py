@@ -42,6 +42,7 @@ def publish(
     with_training: bool = False,
     precision: Literal["fp16", "fp32"] = "fp16",
     device: str = "cpu",
+    extra: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> PackageRef:
     """Publish a run (id, number or folder) as the next version of the model `name`.
@@ -50,6 +51,7 @@ def publish(
     controls per task over the family's. `sweep` chooses the other defaults on val (see `handlers.sweep`): those that
     the family declares, or the given control -> values. `with_training` keeps what only trains (a discriminator), so
     that another run may start from the package. `precision` is that of the stored weights (sampling is in fp32).
+    `extra` are further keys of the card.
     Raises ConfigError for an unusable name or default, NotFoundError for an unknown run or one without a checkpoint,
     IntegrityError when its data have changed; nothing partial is left.
     """
@@ -95,6 +97,7 @@ def publish(
         "budget": {"images": origin.images, "seconds": origin.seconds},
         **({"start": config.start.model_dump(include={"ref", "hash"})} if config.start else {}),
         **({"sweep": chosen} if chosen else {}),
+        **(extra or {}),
         **numbers,
     }
     return save(model.family, name, origin, card, defaults=model.defaults, training=training,

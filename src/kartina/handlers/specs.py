@@ -46,6 +46,12 @@ class EvaluateJob(Frozen):
     device: Device = "auto"
 
 
+class StudyJob(Frozen):
+    """What is left of a study."""
+
+    study: str
+
+
 class PublishJob(Frozen):
     """A run becomes a model."""
 

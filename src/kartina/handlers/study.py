@@ -1,0 +1,168 @@
+"""Use case: run a study, report it, publish what it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kartina.data.imageset import ImageSet, Split
+from kartina.errors import ConfigError, NotFoundError
+from kartina.handlers.evaluate import Progress, evaluate_model
+from kartina.handlers.publish import publish as publish_run
+from kartina.models import package
+from kartina.models.model import Model
+from kartina.study import opening, report, spec, trials
+from kartina.study.folder import Study, folder, same_study
+from kartina.study.spec import SCORE
+from kartina.study.trials import Evaluate
+
+
+def run(
+    source: str | Path,
+    *,
+    resume: bool = False,
+    counts_of: str | Path | None = None,
+    watch: trials.Watch | None = None,
+    stop: trials.Stop | None = None,
+) -> tuple[Study, str]:
+    """Run the study of a TOML file to its end, or to where `stop` asks it to pause: (study, "finished" or "paused").
+
+    `resume` goes on with the study of that name (its name or folder will do as `source`), or begins it where there is
+    none yet. `counts_of` is another study whose measured image counts are taken. Raises ConflictError where a study of
+    that name exists and `resume` is off, or its file has changed.
+    """
+    study = begin(source, resume=resume, counts_of=counts_of)
+    return study, trials.run(study, evaluator(study), watch, stop)
+
+
+def begin(source: str | Path, *, resume: bool = False, counts_of: str | Path | None = None) -> Study:
+    """The study that `run` would run, its plan made where there is none yet; nothing is trained."""
+    path = Path(source)
+    if resume and not path.is_file():
+        return Study.open(source)
+    if not path.is_file():
+        raise NotFoundError(f"Found no file {str(source)!r}; expected a study's TOML file. See docs/guides/study.md.")
+    wanted, text = spec.load(path)
+    if resume and (folder(wanted.name) / "plan.json").is_file():
+        found = Study.open(wanted.name)
+        same_study(found, wanted)
+        return found
+    return Study.create(wanted, text, None if counts_of is None else Study.open(counts_of))
+
+
+def evaluator(study: Study) -> Evaluate:
+    """How the study's runs are measured: `evaluate_model` with what STUDY.toml says."""
+    how = study.spec.evaluation
+
+    def evaluate(
+        model: Model, data: ImageSet, split: Split, seeds: Sequence[int], samples: int, progress: Progress | None
+    ) -> dict[str, Any]:
+        return evaluate_model(
+            model, data, split, seeds, samples, how.batch, progress,
+            metrics=how.metrics, extractor=how.extractor, weights=how.weights,
+        )  # fmt: skip
+
+    return evaluate
+
+
+def write_report(
+    ref: str | Path, out: Path | None = None, *, test: bool = True, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write a study's report: {"study", "files", "complete", "test", "verdicts"}.
+
+    Where every run has ended, the choice is written down and then the test split is opened, once; `test` off leaves it
+    closed. Raises NotFoundError for an unknown study.
+    """
+    study = Study.open(ref)
+    opened = study.read("test", "opened.json") is not None
+    if study.complete and test:
+        opened = opening.open_test(study, evaluator(study), progress)
+    files = report.write(study, out, progress)
+    return {
+        "study": study.name,
+        "complete": study.complete,
+        "test": opened,
+        "files": {name: str(path) for name, path in files.items()},
+        "verdicts": opening.choice(study) if study.complete else {},
+    }
+
+
+def publish(
+    ref: str | Path,
+    *,
+    data: str | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Publish the median-seed run of each data set's winner (or of `data` alone): [{"data", "ref", "label", "seed"}].
+
+    A model is called `name`, or after its data and family. What was published already is not published again. Raises
+    ConflictError while runs are to be made, ConfigError where nothing qualifies.
+    """
+    study = Study.open(ref)
+    chosen = opening.choice(study)
+    if data is not None and data not in chosen:
+        raise NotFoundError.named("data set", data, chosen, f"Those are the data of study {study.name}.")
+    wanted = [data] if data is not None else [one for one in chosen if chosen[one]["winner"] is not None]
+    lost = [one for one in wanted if chosen[one]["winner"] is None]
+    if lost or not wanted:
+        raise ConfigError(
+            f"Found nothing to publish of study {study.name} on {', '.join(lost or chosen)}: nothing qualifies by its "
+            f"rule. See its report for the conditions; `kartina publish` publishes any run.",
+            details=[f"{one}: {chosen[one]['reason']}" for one in lost or chosen],
+        )
+    if name is not None and len(wanted) > 1:
+        raise ConfigError(f"Found one --name for {len(wanted)} models; name one of {', '.join(wanted)} with --data.")
+    out = []
+    for k, one in enumerate(wanted):
+
+        def report_share(share: float, what: str, k: int = k, one: str = one) -> None:
+            if progress is not None:
+                progress((k + share) / len(wanted), f"{one}: {what}")
+
+        out.append(_publish(study, one, chosen[one], name, licence, device, report_share))
+    return out
+
+
+def _publish(
+    study: Study, data: str, verdict: dict[str, Any], name: str | None, licence: str | None, device: str,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """One winner as a package, unless it is one already."""
+    trial = study.trial(verdict["winner"], data, verdict["seed"])
+    before = study.read("published.json") or {}
+    found = before.get(data)
+    if found is not None and (name is None or found["ref"].split("@")[0] == name) and _exists(found["ref"]):
+        return {**found, "new": False}
+    selected = study.read("finished", f"{trial.id}.json")["selected"]
+    point = study.point(trial, selected)
+    config = study.count(trial.pair)
+    assert config is not None
+    how = study.spec.evaluation
+    made = publish_run(
+        point,
+        name or f"{data}-{config.family}".replace("_", "-"),
+        licence,
+        f"{trial.entry.name}, chosen by the study {study.name}",
+        seeds=how.seeds(SCORE),
+        samples=how.samples,
+        defaults={"generate": dict(trial.entry.controls)} if trial.entry.controls else None,
+        device=device,
+        progress=progress,
+        extra={"study": {"name": study.name, "reason": verdict["reason"], "rule": study.spec.choose.model_dump(),
+                         "seed": trial.seed, "seeds": list(study.spec.seeds)}},
+    )  # fmt: skip
+    record = {"data": data, "ref": str(made), "label": trial.entry.name, "seed": trial.seed, "images": selected}
+    study.write({**before, data: record}, "published.json")
+    return {**record, "new": True}
+
+
+def _exists(ref: str) -> bool:
+    try:
+        package.find(ref)
+    except NotFoundError:
+        return False
+    return True
