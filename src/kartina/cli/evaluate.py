@@ -136,7 +136,7 @@ def show_numbers(title: str, found: Mapping[str, Any], per_class: bool = True) -
         out.print("No numbers: this model was not evaluated.", highlight=False)
         return
     identity = next(iter(found["metrics"].values())).get("identity", {})
-    short = {k: v[:12] if isinstance(v, str) else v for k, v in identity.items() if k != "metric"}
+    short = {k: v[:12] if isinstance(v, str) and len(v) == 64 else v for k, v in identity.items() if k != "metric"}
     out.print(
         ", ".join(f"{k} {v}" for k, v in short.items()), highlight=False, soft_wrap=True, style="dim", markup=False
     )
