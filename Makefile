@@ -7,6 +7,7 @@ PY := $(VENV)/bin/python
 NPM := $(PY) scripts/npm.py --prefix web
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 STATIC := src/kartina/api/static/index.html
+SIDE_BY_SIDE := -n auto --dist loadfile # tests have one thread each, so a process a core
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
 .PHONY: help setup run test test-all bench lint format ui constraints clean
@@ -23,12 +24,12 @@ run: $(VENV)/.app $(STATIC) ## Start the service and print its URL
 test: $(VENV)/.dev $(STATIC) lint ## What CI runs: lint, types, layers, tests, browser (under 20 minutes on 2 cores)
 	$(NPM) run --silent test
 	$(PY) -m pytest -m "browser and not slow"
-	$(PY) -m pytest -m "not browser and not slow"
+	$(PY) -m pytest -m "not browser and not slow" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/.dev $(STATIC) lint ## Also the long tests
 	$(NPM) run --silent test
 	$(PY) -m pytest -m browser
-	$(PY) -m pytest -m "not browser"
+	$(PY) -m pytest -m "not browser" $(SIDE_BY_SIDE)
 
 bench: $(VENV)/.dev ## Measure what is claimed about speed, here (ARGS=--quick: a minute or two)
 	$(PY) -m benchmarks $(ARGS)

@@ -32,8 +32,8 @@ from kartina.generators.base import Family
 from kartina.generators.diffusive import DiffusiveFamily
 from kartina.handlers.evaluate import generator
 from kartina.handlers.load import load_any
-from kartina.metrics.classifier import domain_classifier, top
-from kartina.metrics.evaluate import references, score, score_copies
+from kartina.metrics.classifier import domain_classifier
+from kartina.metrics.evaluate import Eyes, references, score, score_copies
 from kartina.metrics.protocol import PROTOCOL
 from kartina.models.model import Model
 
@@ -96,8 +96,9 @@ class Judged:
     def __init__(self, data: ImageSet, samples: int, seeds: Sequence[int], batch: int):
         self.data, self.seeds, self.batch = data, tuple(seeds), batch
         self.judge = domain_classifier(data)
-        self.real = references(data, "val", samples, self.judge)
-        self.floor = fmean(score_copies(data, self.real, self.judge, seed).whole["fd"] for seed in seeds)
+        self.eyes = Eyes.domain(self.judge)
+        self.real = references(data, "val", samples, self.eyes)
+        self.floor = fmean(score_copies(data, self.real, self.eyes, seed).whole["fd"] for seed in seeds)
         self.identity = {"extractor": "FD-domain", "extractor_hash": self.judge.hash, "data": data.hash, "split": "val",
                          "n": len(self.real.labels), "m": len(self.real.labels), "seeds": list(self.seeds),
                          "protocol": PROTOCOL}  # fmt: skip
@@ -109,8 +110,7 @@ class Judged:
         with counting(model.family) as calls:
             for seed in self.seeds:
                 images = generator(asked, self.batch)(self.real.labels, seed)
-                features, logits = self.judge(images)
-                scores.append(score(features, top(logits), self.real.labels, self.real).whole)
+                scores.append(score(self.eyes.look(images), self.real.labels, self.real).whole)
         made = len(self.seeds) * len(self.real.labels)
         return {
             "evaluations": point.evaluations,
