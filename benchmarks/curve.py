@@ -17,31 +17,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.families import cell, machine, prepared
+from benchmarks.families import cell, go_on, machine, prepared
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
 from kartina.models import png
 from kartina.registry import preset as known
 from kartina.training import budget as budgets
-from kartina.training.loop import train
 from kartina.training.run import Run
 
 SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 EACH = 3  # images of a class in a column of the grid
 
 
-def go_on(run: Run, images: int) -> None:
-    """Train until `images` have been seen, or a few more."""
-    seen = run.status().get("images", 0)
-
-    def watch(p: Any) -> None:
-        nonlocal seen
-        seen = p.images
-        print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True)
-
-    if seen < images:
-        train(run, watch, lambda: seen >= images)
-        print()
+def shown(p: Any) -> None:
+    print(f"\r{p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True)
 
 
 def measure(run: Run, samples: int) -> dict[str, Any]:
@@ -129,7 +118,7 @@ def main() -> None:
         for i, share in enumerate(SHARES):
             if f"{share:.0%}" in mine:
                 continue
-            go_on(run, int(total * share))
+            go_on(run, int(total * share), shown)
             mine[f"{share:.0%}"] = measure(run, given.samples)
             new = column(run)
             if i:

@@ -13,7 +13,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from kartina import registry
 from kartina.generators.base import generate, rows_for
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
+from kartina.nets.precision import pick
 from kartina.training import budget as budgets
 from kartina.training.loop import Trainer, cores, plan, train
-from kartina.training.precision import pick
 from kartina.training.run import Run, names
 
 COLUMNS = 10
@@ -41,6 +41,24 @@ def trained(
         train(run, lambda p: print(f"\r{run.id} {p.images:,}/{p.total:,} {p.rate:.0f} img/s ", end="", flush=True))
         print()
     return run
+
+
+def quietly(p: Any) -> None:
+    """Tell nothing."""
+
+
+def go_on(run: Run, images: int, told: Callable[[Any], None] = quietly) -> dict[str, Any]:
+    """Train until `images` have been seen, or a few more; the run's status then."""
+    seen = run.status().get("images", 0)
+
+    def watch(p: Any) -> None:
+        nonlocal seen
+        seen = p.images
+        told(p)
+
+    if seen < images:
+        train(run, watch, lambda: seen >= images)
+    return run.status()
 
 
 def prepared(

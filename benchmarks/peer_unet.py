@@ -36,8 +36,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.curve import SHARES, go_on
-from benchmarks.families import machine, prepared
+from benchmarks.curve import SHARES
+from benchmarks.families import go_on, machine, prepared
 from benchmarks.training import ceiling, trainer
 from kartina import registry
 from kartina.config import Preset, TrainConfig
@@ -48,9 +48,9 @@ from kartina.generators.flow import Flow, FlowConfig
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any
 from kartina.metrics.classifier import domain_classifier
+from kartina.nets.precision import Precision, pick
 from kartina.training import budget as budgets
 from kartina.training.loop import Trainer, cores, pick_device
-from kartina.training.precision import Precision, pick
 from kartina.training.run import Run
 
 OURS, PEER = "flow-32-cpu", "plain-unet-32"

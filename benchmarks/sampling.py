@@ -5,30 +5,22 @@ python -m benchmarks.sampling [PRESET ...] [--quick]
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 
 import torch
 
-from benchmarks.training import QUICK
+from benchmarks.training import asked
 from kartina import registry
 from kartina.generators.base import build, generate, rows_for
 from kartina.training.catalogue import usual
 
-ROUNDS = 5
-
 
 def main(arguments: list[str]) -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("presets", nargs="*", metavar="PRESET")
-    options.add_argument("--quick", action="store_true", help=f"one round of {', '.join(QUICK)}")
-    given = options.parse_args(arguments)
-    rounds = 1 if given.quick else ROUNDS
-    every = QUICK if given.quick else [n for n in registry.presets() if n.endswith("-cpu")]
+    names, rounds = asked(arguments, __doc__)
     print(f"{'preset':20} {'ms/img, batch 1':>16} {'ms/img, batch 16':>17}   (median of {rounds} rounds)")
-    for name in given.presets or every:
+    for name in names:
         family_name, preset = registry.preset(name)
         spec = usual(registry.family(family_name), preset)
         family = build(registry.family(family_name), preset.config, spec).sampler()

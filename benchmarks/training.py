@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import kartina
 from kartina import registry
 from kartina.config import RunConfig, TrainConfig
+from kartina.nets.precision import Precision, pick
 from kartina.training.catalogue import example
 from kartina.training.loop import Trainer
-from kartina.training.precision import Precision, pick
 
 ROUNDS = 5
 QUICK = ("dcgan-32-cpu", "flow-32-cpu", "stylegan2-ada-32-cpu", "vae-32-cpu")  # presets of --quick, in one round
@@ -79,14 +79,18 @@ def trainer(
     return Trainer(config, data)
 
 
-def main(arguments: list[str]) -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(arguments: list[str], about: str | None) -> tuple[list[str], int]:
+    """The presets that a command line names, and how many rounds it wants."""
+    options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("presets", nargs="*", metavar="PRESET")
     options.add_argument("--quick", action="store_true", help=f"one round of {', '.join(QUICK)}")
     given = options.parse_args(arguments)
-    rounds = 1 if given.quick else ROUNDS
     every = QUICK if given.quick else [n for n in registry.presets() if n.endswith("-cpu")]
-    names = given.presets or list(every)
+    return given.presets or list(every), 1 if given.quick else ROUNDS
+
+
+def main(arguments: list[str]) -> None:
+    names, rounds = asked(arguments, __doc__)
     trainers = {n: trainer(n) for n in names}
     cycles = {n: math.lcm(*(p.every for p in t.phases)) for n, t in trainers.items()}
     flops = {}

@@ -30,30 +30,16 @@ from typing import Any
 import torch
 
 from benchmarks import plots
-from benchmarks.families import cell, prepared
+from benchmarks.families import cell, go_on, prepared
 from kartina.data.imageset import open_set
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any, parse_controls
 from kartina.handlers.publish import publish
 from kartina.models.model import Model
 from kartina.training import budget as budgets
-from kartina.training.loop import pick_device, train
-from kartina.training.run import Run
+from kartina.training.loop import pick_device
 
 COLUMNS = 10
-
-
-def go_on(run: Run, images: int) -> dict[str, Any]:
-    """Train until `images` have been seen, or a few more; the run's status then."""
-    seen = run.status().get("images", 0)
-
-    def watch(p: Any) -> None:
-        nonlocal seen
-        seen = p.images
-
-    if seen < images:
-        train(run, watch, lambda: seen >= images)
-    return run.status()
 
 
 def scores(model: Model, data: str, trial: dict[str, Any], controls: list[str]) -> dict[str, Any]:
@@ -99,7 +85,7 @@ def work(trials: list[dict[str, Any]], out: Path, device: str) -> None:
         begun = time.perf_counter()
         try:
             found = one(trial, out, device)
-        except Exception:
+        except Exception:  # one trial's failure is told and written down; the others are still to be made
             (out / f"{trial['name']}.error").write_text(traceback.format_exc())
             print(f"{trial['name']}: failed", flush=True)
             continue
@@ -201,7 +187,7 @@ def main() -> None:
     for trial in trials:
         file = given.out / f"{trial['name']}.json"
         print(line(json.loads(file.read_text())) if file.exists() else f"{trial['name']}: not finished")
-    sys.exit(max(codes))
+    sys.exit(max(codes) or not all(f.exists() for f in files))
 
 
 if __name__ == "__main__":

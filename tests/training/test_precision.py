@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from kartina.training import precision
+from kartina.nets import precision
 from kartina.training.loop import Trainer, plan
 from tests import tiny
 

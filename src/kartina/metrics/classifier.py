@@ -35,6 +35,7 @@ from kartina.config import home
 from kartina.data.imageset import ImageSet
 from kartina.errors import DataError, disk_errors
 from kartina.metrics.protocol import PROTOCOL
+from kartina.nets.precision import has_bf16
 
 Progress = Callable[[float, str], None]  # share done (0..1), what is being done
 
@@ -186,8 +187,7 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epoch
     imbalanced = bool(counts.max() > IMBALANCED * counts.clamp(min=1).min())
     shift = (counts.clamp(min=1) / counts.sum()).log().float() if imbalanced else torch.zeros(len(counts))
 
-    # A CPU without bfloat16 instructions imitates them, many times slower than float32.
-    low = any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    low = has_bf16("cpu")
     rng = np.random.default_rng(seed)
     net.train()
     step = 0

@@ -48,7 +48,8 @@ from kartina.generators.base import (
 )
 from kartina.models import png
 from kartina.models.model import Model, as_tensors
-from kartina.training import checkpoint, diagnosis, muon, precision, transfer
+from kartina.nets import precision
+from kartina.training import checkpoint, diagnosis, muon, transfer
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl

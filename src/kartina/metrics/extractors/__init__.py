@@ -64,10 +64,21 @@ def domain(classifier: Classifier) -> Extractor:
     return Extractor(name="FD-domain", fd="FD-domain", kid="KD-domain", hash=classifier.hash, see=classifier)
 
 
+def photographs(net: nn.Module) -> Callable[[Images], tuple[Array, Array]]:
+    """How a network of colour photographs sees: uint8 n,C,H,W -> features and logits. Grey images count as colour."""
+
+    @torch.inference_mode()
+    def see(images: Images) -> tuple[Array, Array]:
+        features, logits = net(torch.from_numpy(np.array(images)).float().expand(-1, 3, -1, -1))
+        return features.double().numpy(), logits.double().numpy()
+
+    return see
+
+
 def of_inception(net: inception.Inception, digest: str) -> Extractor:
     """Inception-v3; `digest` is that of its file."""
     return Extractor(
-        name="Inception-v3 2015-12-05", fd="FID", kid="KID", hash=digest, see=inception.See(net),
+        name="Inception-v3 2015-12-05", fd="FID", kid="KID", hash=digest, see=photographs(net),
         resizer="TF1 bilinear 299", batch=32, scores=True,
     )  # fmt: skip
 
@@ -77,7 +88,7 @@ def of_mobilenet(path: Path) -> Extractor:
     net, content = mobilenet.load(path)
     return Extractor(
         name="MobileNetV2 1.0/224", fd="FD-MobileNetV2", kid="KD-MobileNetV2", hash=hashlib.sha256(content).hexdigest(),
-        see=mobilenet.See(net), resizer="antialiased bicubic 224", batch=64,
+        see=photographs(net), resizer="antialiased bicubic 224", batch=64,
     )  # fmt: skip
 
 

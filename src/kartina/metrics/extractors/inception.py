@@ -14,11 +14,8 @@ Names of modules are those of the published state dict, `pt_inception-2015-12-05
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises for a file that holds more than tensors
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -197,7 +194,7 @@ def load(path: Path) -> Inception:
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+    except Exception as error:  # whatever torch's reader raises: the file is no state dict
         raise IntegrityError(f"Found {path.name}, which holds no tensors alone ({error}); expected {FILE}.") from None
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise IntegrityError(f"Found {path.name}, which is no dictionary of tensors; expected {FILE}.")
@@ -213,16 +210,3 @@ def load(path: Path) -> Inception:
         )
     net.load_state_dict(found, strict=False)
     return net.eval().requires_grad_(False)
-
-
-class See:
-    """uint8 n,C,H,W -> (features float64 n,2048; logits float64 n,1008). Grey images count as colour ones."""
-
-    def __init__(self, net: Inception):
-        self.net = net
-
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        x = torch.from_numpy(np.array(images)).float()
-        features, logits = self.net(x.expand(-1, 3, -1, -1))
-        return features.double().numpy(), logits.double().numpy()

@@ -137,16 +137,3 @@ def _layer(
         )
     floats = kernel.reshape(shape).astype(np.float32) * scale.astype(np.float32).reshape(-1, *(1,) * (len(shape) - 1))
     return floats, bias.astype(np.float32)
-
-
-class See:
-    """uint8 n,C,H,W -> (features float64 n,1280; logits float64 n,1001). Grey images count as colour ones."""
-
-    def __init__(self, net: MobileNetV2):
-        self.net = net
-
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        x = torch.from_numpy(np.array(images)).float()
-        features, logits = self.net(x.expand(-1, 3, -1, -1))
-        return features.double().numpy(), logits.double().numpy()

@@ -25,6 +25,8 @@ def pick(precision: Literal["auto", "bf16", "fp32"], device: str) -> Precision:
 def has_bf16(kind: str) -> bool:
     """Whether a kind of device computes in bfloat16, rather than imitating it."""
     if kind == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.13
+            return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         found = torch.cpu.get_capabilities()  # such as avx512_bf16, amx_bf16
         return any(bool(there) for name, there in found.items() if name.endswith("bf16"))
     if kind == "cuda":
