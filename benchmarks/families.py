@@ -25,6 +25,7 @@ from kartina.generators.base import generate, rows_for
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.load import load_any
 from kartina.nets.precision import pick
+from kartina.study.trials import images_per_step
 from kartina.training import budget as budgets
 from kartina.training.loop import Trainer, cores, plan, train
 from kartina.training.run import Run, names
@@ -48,16 +49,16 @@ def quietly(p: Any) -> None:
 
 
 def go_on(run: Run, images: int, told: Callable[[Any], None] = quietly) -> dict[str, Any]:
-    """Train until `images` have been seen, or a few more; the run's status then."""
-    seen = run.status().get("images", 0)
+    """Train until `images` have been seen, to the step; the run's status then."""
+    left = math.ceil((images - run.status().get("images", 0)) / images_per_step(run.config))
 
-    def watch(p: Any) -> None:
-        nonlocal seen
-        seen = p.images
-        told(p)
+    def enough() -> bool:
+        nonlocal left
+        left -= 1
+        return left <= 0 and images < run.config.images
 
-    if seen < images:
-        train(run, watch, lambda: seen >= images)
+    if left > 0:
+        train(run, told, enough)
     return run.status()
 
 
