@@ -25,12 +25,12 @@ from kartina.config import Preset
 from kartina.errors import ConfigError, ConflictError, InputError, IntegrityError, NotFoundError
 from kartina.generators.base import At, Batch, Loss, generate
 from kartina.generators.vae import VAE
-from kartina.handlers.study import publish, run, write_report
+from kartina.handlers.study import begin, evaluator, publish, run, write_report
 from kartina.models import package
 from kartina.models.model import load
 from kartina.study import results, spec
 from kartina.study.folder import Study
-from kartina.study.trials import points, select
+from kartina.study.trials import points, select, work
 from kartina.training import checkpoint
 from kartina.training.run import Run
 from tests import tiny
@@ -445,3 +445,43 @@ def test_what_cannot_be_published_is_said(finished: Path) -> None:
     with pytest.raises(NotFoundError, match="data set called 'blob'"):
         publish("blobs", data="blob")
     assert "Nothing qualifies" in Path(write_report("blobs", test=False)["files"]["index.html"]).read_text()
+
+
+# -- side by side ----------------------------------------------------------------------------------------------------
+
+
+def test_three_workers_killed_and_gone_on_with_equal_one_process(whole: Path, blobs: Path) -> None:
+    """The processes share the runs out; kill -9 of the first process ends them all, and the study can go on."""
+    toml = str(tiny_study.write(blobs / "study.toml"))
+    process = command(blobs, toml, "--resume", "--workers", "3")
+    deadline = time.monotonic() + 200
+    while process.poll() is None and files(blobs) < 8 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)  # it alone
+    process.communicate(timeout=60)  # its workers hold the pipes until they have ended
+    assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+
+    process = command(blobs, toml, "--resume", "--workers", "3", "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert json.loads(out)["runs"] == {"finished": 4, "failed": 0, "begun": 0, "waiting": 0}
+    shared = Study.open("blobs")
+    os.environ["KARTINA_HOME"] = str(whole)  # put back by the fixture
+    a, b = content(Study.open("blobs")), content(shared)
+    assert a.keys() == b.keys() and [k for k in a if a[k] != b[k]] == []
+
+
+def test_a_claimed_run_is_left_to_its_process(blobs: Path) -> None:
+    study = begin(tiny_study.write(blobs / "study.toml"))
+    first, *others = study.trials()
+    with study.claim(first) as mine, study.claim(first) as twice:
+        assert mine and not twice
+        assert work(study, evaluator(study)) == "finished"
+    assert study.state(first) == "waiting" and {study.state(t) for t in others} == {"finished"}
+
+
+def test_an_entry_with_images_of_its_own(blobs: Path) -> None:
+    text = tiny_study.TEXT.replace('preset = "vae-32-cpu"\n', 'preset = "vae-32-cpu"\nimages = 192\n')
+    study, _ = run(tiny_study.write(blobs / "study.toml", text))
+    counts = {t.entry.key: study.run(t).config.images for t in study.trials()}  # type: ignore[union-attr]
+    assert counts == {"vae-32-cpu": 192, "dcgan-small": 384}

@@ -26,6 +26,9 @@ def run(
     counts_of: Annotated[
         str | None, typer.Option(help="Take the measured image counts of this study instead of timing this machine.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Runs made at a time, each in a process of its own (for a GPU).")
+    ] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Queue it as a job (kartina jobs), and return.")] = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +41,7 @@ def run(
     from kartina.training.loop import interruptible
 
     with interruptible() as stop, _bars() as watch:
-        found, result = do(file, resume=resume, counts_of=counts_of, watch=watch, stop=stop)
+        found, result = do(file, resume=resume, counts_of=counts_of, workers=workers, watch=watch, stop=stop)
     states = found.states()
     if json:
         return print_json({"name": found.name, "path": str(found.path), "status": result, "runs": states})

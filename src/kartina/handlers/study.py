@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from kartina.data.imageset import ImageSet, Split
-from kartina.errors import ConfigError, NotFoundError
+from kartina.errors import ConfigError, UnavailableError, NotFoundError
 from kartina.handlers.evaluate import Progress, evaluate_model
 from kartina.handlers.publish import publish as publish_run
 from kartina.models import package
@@ -23,17 +28,72 @@ def run(
     *,
     resume: bool = False,
     counts_of: str | Path | None = None,
+    workers: int = 1,
     watch: trials.Watch | None = None,
     stop: trials.Stop | None = None,
 ) -> tuple[Study, str]:
     """Run the study of a TOML file to its end, or to where `stop` asks it to pause: (study, "finished" or "paused").
+
+    `workers` runs are made at a time, each in a process of its own: small networks leave most of a GPU idle.
 
     `resume` goes on with the study of that name (its name or folder will do as `source`), or begins it where there is
     none yet. `counts_of` is another study whose measured image counts are taken. Raises ConflictError where a study of
     that name exists and `resume` is off, or its file has changed.
     """
     study = begin(source, resume=resume, counts_of=counts_of)
+    if workers > 1:
+        return study, side_by_side(study, workers, watch, stop)
     return study, trials.run(study, evaluator(study), watch, stop)
+
+
+def side_by_side(study: Study, workers: int, watch: trials.Watch | None = None, stop: trials.Stop | None = None) -> str:
+    """`trials.run` by several processes, each of which takes runs that no other has taken.
+
+    They inherit the lock on the study, so that nobody else begins on it while one of them lives, and end when this
+    process ends, however it does. Raises UnavailableError where one of them died of something that is no run's failure.
+    """
+    with study.lock() as held:
+        trials.sweep(study)
+        trials.count(study, evaluator(study), watch)
+        command = [sys.executable, "-m", "kartina.handlers.study_worker", str(study.path)]
+        team = [subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(held,)) for _ in range(workers)]
+        asked = False
+        try:
+            while any(process.poll() is None for process in team):
+                time.sleep(0.2)
+                if watch is not None:
+                    watch(_together(study))
+                if stop is not None and stop() and not asked:
+                    asked = True
+                    for process in team:
+                        process.send_signal(signal.SIGTERM)
+        finally:
+            for process in team:
+                assert process.stdin is not None
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+                process.wait()
+    if study.complete:
+        return "finished"
+    if asked:
+        return "paused"
+    codes = [process.returncode for process in team]
+    raise UnavailableError(
+        f"Found {workers} workers of study {study.name} ended, with {codes}, before its runs were made; see above for "
+        f"what they said, then go on: kartina study run {study.name} --resume"
+    )
+
+
+def _together(study: Study) -> trials.Progress:
+    """How far all workers are, told of the runs that they have begun."""
+    states = study.states()
+    begun = [t for t in study.trials() if study.state(t) == "begun"]
+    shares = [run.status().get("images", 0) / run.config.images for t in begun if (run := study.run(t)) is not None]
+    what = f"{len(begun)} runs at work, trained by {', '.join(f'{share:.0%}' for share in shares[:12])}"
+    return trials.Progress(
+        states["finished"] + states["failed"], sum(states.values()), f"{len(begun)} runs",
+        trials.TRAINING * sum(shares), what, states["failed"],
+    )  # fmt: skip
 
 
 def begin(source: str | Path, *, resume: bool = False, counts_of: str | Path | None = None) -> Study:

@@ -12,6 +12,7 @@
     test/opened.json      when, and by which version; test/TRIAL.json: the numbers
     pictures/             grids and nearest neighbours
     report/               index.html, report.json, report.csv
+    claims/TRIAL          locked while a process works on it
     published.json        which model each data set's winner became
 
 PAIR is ENTRY--DATA and TRIAL is ENTRY--DATA--seedN.
@@ -138,8 +139,10 @@ class Study:
                 write_json(staging / "plan.json", plan.model_dump(mode="json"))
                 if counts_of is not None:
                     (staging / "counts").mkdir()
-                    for pair, config in configs.items():
-                        write_json(staging / "counts" / f"{pair}.json", counts_of.lend(pair, config, spec.budget))
+                    for entry, data in spec.pairs():
+                        pair = f"{entry.key}--{data}"
+                        lent = counts_of.lend(pair, configs[pair], entry.budget(spec.budget))
+                        write_json(staging / "counts" / f"{pair}.json", lent)
                 staging.chmod(0o755)
                 staging.rename(where)
             except OSError:
@@ -173,8 +176,8 @@ class Study:
             ) from None
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the study for this process. Raises ConflictError when another one works on it."""
+    def lock(self) -> Iterator[int]:
+        """Hold the study for this process, and for those that inherit the file number it gives. Raises ConflictError when another one works on it."""
         with disk_errors("lock the study"), (self.path / ".lock").open("w") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,7 +185,7 @@ class Study:
                 raise ConflictError(
                     f"Found another process at work on study {self.name}; stop that one first (Ctrl-C saves it)."
                 ) from None
-            yield
+            yield f.fileno()
 
     # -- what is in it -------------------------------------------------------------------------------------------
 
@@ -215,12 +218,28 @@ class Study:
         found = self.count(pair)
         if found is None:
             raise ConfigError(f"Found no image count of {pair} in study {self.name}; let it measure that first.")
-        if compared(found) != compared(config) or self.spec.budget != budget:
+        entry = next(e for e, data in self.spec.pairs() if f"{e.key}--{data}" == pair)
+        if compared(found) != compared(config) or entry.budget(self.spec.budget) != budget:
             raise ConfigError(
                 f"Found {pair} in study {self.name} with other settings, data or budget; expected the same. Let this "
                 "study measure its own counts."
             )
         return found.model_dump(mode="json")
+
+    @contextmanager
+    def claim(self, trial: Trial) -> Iterator[bool]:
+        """Hold one trial for this process; False where another process has it. A process that ends lets go."""
+        where = self.path / "claims"
+        with disk_errors("claim a run"):
+            where.mkdir(exist_ok=True)
+            handle = (where / trial.id).open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def run(self, trial: Trial) -> Run | None:
         path = self.path / "runs" / trial.id

@@ -68,11 +68,16 @@ class Entry(Frozen):
     label: str = ""  # what it is called in the report; default: the preset's name
     settings: dict[str, Any] = Field(default_factory=dict)  # over the preset, as --set
     controls: dict[str, Any] = Field(default_factory=dict)  # of sampling, over the family's defaults
+    images: int | None = Field(None, ge=1)  # the budget of its runs where it is not the study's: what a time bought
     data: tuple[str, ...] = ()  # only on these of the study's data sets; default: on all
 
     @property
     def name(self) -> str:
         return self.label or self.preset
+
+    def budget(self, whole: Budget) -> Budget:
+        """Of each of its runs, where the study's is `whole`."""
+        return whole if self.images is None else Budget(images=self.images)
 
     @property
     def key(self) -> str:

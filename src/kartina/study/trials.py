@@ -36,6 +36,7 @@ Report = Callable[[float, str], None]
 # model, data, split, generation seeds, samples, progress -> {"metrics", "per_class", "control"}
 Evaluate = Callable[[Model, ImageSet, Split, Sequence[int], int, Report | None], dict[str, Any]]
 
+ENDED = ("finished", "failed")
 FAILURES = (DivergedError, ConfigError, RuntimeError, ArithmeticError)  # of one training; others end the study
 TRAINING = 0.6  # of a trial's progress; the rest is evaluation
 
@@ -62,11 +63,19 @@ def run(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop
     Raises ConflictError when another process works on it, StorageError on a full disk, IntegrityError where data or a
     file is not what it was; everything finished stays.
     """
-    trials, halt = study.trials(), stop or (lambda: False)
     with study.lock():
         sweep(study)
-        for trial in trials:
-            if study.state(trial) in ("finished", "failed"):
+        return work(study, evaluate, watch, stop)
+
+
+def work(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop | None = None) -> str:
+    """Do every trial that no other process has taken; the caller, or the one who started it, holds the study."""
+    trials, halt = study.trials(), stop or (lambda: False)
+    for trial in trials:
+        if study.state(trial) in ENDED:
+            continue
+        with study.claim(trial) as mine:
+            if not mine or study.state(trial) in ENDED:
                 continue
             states = study.states()
             done, failed = states["finished"] + states["failed"], states["failed"]
@@ -80,7 +89,20 @@ def run(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop
                     return "paused"
             except CanceledError:
                 return "paused"
-        return "finished"
+    return "finished"
+
+
+def count(study: Study, evaluate: Evaluate, watch: Watch | None = None) -> None:
+    """Turn every budget in minutes into images, one after another, so that no training disturbs the timing."""
+    trials = study.trials()
+    for trial in trials[: len(study.spec.pairs())]:
+        if study.state(trial) not in ENDED:
+
+            def tell(share: float, what: str, trial: Trial = trial) -> None:
+                if watch is not None:
+                    watch(Progress(0, len(trials), trial.id, share, what))
+
+            _Runner(study, trial, evaluate, tell, lambda: False).config()
 
 
 def sweep(study: Study) -> None:
@@ -141,7 +163,7 @@ class _Runner:
         study, trial = self.study, self.trial
         shared = study.count(trial.pair)
         if shared is None:
-            budget = study.spec.budget
+            budget = trial.entry.budget(study.spec.budget)
             seconds = None if budget.minutes is None else 60 * budget.minutes
             if seconds is not None:
                 self.tell(0.0, "timing this machine")
