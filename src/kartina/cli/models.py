@@ -46,11 +46,10 @@ def list_(json: Json = False) -> None:
     if json:
         return print_json(rows)
     shown = [
-        (r["ref"], r["hash"][:8], r["preset"], r["data"], r["size"], len(r["classes"]),
-         f"{r['parameters'] / 1e6:.1f}M", "bundled" if r["bundled"] else "")
+        (r["ref"], r["family"], r["data"], r["size"], len(r["classes"]), "bundled" if r["bundled"] else "")
         for r in rows
     ]  # fmt: skip
-    table("Models", ["model", "hash", "preset", "data", "size", ">classes", ">parameters", ""], shown)
+    table("Models", ["model", "family", "data", "size", ">classes", ""], shown)
 
 
 @models.command("show")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -27,10 +27,11 @@ def print_json(value: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; a column whose name starts with '>' is right-aligned."""
+    """A table on stdout; a column whose name starts with '>' is right-aligned. The first stays whole."""
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
-    for column in columns:
-        grid.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for k, column in enumerate(columns):
+        side: Literal["right", "left"] = "right" if column.startswith(">") else "left"
+        grid.add_column(column.lstrip(">"), justify=side, overflow="fold", no_wrap=k == 0)
     for row in rows:
         grid.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     out.print(grid)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kartina.data.imageset import ImageSet, Split
-from kartina.errors import ConfigError, UnavailableError, NotFoundError
+from kartina.errors import ConfigError, NotFoundError, UnavailableError
 from kartina.handlers.evaluate import Progress, evaluate_model
 from kartina.handlers.publish import publish as publish_run
 from kartina.models import package

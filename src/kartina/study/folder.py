@@ -177,7 +177,10 @@ class Study:
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the study for this process, and for those that inherit the file number it gives. Raises ConflictError when another one works on it."""
+        """Hold the study for this process, and for those that inherit the file number it gives.
+
+        Raises ConflictError when another process works on it.
+        """
         with disk_errors("lock the study"), (self.path / ".lock").open("w") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -77,7 +77,7 @@ class Entry(Frozen):
 
     def budget(self, whole: Budget) -> Budget:
         """Of each of its runs, where the study's is `whole`."""
-        return whole if self.images is None else Budget(images=self.images)
+        return whole if self.images is None else Budget(minutes=None, images=self.images)
 
     @property
     def key(self) -> str:
