@@ -83,6 +83,10 @@ class UnavailableError(KartinaError):
 class QueueFullError(UnavailableError):
     code = "queue_full"
 
+    def __init__(self, message: str, *, details: Iterable[str] = (), retry_after: int = 5):
+        super().__init__(message, details=details)
+        self.retry_after = retry_after  # seconds until there should be room
+
 
 class CanceledError(KartinaError):
     code = "canceled"

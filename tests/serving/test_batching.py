@@ -92,6 +92,41 @@ def test_clients_share_alike_however_many_requests_they_have(toy: PackageRef) ->
     assert sum(bench.running().values()) == 8
 
 
+def test_one_caller_queues_500_and_anothers_request_starts_within_two_batches(toy: PackageRef) -> None:
+    """Of one model that needs one step, of one that needs many, and of another model."""
+    for steps in (1, 60):
+        bench = Bench(batch=8)
+        bench.submit(request(toy, "greedy", 500, steps=steps).model_copy(update={"client": "greedy"}))
+        bench.steps(3)
+        bench.submit(request(toy, "modest", 2, steps=1).model_copy(update={"client": "modest"}))
+        bench.steps(2)
+        assert [type(event) for event in bench.told["modest"]][-1] is Finished
+
+
+def test_a_caller_of_many_models_takes_one_turn(toy: PackageRef, tmp_path: Path) -> None:
+    refs = [toy_package(tmp_path / "models", f"m{i}", seed=i + 1) for i in range(5)]
+    bench = Bench(batch=8)
+    for ref in refs:
+        bench.submit(request(ref, ref.name, 50, steps=50).model_copy(update={"client": "greedy"}))
+    while len(bench.batcher.groups) < 5:
+        bench.steps(1)
+    bench.submit(request(toy, "modest", 1, steps=5).model_copy(update={"client": "modest"}))
+    while not bench.batcher.groups.keys() >= {r.key for r in bench.batcher.requests.values()}:
+        bench.steps(1)  # the sixth model is being loaded
+    before = bench.batcher.batches
+    while "modest" in bench.batcher.requests:
+        bench.steps(1)
+    assert bench.batcher.batches - before <= 10 + 1, "every second one was its own"
+
+
+def test_more_callers_than_rows_in_a_batch_come_one_after_the_other(toy: PackageRef) -> None:
+    bench = Bench(batch=2)
+    for name in "abcde":
+        bench.submit(request(toy, name, 50, steps=1).model_copy(update={"client": name}))
+    bench.steps(10)  # 20 rows among five
+    assert {id: r.finished for id, r in bench.batcher.requests.items()} == dict.fromkeys("abcde", 4)
+
+
 def test_shares() -> None:
     assert shares([("a", 100)], 8) == [8]
     assert shares([("a", 2), ("a", 100)], 8) == [2, 6]

@@ -49,8 +49,9 @@ class RequestSpec(Frozen):
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     controls: dict[str, Any] = Field(default={})  # over the task's defaults
     inputs: dict[str, Inputs] = Field(default={})  # encoded images by kind: row i gets the one at i mod M
-    client: str = ""  # turns go round the clients, then round each one's requests
+    client: str = ""  # whose turn it takes: turns go round the clients, then round each one's requests
     previews: bool = False  # send previews (see also Engine.watch)
+    deterministic: bool = False  # byte for byte the same whatever else is made: its rows are evaluated one by one
 
 
 # -- events ---------------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class Progress(Frozen):
 
 
 class Preview(Frozen):
-    """PNG bytes of unfinished rows as (index, png); at most twice a second, only where they were asked for."""
+    """PNG bytes of unfinished rows as (index, png), small; at most 4 times a second, only where they were asked for."""
 
     type: Literal["preview"] = "preview"
     id: str
@@ -132,6 +133,18 @@ class Stats(Frozen):
     outputs: int = 0
 
 
+class Activated(Frozen):
+    """A model is in memory, warm, and measured: what the worker will do with it."""
+
+    type: Literal["activated"] = "activated"
+    id: str
+    bytes: int  # of its weights and buffers
+    batch: int  # rows of one evaluation, at most
+    threads: int  # CPU threads of one evaluation
+    rate: float  # rows a second at that batch size, one evaluation each; 0 where it was not measured
+    measured: bool  # now; False: an earlier activation's record was found
+
+
 # -- messages to the worker -----------------------------------------------------------------------------------------
 
 
@@ -155,7 +168,16 @@ class AskStats(Frozen):
     type: Literal["ask_stats"] = "ask_stats"
 
 
-Message = Event | Stats | Submit | Cancel | Watch | AskStats
+class Activate(Frozen):
+    """Load a model, warm it up and measure it; answered by Activated or Failed with the same id."""
+
+    type: Literal["activate"] = "activate"
+    id: str
+    model: str  # folder of the model package
+    hash: str
+
+
+Message = Event | Stats | Activated | Submit | Cancel | Watch | AskStats | Activate
 _adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
@@ -165,7 +187,8 @@ class Engine(Protocol):
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
         """Take a request now and tell of it until it is Finished, Failed or Canceled.
 
-        Raises QueueFullError at once when too many rows wait; `accepted` requests were let in before (by a process
+        Raises QueueFullError at once when too many rows wait, with the seconds after which to try again, and
+        ConfigError for more rows than there is ever room for. `accepted` requests were let in before (by a process
         that has since restarted) and are never refused.
         """
         ...
@@ -180,6 +203,13 @@ class Engine(Protocol):
 
     async def stats(self) -> Stats:
         """What the worker does now. Raises UnavailableError when it does not answer."""
+        ...
+
+    async def activate(self, model: str, hash: str) -> Activated:
+        """Have the model in the folder `model` in memory, warm and measured, before anybody asks for its images.
+
+        Raises the error that loading it met, UnavailableError when the worker does not answer.
+        """
         ...
 
 

@@ -6,18 +6,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kartina.errors import IntegrityError
 from kartina.models.model import Model, load
+
+if TYPE_CHECKING:
+    from kartina.serving.tuning import Tuning
 
 MAX_MODELS = 8
 MAX_BYTES = 2 * 2**30  # of weights
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resident:
     model: Model
     bytes: int  # of its weights and buffers
+    tuning: Tuning | None = None  # how it is best evaluated here, once that is known
+    looked: bool = False  # for a record of it
 
 
 class Residency:
@@ -39,6 +45,14 @@ class Residency:
     @property
     def bytes(self) -> int:
         return sum(resident.bytes for resident in self._ready.values())
+
+    def resident(self, hash: str) -> Resident | None:
+        """The model with the hash `hash` if it is in memory; it does not count as used."""
+        return self._ready.get(hash)
+
+    def size_of(self, hash: str) -> int:
+        """Bytes of a model in memory; 0 for one that is not."""
+        return self._ready[hash].bytes if hash in self._ready else 0
 
     def ask(self, hash: str, path: str) -> Model | None:
         """The model with the hash `hash`; None while it is loaded from the folder `path`.

@@ -25,7 +25,7 @@ import structlog
 
 log = structlog.get_logger("kartina.serving.supervisor")
 
-BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)  # seconds before the next start, after so many deaths in a row
+BACKOFF = (0.0, 0.2, 1.0, 2.0, 5.0)  # seconds before the next start, after so many deaths in a row
 STABLE = 30.0  # seconds after which a worker's death counts as the first
 STOP = 5.0  # seconds a worker has to end
 _MAX_PATH = 100  # of a Unix socket; the kernel's limit is 108 bytes
