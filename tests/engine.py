@@ -103,11 +103,11 @@ def outputs(events: list[Event]) -> dict[int, Output]:
 class Background:
     """A supervised worker whose event loop runs in a thread, for tests that each have their own loop."""
 
-    def __init__(self, *options: str):
+    def __init__(self, *options: str, **settings: Any):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.supervisor = Supervisor(["--device", "cpu", "--threads", "1", *options])
+        self.supervisor = Supervisor(["--device", "cpu", "--threads", "1", *options], **settings)
         self.run(self.supervisor.start())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
