@@ -51,7 +51,9 @@ def controls(name: str, rng: random.Random) -> dict[str, Any]:
             return {"steps": steps, "guidance": guidance, "solver": rng.choice(["heun", "euler"])}
         case "meanflow":
             return {"steps": rng.choice([1, 2, 4])}
-        case "vae" | "dcgan" | "biggan":
+        case "biggan":
+            return {"truncation": rng.choice([0.5, 1.0])}
+        case "vae" | "dcgan":
             return {"spread": rng.choice([0.5, 1.0])}
     raise AssertionError(name)
 

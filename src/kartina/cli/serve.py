@@ -23,7 +23,19 @@ def serve(
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     device: Annotated[str, typer.Option(help="What samples: auto, cpu, cuda or mps.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: one per core.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: measured for each model.")
+    ] = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=4096, help="Images in one evaluation, at most; how many is measured.")
+    ] = 64,
+    memory: Annotated[
+        int, typer.Option(min=1, help="MiB of models that stay in memory while nobody uses them.")
+    ] = 2048,
+    cache: Annotated[int, typer.Option(min=0, help="MiB of finished images kept to answer repetitions; 0: none.")] = 64,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same image byte for byte at any load: slower.")
+    ] = False,
     jobs: Annotated[bool, typer.Option(help="Also run queued jobs (kartina jobs), one at a time.")] = True,
 ) -> None:
     """Serve the models on a page and an HTTP API, and run queued jobs, until Ctrl-C."""
@@ -46,9 +58,12 @@ def serve(
         if not no_open and _has_desktop():
             threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
 
-    options = ["--device", device, "--threads", str(threads)]
+    options = {"--device": device, "--threads": threads, "--batch": batch, "--bytes": memory * 2**20}
+    worker = [str(part) for option in options.items() for part in option]
     with sock:
-        asyncio.run(server.run(sock, token, ready, worker=options, jobs=jobs))
+        asyncio.run(
+            server.run(sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs)
+        )
 
 
 def _has_desktop() -> bool:
