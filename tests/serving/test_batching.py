@@ -119,12 +119,25 @@ def test_a_caller_of_many_models_takes_one_turn(toy: PackageRef, tmp_path: Path)
     assert bench.batcher.batches - before <= 10 + 1, "every second one was its own"
 
 
-def test_more_callers_than_rows_in_a_batch_come_one_after_the_other(toy: PackageRef) -> None:
+def test_more_callers_than_rows_in_a_batch_take_turns(toy: PackageRef) -> None:
+    """Five callers, two rows: of one-step models, and in the middle of rows of thirty steps."""
     bench = Bench(batch=2)
     for name in "abcde":
         bench.submit(request(toy, name, 50, steps=1).model_copy(update={"client": name}))
     bench.steps(10)  # 20 rows among five
     assert {id: r.finished for id, r in bench.batcher.requests.items()} == dict.fromkeys("abcde", 4)
+
+    bench = Bench(batch=1)
+    asked = [request(toy, name, 2, seed=ord(name), steps=30) for name in "abc"]
+    for spec in asked[:2]:
+        bench.submit(spec.model_copy(update={"client": spec.id}))
+    bench.steps(7)
+    bench.submit(asked[2].model_copy(update={"client": "c"}))
+    bench.steps(3)
+    assert isinstance(bench.told["c"][0], Started)
+    bench.run()
+    for spec in asked:
+        assert_equals_solo(bench.told[spec.id], solo(toy, spec))
 
 
 def test_shares() -> None:

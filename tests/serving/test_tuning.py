@@ -21,11 +21,11 @@ from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, toy_package
 
 
-def test_the_cap_is_the_smallest_batch_that_is_nearly_the_best() -> None:
-    assert cap({1: 0.010, 2: 0.011, 4: 0.014, 8: 0.021, 16: 0.039, 32: 0.080}) == 16  # 410/s; 8 makes 381
-    assert cap({1: 0.010, 2: 0.020, 4: 0.040}) == 1  # more rows gain nothing
-    assert cap({1: 0.010, 2: 0.010, 4: 0.010}) == 4
-    assert cap({1: 0.2, 2: 0.3, 4: MAX_STEP + 0.01}) == 2  # the best rate, but its step is long
+def test_the_cap_is_the_largest_batch_that_is_nearly_the_best_and_whose_step_is_short() -> None:
+    assert cap({1: 0.010, 2: 0.011, 4: 0.014, 8: 0.021, 16: 0.039, 32: 0.090}) == 16  # 410/s; 8 makes 381, 32 makes 356
+    assert cap({1: 0.010, 2: 0.020, 4: 0.040}) == 4  # more rows gain nothing, and lose nothing
+    assert cap({1: 0.010, 2: 0.024, 4: 0.048}) == 1  # they lose
+    assert cap({1: 0.1, 2: 0.12, 4: MAX_STEP + 0.01}) == 2  # the best rate, but its step is long
     assert cap({1: 3.0}) == 1
     assert cap({}) == 1
 

@@ -4,7 +4,8 @@ A Batcher holds the requests of one process. Each `step` takes one group of rows
 task, and what the family says), fills it up to the cap with rows whose turn it is, evaluates once, and hands out what
 is finished. Clients take turns in choosing the group. They have equal shares of its batch, and so have the requests of
 one client; what one does not need, others use. When the batch is full and a request has less than its share, rows of
-those that have more are parked: they leave as they are and go on later.
+those that have more are parked: they leave as they are and go on later. Where there are more clients than rows in a
+batch, each step serves the next ones.
 
 How many rows a batch has at most, and how many threads evaluate it, was measured (see `tuning`). Deterministic requests
 have groups of their own, whose rows are evaluated one by one: what an evaluation computes for a row depends, in the
@@ -156,6 +157,10 @@ class Batcher:
             self._advance(group)
         except torch.OutOfMemoryError as error:
             self._shrink(key, group, error)
+        if len(group.ring) > group.cap:  # more clients than rows: the next ones' turn
+            for client in {slot.request.client: None for slot in group.slots}:
+                _to_the_end(group.ring, client)
+            group.changed = True
         self._hand_out(group)
         if not group.slots and not any(r.key == key for r in self.requests.values()):
             del self.groups[key]

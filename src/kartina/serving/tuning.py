@@ -1,9 +1,10 @@
 """How a model is best evaluated on this machine: how many rows at once, on how many threads.
 
 More rows in one evaluation make more images a second only up to a point, and every step lasts longer, which those feel
-who wait to join or to cancel. So the cap is the smallest batch that is nearly as fast as the best one, and whose step
-is short. Threads beyond the first help large networks and hurt tiny ones. Both are measured once for a model, device
-and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost or damaged is measured anew.
+who wait to join or to cancel. So the cap is the largest batch that is nearly as fast as the best one and whose step is
+short: room for many callers, and no time lost. Threads beyond the first help large networks and hurt tiny ones. Both
+are measured once for a model, device and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost
+or damaged is measured anew.
 
     tuner = Tuner(models, "cpu", most=64)
     while tuner.step():  # one evaluation, a fraction of a second: requests are served between two of them
@@ -30,8 +31,8 @@ from kartina.serving.residency import Residency
 
 log = structlog.get_logger("kartina.serving.worker")
 
-NEARLY = 0.95  # of the best rate: what the cap must reach
-MAX_STEP = 0.5  # seconds that a step of the cap may take
+NEARLY = 0.9  # of the best rate: what the cap must reach
+MAX_STEP = 0.25  # seconds that a step of the cap may take
 ENOUGH = 0.2  # seconds after which a batch size is not evaluated again
 REPEATS = 3  # evaluations of a batch size, of which the fastest counts; the first also warms up
 BUDGET = 5.0  # seconds after which nothing more is tried
@@ -187,9 +188,9 @@ def sizes(most: int) -> list[int]:
 
 
 def cap(seconds: Mapping[int, float]) -> int:
-    """The smallest batch whose rate is nearly the best of those whose step is short; one row at least."""
+    """The largest batch whose rate is nearly the best of those whose step is short; one row at least."""
     rates = {n: n / took for n, took in seconds.items() if took <= MAX_STEP}
-    return min((n for n, rate in rates.items() if rate >= NEARLY * max(rates.values())), default=1)
+    return max((n for n, rate in rates.items() if rate >= NEARLY * max(rates.values())), default=1)
 
 
 def example(model: Model, seed: int) -> Row:
