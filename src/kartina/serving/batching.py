@@ -29,6 +29,7 @@ from kartina.errors import KartinaError, NotFoundError
 from kartina.generators.base import Row, State
 from kartina.models import png
 from kartina.models.model import Model, as_tensors
+from kartina.models.png import Images
 from kartina.serving.protocol import (
     Canceled,
     Event,
@@ -105,13 +106,24 @@ class Group:
     ring: dict[Any, None] = field(default_factory=dict)  # clients: the next one to get a row is first
 
 
+def _now(work: Callable[[], None]) -> None:
+    work()
+
+
 class Batcher:
     """The requests of one process. Every method belongs to one thread."""
 
-    def __init__(self, models: Residency, batch: int = BATCH, tuner: Tuner | None = None):
+    def __init__(
+        self,
+        models: Residency,
+        batch: int = BATCH,
+        tuner: Tuner | None = None,
+        later: Callable[[Callable[[], None]], Any] = _now,
+    ):
         self.models = models
         self.batch = batch
         self.tuner = tuner
+        self.later = later  # does the encoding, in order, perhaps in another thread
         self.held: set[str] = set()  # hashes of models that stay in memory without requests
         self.requests: dict[str, Request] = {}
         self.groups: dict[Any, Group] = {}
@@ -377,31 +389,28 @@ class Batcher:
                 self._show(group, request, mine[:MAX_PREVIEWS])
 
     def _finish(self, group: Group, done: list[int]) -> None:
-        """Encode and send finished rows, and let them leave the batch."""
+        """Let finished rows leave the batch, and have their images encoded and sent."""
         assert group.state is not None
         slots = [group.slots[i] for i in done]
         part = group.state.take(torch.tensor(done))
         self._keep(group, [i for i in range(len(group.slots)) if i not in set(done)])
         try:
             images = self._images(group, part).numpy()
-            files = [png.encode(images[i], _recipe(slot)) for i, slot in enumerate(slots)]
         except Exception as error:  # see _prepare
             for request in _owners(slots):
                 self._fail(request, error)
             return
-        for slot, file, image in zip(slots, files, images, strict=True):
+        ended = []
+        for slot in slots:
             request = slot.request
             request.running -= 1
             request.finished += 1
             self.outputs += 1
             _to_the_end(group.ring, request.client)
-            height, width = image.shape[1:]
-            request.tell(Output(id=request.spec.id, index=slot.row.index, png=file, width=width, height=height))
-        for request in _owners(slots):
             if request.finished == len(request.spec.rows):
-                whole = request.finished * request.each
-                request.tell(Progress(id=request.spec.id, step=whole, steps=whole))
-                self._end(request, Finished(id=request.spec.id))
+                self._leave(request)
+                ended.append(request)
+        self.later(lambda: _send(slots, images, ended))
 
     def _images(self, group: Group, part: State) -> Tensor:
         """uint8 N,C,H,W of finished rows."""
@@ -437,8 +446,13 @@ class Batcher:
 
     def _end(self, request: Request, event: Event) -> None:
         """Take a request and its rows out, and say so."""
+        if self._leave(request):
+            request.tell(event)
+
+    def _leave(self, request: Request) -> bool:
+        """Take a request and its rows out; False when it is out already."""
         if self.requests.pop(request.spec.id, None) is None:
-            return
+            return False
         group = self.groups.get(request.key)
         if group is not None:
             group.changed = True
@@ -446,7 +460,24 @@ class Batcher:
             self._keep(group, [i for i, slot in enumerate(group.slots) if slot.request is not request])
         request.waiting.clear()
         request.parked.clear()
-        request.tell(event)
+        return True
+
+
+def _send(slots: Sequence[Slot], images: Images, ended: Sequence[Request]) -> None:
+    """Encode and tell of finished rows, images uint8 N,C,H,W; then of the end of the requests that they complete."""
+    height, width = images.shape[2:]
+    for slot, image in zip(slots, images, strict=True):
+        spec = slot.request.spec
+        try:
+            file = png.encode(image, _recipe(slot))
+        except Exception as error:  # see _prepare; rows that are still to come are told to nobody
+            slot.request.tell(failure(spec.id, spec.hash, error))
+        else:
+            slot.request.tell(Output(id=spec.id, index=slot.row.index, png=file, width=width, height=height))
+    for request in ended:
+        whole = request.finished * request.each
+        request.tell(Progress(id=request.spec.id, step=whole, steps=whole))
+        request.tell(Finished(id=request.spec.id))
 
 
 def failure(id: str, hash: str, error: Exception) -> Failed:

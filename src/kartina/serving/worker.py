@@ -2,7 +2,7 @@
 
     python -m kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
 
-The main thread does nothing but step batches; a second one talks to clients on a Unix socket; a third loads models.
+The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and encode images.
 When there is nothing to step, models that are new here are measured (see `tuning`).
 With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone.
 """
@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
         self._tuner = Tuner(self._models, batch, (threads,) if threads else ())
-        self._batcher = Batcher(self._models, batch, self._tuner)
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._batcher = Batcher(self._models, batch, self._tuner, self._encoder.submit)
         self._activations: dict[str, Activation] = {}
         self._device = Sampling(device)
 
