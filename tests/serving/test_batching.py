@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from kartina.config import ImageSpec
 from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
@@ -262,6 +265,23 @@ def test_previews_are_for_who_asks(toy: PackageRef) -> None:
     shown = [event for event in bench.told["watched"] if isinstance(event, Preview)]
     assert shown
     assert all([index for index, _ in event.images] == [0, 1] for event in shown)
+
+
+def test_previews_are_small(toys: None, tmp_path: Path) -> None:
+    """Of 160 x 96 pixels they show squares of three: the means of the image that a copy of the sampler has."""
+    spec = ImageSpec(height=160, width=96, channels=1, classes=("a", "b", "c"))
+    ref = toy_package(tmp_path, "wide", spec=spec)
+    bench = Bench()
+    bench.submit(request(ref, "r", 1, seed=4, label=1, steps=3).model_copy(update={"previews": True}))
+    bench.steps(1)
+    (shown,) = [event for event in bench.told["r"] if isinstance(event, Preview)]
+    picture = np.asarray(Image.open(io.BytesIO(shown.images[0][1])), float)
+    assert picture.shape == (54, 32)
+    (group,) = bench.batcher.groups.values()
+    assert group.state is not None
+    whole = group.model.family.preview(group.state)
+    assert whole is not None and np.abs(picture[20, 7] - whole[0, 0, 60:63, 21:24].float().mean().item()) <= 0.5
+    assert np.abs(picture[53, 0] - whole[0, 0, 159:, :3].float().mean().item()) <= 0.5  # a square over the edge
 
 
 def test_solo_is_what_it_says(toy: PackageRef) -> None:
