@@ -7,6 +7,7 @@ import secrets
 import sys
 import threading
 import webbrowser
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -14,6 +15,12 @@ import typer
 from kartina.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RUNTIMES: dict[str, tuple[str, ...]] = {  # and the packages that they need
+    "auto": (),
+    "eager": (),
+    "onnx": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+}
 
 
 def serve(
@@ -29,6 +36,9 @@ def serve(
     batch: Annotated[
         int, typer.Option(min=1, max=4096, help="Images in one evaluation, at most; how many is measured.")
     ] = 64,
+    runtime: Annotated[
+        str, typer.Option(help="What evaluates networks on a CPU: eager, onnx, openvino, or auto (the fastest).")
+    ] = "auto",
     memory: Annotated[
         int, typer.Option(min=1, help="MiB of models that stay in memory while nobody uses them.")
     ] = 2048,
@@ -46,6 +56,12 @@ def serve(
 
     if device not in DEVICES:
         raise ConfigError(f"Found --device {device}; expected one of {', '.join(DEVICES)}.")
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"Found --runtime {runtime}; expected one of {', '.join(RUNTIMES)}.")
+    if missing := [name for name in RUNTIMES.get(runtime, ()) if find_spec(name) is None]:
+        raise ConfigError(
+            f"Found no {' and no '.join(missing)}, which --runtime {runtime} needs. Run: pip install 'kartina[fast]'"
+        )
     logs.configure()
     sock = server.listen(host, port)
     token = secrets.token_urlsafe(24)
@@ -59,6 +75,7 @@ def serve(
             threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
 
     options = {"--device": device, "--threads": threads, "--batch": batch, "--bytes": memory * 2**20}
+    options["--runtime"] = runtime
     worker = [str(part) for option in options.items() for part in option]
     with sock:
         asyncio.run(

@@ -43,6 +43,7 @@ from kartina.serving.protocol import (
     Started,
 )
 from kartina.serving.residency import Residency
+from kartina.serving.runtimes import BrokenRuntimeError
 from kartina.serving.tuning import Tuner, bucket, on_threads
 
 log = structlog.get_logger("kartina.serving.worker")
@@ -96,6 +97,7 @@ class Group:
     """Rows that may share a batch, and those that do now: row i of `state` is `slots[i]`."""
 
     model: Model
+    hash: str
     slots: list[Slot] = field(default_factory=list)
     state: State | None = None
     cap: int = BATCH
@@ -223,11 +225,11 @@ class Batcher:
 
     def _open(self, request: Request, model: Model) -> Group:
         if request.spec.deterministic:
-            return Group(model, cap=min(self.batch, APART), apart=True)
+            return Group(model, request.spec.hash, cap=min(self.batch, APART), apart=True)
         known = self.tuner.get(request.spec.hash) if self.tuner is not None else None
         if known is None:
-            return Group(model, cap=self.batch)
-        return Group(model, cap=min(self.batch, known.batch), threads=known.threads)
+            return Group(model, request.spec.hash, cap=self.batch)
+        return Group(model, request.spec.hash, cap=min(self.batch, known.batch), threads=known.threads)
 
     def _admit(self, key: Any, group: Group) -> None:
         """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
@@ -328,12 +330,23 @@ class Batcher:
             return State.cat([family.step(_single(state, i)) for i in range(n)])
         if self.models.device == "cpu":
             with on_threads(group.threads, self.models.device):
-                return family.step(state)
+                return self._by_runtime(group, state)
         size = bucket(n)
         if size == n:
             return family.step(state)
         padded = state.take(torch.tensor([*range(n), *[n - 1] * (size - n)]))
         return family.step(padded).take(torch.arange(n))
+
+    def _by_runtime(self, group: Group, state: State) -> State:
+        """The family's step by the runtime that was chosen for it; by torch's own where there is none, or it fails."""
+        resident = self.models.resident(group.hash)
+        if self.tuner is not None and resident is not None and resident.runtime is not None:
+            try:
+                with resident.runtime.instead(group.model.family):
+                    return group.model.family.step(state)
+            except BrokenRuntimeError as error:
+                self.tuner.give_up(resident, error)
+        return group.model.family.step(state)
 
     def _advance_apart(self, group: Group, requests: list[Request]) -> None:
         """The step again, one request at a time: those that fail alone, fail."""

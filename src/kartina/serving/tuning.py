@@ -6,7 +6,11 @@ short: room for many callers, and no time lost. Threads beyond the first help la
 are measured once for a model, device and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost
 or damaged is measured anew.
 
-    tuner = Tuner(models, "cpu", most=64)
+On a CPU the networks may also be evaluated by another runtime (`runtime`: eager | onnx | openvino | auto). One is taken
+when its images of a few rows are within 1/255 of torch's and (auto) it is a tenth faster; else torch goes on. Until
+that is known, torch does too.
+
+    tuner = Tuner(models, most=64)
     while tuner.step():  # one evaluation, a fraction of a second: requests are served between two of them
         ...
 """
@@ -14,20 +18,25 @@ or damaged is measured anew.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 import torch
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from kartina.config import Frozen, home
 from kartina.generators.base import Row, State
 from kartina.models.model import Model
-from kartina.serving.residency import Residency
+from kartina.serving import runtimes
+from kartina.serving.residency import Residency, Resident
+from kartina.serving.runtimes import BrokenRuntimeError, Runtime
 
 log = structlog.get_logger("kartina.serving.worker")
 
@@ -35,6 +44,7 @@ NEARLY = 0.9  # of the best rate: what the cap must reach
 MAX_STEP = 0.25  # seconds that a step of the cap may take
 ENOUGH = 0.2  # seconds after which a batch size is not evaluated again
 REPEATS = 3  # evaluations of a batch size, of which the fastest counts; the first also warms up
+COMPARED = 3  # rows whose images another runtime must make as torch does
 BUDGET = 5.0  # seconds after which nothing more is tried
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
 
@@ -42,6 +52,16 @@ BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512
 def bucket(n: int) -> int:
     """The smallest of BUCKETS with room for n rows; n itself beyond them."""
     return next((size for size in BUCKETS if size >= n), n)
+
+
+class Comparison(Frozen):
+    """What was found out about the runtimes."""
+
+    switch: str
+    versions: dict[str, str]  # of those compared
+    runtime: str  # that was chosen
+    seconds: dict[str, tuple[float, float]]  # of one evaluation of one row, and of the cap
+    left_out: dict[str, str]  # why
 
 
 class Tuning(Frozen):
@@ -54,6 +74,7 @@ class Tuning(Frozen):
     most: int = Field(ge=1)  # the cap's own upper bound while it was measured
     threads: int = Field(ge=1)
     seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried
+    comparison: Comparison | None = None
 
     @property
     def rate(self) -> float:
@@ -64,13 +85,17 @@ class Tuning(Frozen):
 class Tuner:
     """Measures the models in memory that have not been, one evaluation at a time. Belongs to the stepping thread."""
 
-    def __init__(self, models: Residency, most: int, threads: Sequence[int] = ()):
+    def __init__(self, models: Residency, most: int, threads: Sequence[int] = (), runtime: str = "eager"):
         self.models = models
         self.most = most
         self.threads = tuple(threads) or thread_counts(models.device)
+        self.runtime = runtime
+        self.versions = runtimes.installed(runtime) if models.device == "cpu" else {}
         self.measured: set[str] = set()  # hashes of those that were measured by this process
-        self._at = ""  # hash of the model being measured
+        self._at: Resident | None = None  # being measured, the model
+        self._hash = ""  # whose hash is
         self._work: Generator[None, None, Tuning] | None = None
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
     @property
     def busy(self) -> bool:
@@ -90,25 +115,89 @@ class Tuner:
 
     def step(self, hash: str | None = None) -> bool:
         """One evaluation of a model that has not been measured (the one asked for); False when there is none."""
-        if self._work is None:
-            todo = [hash] if hash is not None else list(self.models.hashes)
-            self._at = next((one for one in todo if self.models.resident(one) and self.get(one) is None), "")
-            resident = self.models.resident(self._at)
-            if resident is None:
-                return False
-            self._work = measure(resident.model, self.models.device, self.most, self.threads)
-        resident = self.models.resident(self._at)
-        if resident is None:  # it left memory meanwhile
+        if self._work is None and not self._measure([hash] if hash is not None else list(self.models.hashes)):
+            return hash is None and bool(self.versions) and self._compare()
+        return self._go_on() if self._work is not None else True
+
+    def _measure(self, hashes: Sequence[str]) -> bool:
+        """Begin to measure the first of the models that is in memory and unknown."""
+        for hash in hashes:
+            resident = self.models.resident(hash)
+            if resident is not None and self.get(hash) is None:
+                self._begin(hash, resident, measure(resident.model, self.models.device, self.most, self.threads))
+                return True
+        return False
+
+    def _compare(self) -> bool:
+        """Get a measured model's networks into other runtimes, and begin to compare them when they are there."""
+        for hash in self.models.hashes:
+            resident = self.models.resident(hash)
+            if resident is None or resident.tuning is None or not resident.tuning.seconds or resident.runtime:
+                continue
+            known = self._known(resident.tuning)
+            if resident.preparing is None and (known is None or known.runtime != "eager"):
+                names = list(self.versions) if known is None else [known.runtime]
+                path, threads = resident.path, resident.tuning.threads
+                resident.preparing = self._compiler.submit(runtimes.prepare, path, hash, names, threads)
+                resident.preparing.add_done_callback(lambda _: self.models.wake())
+            elif resident.preparing is not None and resident.preparing.done():
+                prepared = resident.preparing.result()
+                if known is None:
+                    self._begin(
+                        hash, resident, compare(resident.model, resident.tuning, prepared, self.runtime, self.versions)
+                    )
+                    return True
+                self._take(resident, prepared.get(known.runtime))
+        return False
+
+    def _known(self, tuning: Tuning) -> Comparison | None:
+        """An earlier comparison of what would be compared now."""
+        found = tuning.comparison
+        now = (self.runtime, self.versions)
+        return found if found is not None and (found.switch, found.versions) == now else None
+
+    def _take(self, resident: Resident, found: Runtime | str | None) -> None:
+        """Have a model evaluated by a runtime; by torch when it is not to be had. The others leave memory."""
+        resident.preparing = None
+        if isinstance(found, Runtime):
+            resident.runtime = found
+        elif found is not None:
+            log.warning("runtime_left_out", model=resident.model.ref, reason=found)
+            self._stay_eager(resident)
+
+    def give_up(self, resident: Resident, error: Exception) -> None:
+        """A runtime failed in use: torch goes on, as long as this process lives."""
+        log.error("runtime_failed", model=resident.model.ref, exc_info=error)
+        self._stay_eager(resident)
+
+    def _stay_eager(self, resident: Resident) -> None:
+        resident.runtime = None
+        if resident.tuning is not None and resident.tuning.comparison is not None:
+            eager = resident.tuning.comparison.model_copy(update={"runtime": "eager"})
+            resident.tuning = resident.tuning.model_copy(update={"comparison": eager})
+
+    def _begin(self, hash: str, resident: Resident, work: Generator[None, None, Tuning]) -> None:
+        self._hash, self._at, self._work = hash, resident, work
+
+    def _go_on(self) -> bool:
+        """The next evaluation of the work begun."""
+        assert self._work is not None and self._at is not None
+        resident = self._at
+        if self.models.resident(self._hash) is not resident:  # it left memory meanwhile
             self._work = None
             return True
         try:
             next(self._work)
         except StopIteration as end:
             self._work, resident.tuning = None, end.value
-            self.measured.add(self._at)
-            write(self._at, self.models.device, end.value)
+            self.measured.add(self._hash)
+            write(self._hash, self.models.device, end.value)
+            chosen = end.value.comparison
+            if chosen is not None and resident.preparing is not None:
+                log.info("runtime_chosen", model=resident.model.ref, runtime=chosen.runtime, left_out=chosen.left_out)
+                self._take(resident, resident.preparing.result().get(chosen.runtime))
         except Exception as error:  # a model from outside may raise anything: it is served as it is
-            log.error("model_not_measured", model=self._at[:12], exc_info=error)
+            log.error("model_not_measured", model=self._hash[:12], exc_info=error)
             self._work, resident.tuning = None, self._unmeasured()
         return True
 
@@ -193,15 +282,77 @@ def cap(seconds: Mapping[int, float]) -> int:
     return max((n for n, rate in rates.items() if rate >= NEARLY * max(rates.values())), default=1)
 
 
-def example(model: Model, seed: int) -> Row:
+def example(model: Model, seed: int, label: int = 0) -> Row:
     """A row of the model's first task, with its default controls, on grey images where it takes some."""
     task, takes = next(iter(model.family.capabilities().items()))
     weights = torch.zeros(model.family.classes)
-    weights[0] = 1.0
+    weights[label] = 1.0
     channels = takes.channels or model.spec.channels
     size = tuple(side // takes.shrink for side in (model.spec.height, model.spec.width))
     inputs = {kind: torch.zeros(1 if kind == "mask" else channels, *size) for kind in takes.inputs}
     return Row(weights, seed, model.controls(task), task, inputs)
+
+
+def compare(
+    model: Model, tuning: Tuning, prepared: Mapping[str, Runtime | str], switch: str, versions: dict[str, str]
+) -> Generator[None, None, Tuning]:
+    """Which runtime evaluates a model: right images first, then speed; yields after every evaluation."""
+
+    def pictures(runtime: Runtime | None, n: int) -> Generator[None, None, Tensor]:
+        rows = [example(model, seed, seed % model.family.classes) for seed in range(n)]
+        state = model.family.start(rows)
+        while not bool(state.done.all()):
+            with instead(model, runtime):
+                state = model.family.step(state)
+            yield
+        return model.family.finish(state).images.int()
+
+    def pace(runtime: Runtime | None) -> Generator[None, None, tuple[float, float]]:
+        best = []
+        for n in (1, tuning.batch):
+            state = model.family.start([example(model, seed) for seed in range(n)])
+            took = []
+            for _ in range(REPEATS + 1):
+                with instead(model, runtime):
+                    took.append(evaluate(model, state, tuning.threads, "cpu"))
+                yield
+            best.append(min(took[1:]))  # the first one warms up
+        return best[0], best[1]
+
+    right = {1: (yield from pictures(None, 1)), COMPARED: (yield from pictures(None, COMPARED))}
+    seconds = {"eager": (yield from pace(None))}
+    left_out = {}
+    for name, runtime in prepared.items():
+        if isinstance(runtime, str):
+            left_out[name] = runtime
+            continue
+        try:
+            off = 0
+            for n, images in right.items():
+                off = max(off, int(((yield from pictures(runtime, n)) - images).abs().max()))
+            if off > 1:
+                left_out[name] = f"an image differs by {off}/255"
+            else:
+                seconds[name] = yield from pace(runtime)
+        except BrokenRuntimeError as error:
+            left_out[name] = f"failed: {error}"[:500]
+    scores = {name: alone * full for name, (alone, full) in seconds.items()}
+    scores["eager"] *= NEARLY**2 if switch == "auto" else math.inf  # a switch that names a runtime means it
+    found = Comparison(
+        switch=switch,
+        versions=versions,
+        runtime=min(scores, key=lambda name: scores[name]),
+        seconds=seconds,
+        left_out=left_out,
+    )
+    return tuning.model_copy(update={"comparison": found})
+
+
+@contextmanager
+def instead(model: Model, runtime: Runtime | None) -> Iterator[None]:
+    """The model's networks in a runtime for a while; None is torch."""
+    with runtime.instead(model.family) if runtime is not None else contextlib.nullcontext():
+        yield
 
 
 def evaluate(model: Model, state: State, threads: int, device: str) -> float:

@@ -44,6 +44,7 @@ from kartina.serving.protocol import (
     read_message,
 )
 from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
+from kartina.serving.runtimes import SWITCHES
 from kartina.serving.tuning import Tuner, evaluate, example
 from kartina.training.loop import pick_device
 
@@ -63,11 +64,18 @@ class Worker:
     """A Batcher behind a socket. `threads` of each evaluation; 0: as many as are measured to be best."""
 
     def __init__(
-        self, device: str, *, batch: int = BATCH, models: int = MAX_MODELS, size: int = MAX_BYTES, threads: int = 0
+        self,
+        device: str,
+        *,
+        batch: int = BATCH,
+        models: int = MAX_MODELS,
+        size: int = MAX_BYTES,
+        threads: int = 0,
+        runtime: str = "eager",
     ):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
-        self._tuner = Tuner(self._models, batch, (threads,) if threads else ())
+        self._tuner = Tuner(self._models, batch, (threads,) if threads else (), runtime)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._batcher = Batcher(self._models, batch, self._tuner, self._encoder.submit)
         self._activations: dict[str, Activation] = {}
@@ -218,6 +226,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: measured for each model")
     parser.add_argument("--models", type=int, default=MAX_MODELS, help="models kept in memory")
     parser.add_argument("--bytes", type=int, default=MAX_BYTES, help="of weights kept in memory")
+    parser.add_argument("--runtime", choices=SWITCHES, default="eager", help="what evaluates networks on a CPU")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
     given = parser.parse_args()
 
@@ -228,7 +237,14 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     device = pick_device(given.device)
-    worker = Worker(device, batch=given.batch, models=given.models, size=given.bytes, threads=given.threads)
+    worker = Worker(
+        device,
+        batch=given.batch,
+        models=given.models,
+        size=given.bytes,
+        threads=given.threads,
+        runtime=given.runtime,
+    )
     worker.run(given.socket)
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr
 
