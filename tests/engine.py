@@ -45,9 +45,10 @@ CARD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def toys() -> Iterator[None]:
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The toy family, as installed by its entry point: here and in every process started meanwhile."""
-    path = os.environ.get("PYTHONPATH")
+    path, home = os.environ.get("PYTHONPATH"), os.environ.get("KARTINA_HOME")
+    os.environ["KARTINA_HOME"] = str(tmp_path_factory.mktemp("home"))  # of a worker that outlives a test
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TOYS), *([path] if path else [])])
     os.environ["OMP_NUM_THREADS"] = "1"
     threads = torch.get_num_threads()
@@ -64,6 +65,9 @@ def toys() -> Iterator[None]:
     del os.environ["PYTHONPATH"], os.environ["OMP_NUM_THREADS"]
     if path is not None:
         os.environ["PYTHONPATH"] = path
+    del os.environ["KARTINA_HOME"]
+    if home is not None:
+        os.environ["KARTINA_HOME"] = home
 
 
 def toy_package(root: Path, name: str = "toy", seed: int = 0, spec: ImageSpec = SPEC) -> PackageRef:
@@ -103,11 +107,11 @@ def outputs(events: list[Event]) -> dict[int, Output]:
 class Background:
     """A supervised worker whose event loop runs in a thread, for tests that each have their own loop."""
 
-    def __init__(self, *options: str):
+    def __init__(self, *options: str, **settings: Any):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.supervisor = Supervisor(["--device", "cpu", "--threads", "1", *options])
+        self.supervisor = Supervisor(["--device", "cpu", "--threads", "1", *options], **settings)
         self.run(self.supervisor.start())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:

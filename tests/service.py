@@ -31,7 +31,8 @@ class Service:
 
     def __init__(self, home: Path, *options: str):
         self.home = home
-        command = [sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1", *options]
+        command = [sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1"]
+        command += ["--runtime", "eager", *options]
         if "--port" not in options:
             command += ["--port", "0"]
         self.log = open(home.parent / f"{home.name}-{time.monotonic_ns()}.log", "w+")  # noqa: SIM115  closed in stop

@@ -64,7 +64,19 @@ def served(chromium: Browser, toys: None, tmp_path_factory: pytest.TempPathFacto
     home = tmp_path_factory.mktemp("home")
     toy_package(home / "models", "pets")
     env = {**os.environ, "KARTINA_HOME": str(home), "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "kartina.cli", "serve", "--no-open", "--port", "0", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "kartina.cli",
+        "serve",
+        "--no-open",
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        "--runtime",
+        "eager",
+    ]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from kartina.config import ImageSpec
 from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
@@ -90,6 +93,54 @@ def test_clients_share_alike_however_many_requests_they_have(toy: PackageRef) ->
     bench.steps(1)
     assert bench.running()["modest"] == 4
     assert sum(bench.running().values()) == 8
+
+
+def test_one_caller_queues_500_and_anothers_request_starts_within_two_batches(toy: PackageRef) -> None:
+    """Of one model that needs one step, of one that needs many, and of another model."""
+    for steps in (1, 60):
+        bench = Bench(batch=8)
+        bench.submit(request(toy, "greedy", 500, steps=steps).model_copy(update={"client": "greedy"}))
+        bench.steps(3)
+        bench.submit(request(toy, "modest", 2, steps=1).model_copy(update={"client": "modest"}))
+        bench.steps(2)
+        assert [type(event) for event in bench.told["modest"]][-1] is Finished
+
+
+def test_a_caller_of_many_models_takes_one_turn(toy: PackageRef, tmp_path: Path) -> None:
+    refs = [toy_package(tmp_path / "models", f"m{i}", seed=i + 1) for i in range(5)]
+    bench = Bench(batch=8)
+    for ref in refs:
+        bench.submit(request(ref, ref.name, 50, steps=50).model_copy(update={"client": "greedy"}))
+    while len(bench.batcher.groups) < 5:
+        bench.steps(1)
+    bench.submit(request(toy, "modest", 1, steps=5).model_copy(update={"client": "modest"}))
+    while not bench.batcher.groups.keys() >= {r.key for r in bench.batcher.requests.values()}:
+        bench.steps(1)  # the sixth model is being loaded
+    before = bench.batcher.batches
+    while "modest" in bench.batcher.requests:
+        bench.steps(1)
+    assert bench.batcher.batches - before <= 10 + 1, "every second one was its own"
+
+
+def test_more_callers_than_rows_in_a_batch_take_turns(toy: PackageRef) -> None:
+    """Five callers, two rows: of one-step models, and in the middle of rows of thirty steps."""
+    bench = Bench(batch=2)
+    for name in "abcde":
+        bench.submit(request(toy, name, 50, steps=1).model_copy(update={"client": name}))
+    bench.steps(10)  # 20 rows among five
+    assert {id: r.finished for id, r in bench.batcher.requests.items()} == dict.fromkeys("abcde", 4)
+
+    bench = Bench(batch=1)
+    asked = [request(toy, name, 2, seed=ord(name), steps=30) for name in "abc"]
+    for spec in asked[:2]:
+        bench.submit(spec.model_copy(update={"client": spec.id}))
+    bench.steps(7)
+    bench.submit(asked[2].model_copy(update={"client": "c"}))
+    bench.steps(3)
+    assert isinstance(bench.told["c"][0], Started)
+    bench.run()
+    for spec in asked:
+        assert_equals_solo(bench.told[spec.id], solo(toy, spec))
 
 
 def test_shares() -> None:
@@ -214,6 +265,23 @@ def test_previews_are_for_who_asks(toy: PackageRef) -> None:
     shown = [event for event in bench.told["watched"] if isinstance(event, Preview)]
     assert shown
     assert all([index for index, _ in event.images] == [0, 1] for event in shown)
+
+
+def test_previews_are_small(toys: None, tmp_path: Path) -> None:
+    """Of 160 x 96 pixels they show squares of three: the means of the image that a copy of the sampler has."""
+    spec = ImageSpec(height=160, width=96, channels=1, classes=("a", "b", "c"))
+    ref = toy_package(tmp_path, "wide", spec=spec)
+    bench = Bench()
+    bench.submit(request(ref, "r", 1, seed=4, label=1, steps=3).model_copy(update={"previews": True}))
+    bench.steps(1)
+    (shown,) = [event for event in bench.told["r"] if isinstance(event, Preview)]
+    picture = np.asarray(Image.open(io.BytesIO(shown.images[0][1])), float)
+    assert picture.shape == (54, 32)
+    (group,) = bench.batcher.groups.values()
+    assert group.state is not None
+    whole = group.model.family.preview(group.state)
+    assert whole is not None and np.abs(picture[20, 7] - whole[0, 0, 60:63, 21:24].float().mean().item()) <= 0.5
+    assert np.abs(picture[53, 0] - whole[0, 0, 159:, :3].float().mean().item()) <= 0.5  # a square over the edge
 
 
 def test_solo_is_what_it_says(toy: PackageRef) -> None:

@@ -158,7 +158,7 @@ def test_sampling_beside_a_training(toys: None, home: Path) -> None:
 
         async def ask() -> list[float]:
             found = []
-            async with background.engine() as engine:
+            async with background.engine(cache=0) as engine:
                 for i in range(rounds):
                     begun = time.perf_counter()
                     await collect(engine.submit(request(toy, f"{name}{i}", 1, steps=60, delay=0.01)))

@@ -20,6 +20,7 @@ from kartina.api.security import LocalAccess, check_host, cookie_key
 from kartina.config import home
 from kartina.errors import ConfigError, ConflictError
 from kartina.services.records import only_process
+from kartina.serving.cache import SIZE
 from kartina.serving.client import LocalEngine
 from kartina.serving.supervisor import Keeper, Supervisor
 
@@ -98,18 +99,21 @@ async def run(
     ready: Callable[[], None],
     *,
     worker: Sequence[str] = (),
+    cache: int = SIZE,
+    deterministic: bool = False,
     jobs: bool = True,
     static: Path = STATIC,
 ) -> None:
     """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
 
-    `worker` goes to the sampling worker's command line; `jobs` says whether queued jobs are run too. Raises
-    ConflictError when another process serves this KARTINA_HOME.
+    `worker` goes to the sampling worker's command line; `cache` is the size of the cache of results in bytes, 0 for
+    none; `deterministic` makes every image byte for byte the same at any load; `jobs` says whether queued jobs are run
+    too. Raises ConflictError when another process serves this KARTINA_HOME.
     """
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(home()))
     with only_process(home() / "generations"):
         supervisor = Supervisor(worker)
-        engine = LocalEngine(supervisor.socket)
+        engine = LocalEngine(supervisor.socket, cache=cache, deterministic=deterministic)
         app = create_app(engine, access, static=static)
         of: Services = app.state.services
         config = uvicorn.Config(

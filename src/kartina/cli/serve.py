@@ -7,6 +7,7 @@ import secrets
 import sys
 import threading
 import webbrowser
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -14,6 +15,12 @@ import typer
 from kartina.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RUNTIMES: dict[str, tuple[str, ...]] = {  # and the packages that they need
+    "auto": (),
+    "eager": (),
+    "onnx": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+}
 
 
 def serve(
@@ -23,7 +30,22 @@ def serve(
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     device: Annotated[str, typer.Option(help="What samples: auto, cpu, cuda or mps.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: one per core.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: measured for each model.")
+    ] = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=4096, help="Images in one evaluation, at most; how many is measured.")
+    ] = 64,
+    runtime: Annotated[
+        str, typer.Option(help="What evaluates networks on a CPU: eager, onnx, openvino, or auto (the fastest).")
+    ] = "auto",
+    memory: Annotated[
+        int, typer.Option(min=1, help="MiB of models that stay in memory while nobody uses them.")
+    ] = 2048,
+    cache: Annotated[int, typer.Option(min=0, help="MiB of finished images kept to answer repetitions; 0: none.")] = 64,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same image byte for byte at any load: slower.")
+    ] = False,
     jobs: Annotated[bool, typer.Option(help="Also run queued jobs (kartina jobs), one at a time.")] = True,
 ) -> None:
     """Serve the models on a page and an HTTP API, and run queued jobs, until Ctrl-C."""
@@ -34,6 +56,12 @@ def serve(
 
     if device not in DEVICES:
         raise ConfigError(f"Found --device {device}; expected one of {', '.join(DEVICES)}.")
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"Found --runtime {runtime}; expected one of {', '.join(RUNTIMES)}.")
+    if missing := [name for name in RUNTIMES.get(runtime, ()) if find_spec(name) is None]:
+        raise ConfigError(
+            f"Found no {' and no '.join(missing)}, which --runtime {runtime} needs. Run: pip install 'kartina[fast]'"
+        )
     logs.configure()
     sock = server.listen(host, port)
     token = secrets.token_urlsafe(24)
@@ -46,9 +74,13 @@ def serve(
         if not no_open and _has_desktop():
             threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
 
-    options = ["--device", device, "--threads", str(threads)]
+    options = {"--device": device, "--threads": threads, "--batch": batch, "--bytes": memory * 2**20}
+    options["--runtime"] = runtime
+    worker = [str(part) for option in options.items() for part in option]
     with sock:
-        asyncio.run(server.run(sock, token, ready, worker=options, jobs=jobs))
+        asyncio.run(
+            server.run(sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs)
+        )
 
 
 def _has_desktop() -> bool:

@@ -2,9 +2,14 @@
 
 A Batcher holds the requests of one process. Each `step` takes one group of rows that may share a batch (same model and
 task, and what the family says), fills it up to the cap with rows whose turn it is, evaluates once, and hands out what
-is finished. Clients have equal shares of the batch, and so have the requests of one client; what one does not need,
-others use. When the batch is full and a request has less than its share, rows of those that have more are parked: they
-leave as they are and go on later.
+is finished. Clients take turns in choosing the group. They have equal shares of its batch, and so have the requests of
+one client; what one does not need, others use. When the batch is full and a request has less than its share, rows of
+those that have more are parked: they leave as they are and go on later. Where there are more clients than rows in a
+batch, each step serves the next ones.
+
+How many rows a batch has at most, and how many threads evaluate it, was measured (see `tuning`). Deterministic requests
+have groups of their own, whose rows are evaluated one by one: what an evaluation computes for a row depends, in the
+last bits, on the shape of the batch, so the shape is always the same.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +29,7 @@ from kartina.errors import KartinaError, NotFoundError
 from kartina.generators.base import Row, State
 from kartina.models import png
 from kartina.models.model import Model, as_tensors
+from kartina.models.png import Images
 from kartina.serving.protocol import (
     Canceled,
     Event,
@@ -37,13 +43,17 @@ from kartina.serving.protocol import (
     Started,
 )
 from kartina.serving.residency import Residency
+from kartina.serving.runtimes import BrokenRuntimeError
+from kartina.serving.tuning import Tuner, bucket, on_threads
 
 log = structlog.get_logger("kartina.serving.worker")
 
 BATCH = 64  # rows in one evaluation
+APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
-PREVIEW_EVERY = 0.5
+PREVIEW_EVERY = 0.25
 MAX_PREVIEWS = 64  # images in one Preview
+PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
 
 Tell = Callable[[Event], None]
 
@@ -54,7 +64,8 @@ class Request:
 
     spec: RequestSpec
     tell: Tell
-    client: tuple[Any, str]  # whose turn it takes
+    client: Any  # whose turn it takes
+    connection: Any  # who asked
     previews: bool
     model: Model | None = None
     waiting: deque[RowSpec] = field(default_factory=deque)
@@ -86,29 +97,48 @@ class Group:
     """Rows that may share a batch, and those that do now: row i of `state` is `slots[i]`."""
 
     model: Model
+    hash: str
     slots: list[Slot] = field(default_factory=list)
     state: State | None = None
     cap: int = BATCH
+    threads: int = 0  # of one evaluation; 0: as they are set
+    apart: bool = False  # rows are evaluated one by one
     changed: bool = True  # requests came or rows left: shares are dealt again
+    stepped: int = 0  # when it last was, counted in steps
+    ring: dict[Any, None] = field(default_factory=dict)  # clients: the next one to get a row is first
+
+
+def _now(work: Callable[[], None]) -> None:
+    work()
 
 
 class Batcher:
     """The requests of one process. Every method belongs to one thread."""
 
-    def __init__(self, models: Residency, batch: int = BATCH):
+    def __init__(
+        self,
+        models: Residency,
+        batch: int = BATCH,
+        tuner: Tuner | None = None,
+        later: Callable[[Callable[[], None]], Any] = _now,
+    ):
         self.models = models
         self.batch = batch
+        self.tuner = tuner
+        self.later = later  # does the encoding, in order, perhaps in another thread
+        self.held: set[str] = set()  # hashes of models that stay in memory without requests
         self.requests: dict[str, Request] = {}
         self.groups: dict[Any, Group] = {}
-        self._turns: deque[Any] = deque()  # keys of groups: the next one to step is first
+        self._turns: dict[Any, None] = {}  # clients: the next one to choose a group is first
+        self._steps = 0
         self.batches = self.rows = self.outputs = 0  # since the start
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def submit(self, spec: RequestSpec, tell: Tell, connection: Any = None) -> None:
-        """Take a request in; `tell` gets its events."""
-        client = (connection, spec.client)
-        self.requests[spec.id] = Request(spec, tell, client, spec.previews, waiting=deque(spec.rows))
+        """Take a request in; `tell` gets its events. A client without a name is its connection."""
+        client = spec.client or connection
+        self.requests[spec.id] = Request(spec, tell, client, connection, spec.previews, waiting=deque(spec.rows))
 
     def cancel(self, id: str) -> None:
         """End a request now, between two steps."""
@@ -121,7 +151,7 @@ class Batcher:
 
     def forget(self, connection: Any) -> None:
         """End every request of a connection that is gone."""
-        for request in [r for r in self.requests.values() if r.client[0] is connection]:
+        for request in [r for r in self.requests.values() if r.connection is connection]:
             self.cancel(request.spec.id)
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -130,21 +160,38 @@ class Batcher:
         """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded."""
         self._prepare()
         self._open_groups()
-        if not self._turns:
+        key = self._choose()
+        if key is None:
             return False
-        key = self._turns[0]
-        self._turns.rotate(-1)
         group = self.groups[key]
+        self._steps += 1
+        group.stepped = self._steps
         try:
             self._admit(key, group)
             self._advance(group)
         except torch.OutOfMemoryError as error:
             self._shrink(key, group, error)
+        if len(group.ring) > group.cap:  # more clients than rows: the next ones' turn
+            for client in {slot.request.client: None for slot in group.slots}:
+                _to_the_end(group.ring, client)
+            group.changed = True
         self._hand_out(group)
         if not group.slots and not any(r.key == key for r in self.requests.values()):
             del self.groups[key]
-            self._turns.remove(key)
         return True
+
+    def _choose(self) -> Any:
+        """The group to step: clients take turns, and each one's groups; None when nobody has one."""
+        wanted: dict[Any, dict[Any, None]] = {}  # by client, the groups that it has rows in
+        for request in self.requests.values():
+            if request.model is not None:
+                wanted.setdefault(request.client, {})[request.key] = None
+        _follow(self._turns, wanted)
+        if not wanted:
+            return None
+        client = next(iter(self._turns))
+        _to_the_end(self._turns, client)
+        return min(wanted[client], key=lambda key: self.groups[key].stepped)
 
     def _prepare(self) -> None:
         """Give every new request its model and controls, or its refusal."""
@@ -162,19 +209,27 @@ class Batcher:
                 request.inputs = as_tensors(given)
                 request.given = {kind: [one.sha256 for one in found] for kind, found in given.items()}
                 request.recipe = model.recipe(request.controls, spec.task)
-                request.key = (spec.hash, spec.task, model.family.group(_row(model, request, spec.rows[0])))
+                group = model.family.group(_row(model, request, spec.rows[0]))
+                request.key = (spec.hash, spec.task, group, spec.deterministic)
                 request.model = model
                 if request.key in self.groups:
                     self.groups[request.key].changed = True
             except Exception as error:  # a model from outside may raise anything: its request fails, the others go on
                 self._fail(request, error)
-        self.models.trim({r.spec.hash for r in self.requests.values()})
+        self.models.trim({r.spec.hash for r in self.requests.values()} | self.held)
 
     def _open_groups(self) -> None:
         for request in self.requests.values():
             if request.model is not None and request.key not in self.groups:
-                self.groups[request.key] = Group(request.model, cap=self.batch)
-                self._turns.append(request.key)
+                self.groups[request.key] = self._open(request, request.model)
+
+    def _open(self, request: Request, model: Model) -> Group:
+        if request.spec.deterministic:
+            return Group(model, request.spec.hash, cap=min(self.batch, APART), apart=True)
+        known = self.tuner.get(request.spec.hash) if self.tuner is not None else None
+        if known is None:
+            return Group(model, request.spec.hash, cap=self.batch)
+        return Group(model, request.spec.hash, cap=min(self.batch, known.batch), threads=known.threads)
 
     def _admit(self, key: Any, group: Group) -> None:
         """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
@@ -182,6 +237,9 @@ class Batcher:
             return
         group.changed = False
         asking = [r for r in self.requests.values() if r.key == key]
+        _follow(group.ring, {r.client: None for r in asking})
+        order = {client: i for i, client in enumerate(group.ring)}
+        asking.sort(key=lambda r: order[r.client])
         share = shares([(r.client, r.running + len(r.waiting) + len(r.parked)) for r in asking], group.cap)
         over = {r: r.running - n for r, n in zip(asking, share, strict=True)}
         parked: list[int] = []
@@ -222,9 +280,12 @@ class Batcher:
 
     def _start(self, group: Group, fresh: list[Slot]) -> None:
         """Start rows together; where that fails, one request at a time, so that only the guilty one fails."""
-        family = group.model.family
+        rows = [_row(group.model, slot.request, slot.row) for slot in fresh]
         try:
-            state = family.start([_row(group.model, slot.request, slot.row) for slot in fresh])
+            if group.apart:
+                state = State.cat([group.model.family.start([row]) for row in rows])
+            else:
+                state = group.model.family.start(rows)
         except torch.OutOfMemoryError:
             for slot in reversed(fresh):  # not taken: it waits for a smaller batch
                 slot.request.waiting.appendleft(slot.row)
@@ -251,7 +312,7 @@ class Batcher:
         if group.state is None or bool(group.state.done.all()):
             return
         try:
-            group.state = group.model.family.step(group.state)
+            group.state = self._evaluate(group, group.state)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # see _prepare
@@ -262,6 +323,31 @@ class Batcher:
         self.batches += 1
         self.rows += len(group.slots)
 
+    def _evaluate(self, group: Group, state: State) -> State:
+        """The family's step; in a deterministic group row by row, on a GPU in a batch of one of BUCKETS' sizes."""
+        family, n = group.model.family, len(state)
+        if group.apart:
+            return State.cat([family.step(_single(state, i)) for i in range(n)])
+        if self.models.device == "cpu":
+            with on_threads(group.threads, self.models.device):
+                return self._by_runtime(group, state)
+        size = bucket(n)
+        if size == n:
+            return family.step(state)
+        padded = state.take(torch.tensor([*range(n), *[n - 1] * (size - n)]))
+        return family.step(padded).take(torch.arange(n))
+
+    def _by_runtime(self, group: Group, state: State) -> State:
+        """The family's step by the runtime that was chosen for it; by torch's own where there is none, or it fails."""
+        resident = self.models.resident(group.hash)
+        if self.tuner is not None and resident is not None and resident.runtime is not None:
+            try:
+                with resident.runtime.instead(group.model.family):
+                    return group.model.family.step(state)
+            except BrokenRuntimeError as error:
+                self.tuner.give_up(resident, error)
+        return group.model.family.step(state)
+
     def _advance_apart(self, group: Group, requests: list[Request]) -> None:
         """The step again, one request at a time: those that fail alone, fail."""
         whole, slots = group.state, group.slots
@@ -271,7 +357,7 @@ class Batcher:
         for request in requests:
             mine = [i for i, slot in enumerate(slots) if slot.request is request]
             try:
-                parts.append(group.model.family.step(whole.take(torch.tensor(mine))))
+                parts.append(self._evaluate(group, whole.take(torch.tensor(mine))))
             except Exception as error:  # see _prepare
                 self._fail(request, error)
             else:
@@ -316,36 +402,41 @@ class Batcher:
                 self._show(group, request, mine[:MAX_PREVIEWS])
 
     def _finish(self, group: Group, done: list[int]) -> None:
-        """Encode and send finished rows, and let them leave the batch."""
+        """Let finished rows leave the batch, and have their images encoded and sent."""
         assert group.state is not None
         slots = [group.slots[i] for i in done]
         part = group.state.take(torch.tensor(done))
         self._keep(group, [i for i in range(len(group.slots)) if i not in set(done)])
         try:
-            images = group.model.family.finish(part).images.numpy()
-            files = [png.encode(images[i], _recipe(slot)) for i, slot in enumerate(slots)]
+            images = self._images(group, part).numpy()
         except Exception as error:  # see _prepare
             for request in _owners(slots):
                 self._fail(request, error)
             return
-        for slot, file, image in zip(slots, files, images, strict=True):
+        ended = []
+        for slot in slots:
             request = slot.request
             request.running -= 1
             request.finished += 1
             self.outputs += 1
-            height, width = image.shape[1:]
-            request.tell(Output(id=request.spec.id, index=slot.row.index, png=file, width=width, height=height))
-        for request in _owners(slots):
+            _to_the_end(group.ring, request.client)
             if request.finished == len(request.spec.rows):
-                whole = request.finished * request.each
-                request.tell(Progress(id=request.spec.id, step=whole, steps=whole))
-                self._end(request, Finished(id=request.spec.id))
+                self._leave(request)
+                ended.append(request)
+        self.later(lambda: _send(slots, images, ended))
+
+    def _images(self, group: Group, part: State) -> Tensor:
+        """uint8 N,C,H,W of finished rows."""
+        family = group.model.family
+        if not group.apart:
+            return family.finish(part).images
+        return torch.cat([family.finish(_single(part, i)).images for i in range(len(part))])
 
     def _show(self, group: Group, request: Request, rows: list[int]) -> None:
         assert group.state is not None
         try:
             found = group.model.family.preview(group.state.take(torch.tensor(rows)))
-            files = [] if found is None else [png.encode(image) for image in found.numpy()]
+            files = [] if found is None else [png.encode(image) for image in _smaller(found).numpy()]
         except Exception as error:  # see _prepare; a preview is not worth the request
             log.error("preview_crashed", id=request.spec.id, model=request.spec.hash[:12], exc_info=error)
             request.previews = False
@@ -364,17 +455,17 @@ class Batcher:
 
     def _fail(self, request: Request, error: Exception) -> None:
         """End a request with its error; one that is not the product's own is logged."""
-        if isinstance(error, KartinaError):
-            self._end(request, Failed(id=request.spec.id, code=error.code, message=str(error)))
-            return
-        log.error("request_crashed", id=request.spec.id, model=request.spec.hash[:12], exc_info=error)
-        message = f"Sampling failed inside the model ({type(error).__name__}: {error}); the log has the whole story."
-        self._end(request, Failed(id=request.spec.id, code="error", message=message[:2000]))
+        self._end(request, failure(request.spec.id, request.spec.hash, error))
 
     def _end(self, request: Request, event: Event) -> None:
         """Take a request and its rows out, and say so."""
+        if self._leave(request):
+            request.tell(event)
+
+    def _leave(self, request: Request) -> bool:
+        """Take a request and its rows out; False when it is out already."""
         if self.requests.pop(request.spec.id, None) is None:
-            return
+            return False
         group = self.groups.get(request.key)
         if group is not None:
             group.changed = True
@@ -382,7 +473,33 @@ class Batcher:
             self._keep(group, [i for i, slot in enumerate(group.slots) if slot.request is not request])
         request.waiting.clear()
         request.parked.clear()
-        request.tell(event)
+        return True
+
+
+def _send(slots: Sequence[Slot], images: Images, ended: Sequence[Request]) -> None:
+    """Encode and tell of finished rows, images uint8 N,C,H,W; then of the end of the requests that they complete."""
+    height, width = images.shape[2:]
+    for slot, image in zip(slots, images, strict=True):
+        spec = slot.request.spec
+        try:
+            file = png.encode(image, _recipe(slot))
+        except Exception as error:  # see _prepare; rows that are still to come are told to nobody
+            slot.request.tell(failure(spec.id, spec.hash, error))
+        else:
+            slot.request.tell(Output(id=spec.id, index=slot.row.index, png=file, width=width, height=height))
+    for request in ended:
+        whole = request.finished * request.each
+        request.tell(Progress(id=request.spec.id, step=whole, steps=whole))
+        request.tell(Finished(id=request.spec.id))
+
+
+def failure(id: str, hash: str, error: Exception) -> Failed:
+    """What is told of an error met with a model; one that is not the product's own is logged."""
+    if isinstance(error, KartinaError):
+        return Failed(id=id, code=error.code, message=str(error))
+    log.error("request_crashed", id=id, model=hash[:12], exc_info=error)
+    message = f"Sampling failed inside the model ({type(error).__name__}: {error}); the log has the whole story."
+    return Failed(id=id, code="error", message=message[:2000])
 
 
 def _owners(slots: Sequence[Slot]) -> list[Request]:
@@ -390,11 +507,36 @@ def _owners(slots: Sequence[Slot]) -> list[Request]:
     return list(dict.fromkeys(slot.request for slot in slots))
 
 
+def _follow(ring: dict[Any, None], there: Mapping[Any, Any]) -> None:
+    """Let those go round the ring that are there: newcomers last."""
+    for client in [client for client in ring if client not in there]:
+        del ring[client]
+    ring.update(dict.fromkeys(there))
+
+
+def _to_the_end(ring: dict[Any, None], client: Any) -> None:
+    ring.pop(client, None)
+    ring[client] = None
+
+
+def _single(state: State, i: int) -> State:
+    """Row i alone, in memory as it always is: a kernel may be chosen by strides, too."""
+    return State({k: v[i : i + 1].clone(memory_format=torch.contiguous_format) for k, v in state.tensors.items()})
+
+
+def _smaller(images: Tensor) -> Tensor:
+    """uint8 N,C,H,W with no side over PREVIEW_SIDE: means over squares of pixels."""
+    factor = -(-max(images.shape[2:]) // PREVIEW_SIDE)
+    if factor == 1:
+        return images
+    return torch.nn.functional.avg_pool2d(images.float(), factor, ceil_mode=True).round().to(torch.uint8)
+
+
 def shares(asking: Sequence[tuple[Any, int]], cap: int) -> list[int]:
     """How many rows of a batch of `cap` each request gets, given its (client, rows that it wants).
 
-    Rows are dealt one by one: to the client that has fewest, of its requests to the one that has fewest, the oldest
-    first (requests come in order of age). Nobody gets more than it wants, and nothing is left while somebody wants.
+    Rows are dealt one by one: to the client that has fewest, of its requests to the one that has fewest; among equals
+    to the one that comes first. Nobody gets more than it wants, and nothing is left while somebody wants.
     """
     got = [0] * len(asking)
     hands: dict[Any, list[tuple[int, int]]] = {}  # client -> its requests as a heap of (rows, age)

@@ -2,25 +2,36 @@
 
 One connection carries every request, told apart by id. When the worker dies the connection ends; the engine connects
 again (a supervisor has started a new worker by then) and sends what is unfinished once more, without the rows whose
-images had come. A request that was running in two workers that died fails: it may be what killed them.
+images had come. What was running in the one that died is suspected of having killed it, and is tried again one request
+at a time; what was running in two that died fails.
+
+Images that were made before are found in a cache and never get to the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import AsyncIterator
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
 
 import structlog
 
-from kartina.errors import IntegrityError, QueueFullError, UnavailableError
+from kartina.errors import ConfigError, IntegrityError, KartinaError, QueueFullError, UnavailableError
+from kartina.serving.cache import SIZE, ResultCache, keys_of
 from kartina.serving.protocol import (
+    MAX_FRAME,
     TERMINAL,
+    Activate,
+    Activated,
     AskStats,
     Cancel,
     Canceled,
     Event,
     Failed,
+    Finished,
     Message,
     Output,
     Progress,
@@ -38,17 +49,54 @@ log = structlog.get_logger("kartina.serving.client")
 CAPACITY = 4096  # rows that may be unfinished before new requests are refused
 PATIENCE = 60.0  # seconds without a worker before requests fail
 ATTEMPTS = 2  # workers that a running request may take down
+MAX_WAIT = 600  # seconds: the longest that a full queue asks to wait
 _PAUSE = 0.05  # seconds between attempts to connect
+_MEMORY = 0.99  # how much of an image's weight in the measured throughput is left after the next one
+
+
+class Throughput:
+    """Images a second while there are some to make: a mean over about the last hundred."""
+
+    def __init__(self) -> None:
+        self._images = self._seconds = self._last = 0.0
+
+    def resume(self) -> None:
+        """There is work again after a pause, which does not count."""
+        self._last = time.monotonic()
+
+    def made(self) -> None:
+        """One more image."""
+        now = time.monotonic()
+        self._images = self._images * _MEMORY + 1
+        self._seconds = self._seconds * _MEMORY + now - self._last
+        self._last = now
+
+    @property
+    def rate(self) -> float:
+        """Images a second; 0 before the first one."""
+        return self._images / self._seconds if self._seconds else 0.0
+
+
+class _Activation:
+    """A model that is to be activated."""
+
+    def __init__(self, asked: Activate):
+        self.asked = asked
+        self.answer: asyncio.Future[Activated] = asyncio.get_running_loop().create_future()
+        self.deaths = 0  # workers that died meanwhile
 
 
 class _Request:
     """An unfinished request."""
 
-    def __init__(self, spec: RequestSpec):
+    def __init__(self, spec: RequestSpec, keys: Mapping[int, bytes], made: int):
         self.spec = spec  # its rows become fewer as images come
-        self.rows = self.sent = len(spec.rows)  # at first; when it was last sent
+        self.keys = keys  # of its images in the cache, by index
+        self.sent = len(spec.rows)  # rows when it was last sent
+        self.rows = self.sent + made  # at first, with those that were made before
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.deaths = 0  # workers that died while it ran
+        self.out = False  # the worker has it
         self.running = False
         self.canceled = False
 
@@ -72,12 +120,24 @@ class _Request:
 class LocalEngine:
     """An `Engine` on a worker's socket. Belongs to one event loop; connects when there is something to do."""
 
-    def __init__(self, socket: str | os.PathLike[str], *, capacity: int = CAPACITY, patience: float = PATIENCE):
+    def __init__(
+        self,
+        socket: str | os.PathLike[str],
+        *,
+        capacity: int = CAPACITY,
+        patience: float = PATIENCE,
+        cache: int = SIZE,
+        deterministic: bool = False,
+    ):
         self.socket = os.fspath(socket)
         self.capacity = capacity
         self.patience = patience
+        self.deterministic = deterministic  # every request, whether it says so or not
+        self.cache = ResultCache(cache)
+        self.throughput = Throughput()
         self._requests: dict[str, _Request] = {}
         self._asking: list[asyncio.Future[Stats]] = []
+        self._activating: dict[str, _Activation] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._work = asyncio.Event()
         self._link: asyncio.Task[None] | None = None
@@ -85,18 +145,62 @@ class LocalEngine:
     # -- Engine ------------------------------------------------------------------------------------------------------
 
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
-        """See `Engine.submit`. Raises QueueFullError when more than `capacity` rows would be unfinished."""
-        waiting = sum(len(request.spec.rows) for request in self._requests.values())
-        if not accepted and waiting + len(spec.rows) > self.capacity:
-            raise QueueFullError(
-                f"Found {waiting} images waiting to be made, and room for {self.capacity}; {len(spec.rows)} more do "
-                "not fit. Try again later."
-            )
+        """See `Engine.submit`."""
         if spec.id in self._requests:
             raise ValueError(f"request {spec.id} is already under way")
-        request = self._requests[spec.id] = _Request(spec)
-        self._send(Submit(spec=spec))
+        if self.deterministic:
+            spec = spec.model_copy(update={"deterministic": True})
+        keys = keys_of(spec) if self.cache.size else {}
+        made = self.cache.find(spec, keys)
+        there = {output.index for output in made}
+        rest = spec.model_copy(update={"rows": tuple(row for row in spec.rows if row.index not in there)})
+        if not accepted:
+            self._admit(rest)
+        request = _Request(rest, keys, len(made))
+        if made:
+            request.events.put_nowait(Started(id=spec.id))
+        for output in made:
+            request.events.put_nowait(output)
+        if rest.rows:
+            if not self._requests:
+                self.throughput.resume()
+            self._requests[spec.id] = request
+            self._hand_over(request)
+        else:
+            request.events.put_nowait(Finished(id=spec.id))
         return self._events(request)
+
+    def _admit(self, spec: RequestSpec) -> None:
+        """Raise where there is no room for a request, now or ever."""
+        n, size = len(spec.rows), sum(len(one) for found in spec.inputs.values() for one in found)
+        if n > self.capacity:
+            raise ConfigError(
+                f"Found a request for {n} images; expected at most {self.capacity}. Ask for fewer at a time."
+            )
+        if size > MAX_FRAME // 2:
+            raise ConfigError(
+                f"Found input images of {size / 2**20:.0f} MiB together; expected at most {MAX_FRAME // 2**21} MiB. "
+                "Send fewer, or smaller ones."
+            )
+        waiting = self.waiting
+        if waiting + n > self.capacity:
+            seconds = self.retry_after(n)
+            raise QueueFullError(
+                f"Found {waiting} images waiting to be made, and room for {self.capacity}; {n} more do not fit. "
+                f"Try again in {seconds} s.",
+                retry_after=seconds,
+            )
+
+    @property
+    def waiting(self) -> int:
+        """Images that were asked for and are not there yet."""
+        return sum(len(request.spec.rows) for request in self._requests.values())
+
+    def retry_after(self, n: int) -> int:
+        """Whole seconds after which there should be room for n more images, at the throughput measured so far."""
+        rate = self.throughput.rate
+        over = self.waiting + n - self.capacity
+        return min(MAX_WAIT, max(1, math.ceil(over / rate))) if rate else 5
 
     def cancel(self, id: str) -> None:
         """See `Engine.cancel`."""
@@ -104,7 +208,7 @@ class LocalEngine:
         if request is None:
             return
         request.canceled = True
-        if self._writer is None:
+        if not request.out:
             self._deliver(Canceled(id=id))
         else:
             self._send(Cancel(id=id))
@@ -129,6 +233,16 @@ class LocalEngine:
             if answer in self._asking:
                 self._asking.remove(answer)
 
+    async def activate(self, model: str, hash: str) -> Activated:
+        """See `Engine.activate`."""
+        id = secrets.token_hex(8)
+        asked = self._activating[id] = _Activation(Activate(id=id, model=model, hash=hash))
+        self._send(asked.asked)
+        try:
+            return await asked.answer
+        finally:
+            self._activating.pop(id, None)
+
     async def close(self) -> None:
         """Let go of the worker; unfinished requests end as canceled."""
         if self._link is not None:
@@ -136,6 +250,8 @@ class LocalEngine:
             await asyncio.gather(self._link, return_exceptions=True)
         for id in list(self._requests):
             self._deliver(Canceled(id=id))
+        for asked in self._activating.values():
+            asked.answer.cancel()
 
     # -- the link ----------------------------------------------------------------------------------------------------
 
@@ -148,6 +264,18 @@ class LocalEngine:
             self._link = asyncio.get_running_loop().create_task(self._run())
         self._work.set()
 
+    def _hand_over(self, request: _Request) -> None:
+        """Send a request to the worker, now or when there is one."""
+        if self._writer is not None:
+            request.sent, request.out = len(request.spec.rows), True
+        self._send(Submit(spec=request.spec))
+
+    def _hand_over_suspect(self) -> None:
+        """Send the next request that was running in a worker that died, when no other such is with the worker."""
+        suspects = [request for request in self._requests.values() if request.deaths]
+        if suspects and self._writer is not None and not any(request.out for request in suspects):
+            self._hand_over(suspects[0])
+
     async def _run(self) -> None:
         while True:
             await self._work.wait()
@@ -159,10 +287,13 @@ class LocalEngine:
             self._work.clear()
             try:
                 for request in self._requests.values():
-                    request.sent = len(request.spec.rows)
-                    self._writer.write(pack(Submit(spec=request.spec)))
+                    if not request.deaths:
+                        self._hand_over(request)
+                self._hand_over_suspect()
                 for _ in self._asking:
                     self._writer.write(pack(AskStats()))
+                for asked in self._activating.values():
+                    self._writer.write(pack(asked.asked))
                 while (message := await read_message(reader)) is not None:
                     self._take(message)
             except IntegrityError as error:
@@ -190,7 +321,13 @@ class LocalEngine:
                     if not answer.done():
                         answer.set_result(message)
                 self._asking.clear()
-            case Submit() | Cancel() | Watch() | AskStats():
+            case Activated(id=id):
+                if id in self._activating and not self._activating[id].answer.done():
+                    self._activating[id].answer.set_result(message)
+            case Failed(id=id) if id in self._activating:
+                if not self._activating[id].answer.done():
+                    self._activating[id].answer.set_exception(_error(message))
+            case Submit() | Cancel() | Watch() | AskStats() | Activate():
                 raise IntegrityError(f"Found the message {message.type!r} from the worker; it is for the worker.")
             case _:
                 self._deliver(message)
@@ -200,21 +337,32 @@ class LocalEngine:
         request = self._requests.get(event.id)
         if request is None:
             return
+        if isinstance(event, Output):
+            self.throughput.made()
+            if event.index in request.keys:
+                self.cache.keep(request.keys[event.index], event)
         request.events.put_nowait(request.see(event))
         if isinstance(event, TERMINAL):
             del self._requests[event.id]
+            self._hand_over_suspect()
 
     def _lost(self) -> None:
         """The worker is gone: what ran in it has one more try, what waited is simply sent again."""
         for id, request in list(self._requests.items()):
             request.deaths += request.running
-            request.running = False
+            request.running = request.out = False
             if request.canceled:
                 self._deliver(Canceled(id=id))
             elif request.deaths >= ATTEMPTS:
                 message = "The engine's worker stopped twice while it made this request, which was given up. Try again."
                 self._deliver(Failed(id=id, code="unavailable", message=message))
-        if self._requests or self._asking:
+        for asked in self._activating.values():
+            asked.deaths += 1
+            if asked.deaths >= ATTEMPTS and not asked.answer.done():
+                asked.answer.set_exception(
+                    UnavailableError("The engine's worker stopped twice while it loaded a model.")
+                )
+        if self._requests or self._asking or self._activating:
             self._work.set()
 
     def _fail(self, error: UnavailableError) -> None:
@@ -225,6 +373,9 @@ class LocalEngine:
             if not answer.done():
                 answer.set_exception(error)
         self._asking.clear()
+        for asked in self._activating.values():
+            if not asked.answer.done():
+                asked.answer.set_exception(error)
 
     @staticmethod
     async def _events(request: _Request) -> AsyncIterator[Event]:
@@ -233,6 +384,16 @@ class LocalEngine:
             yield event
             if isinstance(event, TERMINAL):
                 return
+
+
+def _error(failed: Failed) -> KartinaError:
+    """The error of `kartina.errors` that a failure tells of."""
+    kinds = [KartinaError]
+    for kind in kinds:
+        if kind.code == failed.code:
+            return kind(failed.message)
+        kinds += kind.__subclasses__()
+    return KartinaError(failed.message)
 
 
 def _silent(seconds: float) -> str:

@@ -6,18 +6,32 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kartina.errors import IntegrityError
 from kartina.models.model import Model, load
+
+if TYPE_CHECKING:
+    from kartina.serving.runtimes import Runtime
+    from kartina.serving.tuning import Tuning
 
 MAX_MODELS = 8
 MAX_BYTES = 2 * 2**30  # of weights
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resident:
     model: Model
-    bytes: int  # of its weights and buffers
+    path: str
+    weights: int  # bytes of its parameters and buffers
+    tuning: Tuning | None = None  # how it is best evaluated here, once that is known
+    looked: bool = False  # for a record of it
+    preparing: Future[dict[str, Runtime | str]] | None = None  # its networks in other runtimes
+    runtime: Runtime | None = None  # that evaluates it; None: torch
+
+    @property
+    def bytes(self) -> int:
+        return self.weights + (self.runtime.bytes if self.runtime is not None else 0)
 
 
 class Residency:
@@ -27,7 +41,7 @@ class Residency:
         self.device = device
         self.count = count
         self.size = size
-        self._wake = wake  # called from the loading thread when a model is there, or cannot be had
+        self.wake = wake  # called from the loading thread when a model is there, or cannot be had
         self._ready: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Resident]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -40,6 +54,14 @@ class Residency:
     def bytes(self) -> int:
         return sum(resident.bytes for resident in self._ready.values())
 
+    def resident(self, hash: str) -> Resident | None:
+        """The model with the hash `hash` if it is in memory; it does not count as used."""
+        return self._ready.get(hash)
+
+    def size_of(self, hash: str) -> int:
+        """Bytes of a model in memory; 0 for one that is not."""
+        return self._ready[hash].bytes if hash in self._ready else 0
+
     def ask(self, hash: str, path: str) -> Model | None:
         """The model with the hash `hash`; None while it is loaded from the folder `path`.
 
@@ -51,7 +73,7 @@ class Residency:
         loading = self._loading.get(hash)
         if loading is None:
             self._loading[hash] = loading = self._loader.submit(self._load, hash, path)
-            loading.add_done_callback(lambda _: self._wake())
+            loading.add_done_callback(lambda _: self.wake())
         if not loading.done():
             return None
         del self._loading[hash]
@@ -75,4 +97,4 @@ class Residency:
                 "replaced. Ask again."
             )
         tensors = [*model.family.parameters(), *model.family.buffers()]
-        return Resident(model, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        return Resident(model, path, sum(tensor.numel() * tensor.element_size() for tensor in tensors))

@@ -25,17 +25,20 @@ import structlog
 
 log = structlog.get_logger("kartina.serving.supervisor")
 
-BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)  # seconds before the next start, after so many deaths in a row
+BACKOFF = (0.0, 0.2, 1.0, 2.0, 5.0)  # seconds before the next start, after so many deaths in a row
 STABLE = 30.0  # seconds after which a worker's death counts as the first
 STOP = 5.0  # seconds a worker has to end
 _MAX_PATH = 100  # of a Unix socket; the kernel's limit is 108 bytes
 
 
 class Keeper:
-    """One process, kept alive, that ends when its standard input does. `patience`: seconds that it has to end."""
+    """One process, kept alive, that ends when its standard input does.
 
-    def __init__(self, command: Sequence[str], *, patience: float = STOP):
-        self.command, self.patience = tuple(command), patience
+    `patience`: seconds that it has to end; `backoff`: before the next start, after so many deaths in a row.
+    """
+
+    def __init__(self, command: Sequence[str], *, patience: float = STOP, backoff: Sequence[float] = BACKOFF):
+        self.command, self.patience, self.backoff = tuple(command), patience, tuple(backoff)
         self.starts = 0
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -77,9 +80,9 @@ class Keeper:
             code = await process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-            deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(BACKOFF) - 1)
-            log.error("worker_died", command=self.command[2], pid=process.pid, code=code, pause=BACKOFF[deaths])
-            await asyncio.sleep(BACKOFF[deaths])
+            deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(self.backoff) - 1)
+            log.error("worker_died", command=self.command[2], pid=process.pid, code=code, pause=self.backoff[deaths])
+            await asyncio.sleep(self.backoff[deaths])
             try:
                 self._process = await self._spawn()
             except OSError as error:  # no memory, no processes left: later, perhaps
@@ -97,11 +100,11 @@ class Keeper:
 class Supervisor(Keeper):
     """The sampling worker, kept alive, and its socket. `options` go to the worker's command line."""
 
-    def __init__(self, options: Sequence[str] = ()):
+    def __init__(self, options: Sequence[str] = (), *, backoff: Sequence[float] = BACKOFF):
         self._folder = _short_folder()
         self.socket = self._folder / "worker.sock"
         worker = (sys.executable, "-m", "kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin")
-        super().__init__((*worker, *options))
+        super().__init__((*worker, *options), backoff=backoff)
 
     async def stop(self) -> None:
         """End the worker and its socket."""

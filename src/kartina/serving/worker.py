@@ -2,7 +2,8 @@
 
     python -m kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
 
-The main thread does nothing but step batches; a second one talks to clients on a Unix socket; a third loads models.
+The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and encode images.
+When there is nothing to step, models that are new here are measured (see `tuning`).
 With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone.
 """
 
@@ -17,6 +18,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,11 @@ import torch
 
 from kartina import logs
 from kartina.errors import IntegrityError
-from kartina.serving.batching import BATCH, Batcher
+from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
 from kartina.serving.protocol import (
+    Activate,
+    Activated,
     AskStats,
     Cancel,
     Failed,
@@ -39,18 +44,41 @@ from kartina.serving.protocol import (
     read_message,
 )
 from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
+from kartina.serving.runtimes import SWITCHES
+from kartina.serving.tuning import Tuner, evaluate, example
 from kartina.training.loop import pick_device
 
 log = structlog.get_logger("kartina.serving.worker")
 
 
-class Worker:
-    """A Batcher behind a socket."""
+@dataclass
+class Activation:
+    """A model that somebody wants to be ready."""
 
-    def __init__(self, device: str, *, batch: int = BATCH, models: int = MAX_MODELS, size: int = MAX_BYTES):
+    asked: Activate
+    send: Callable[[Message], None]
+    measured: bool = False
+
+
+class Worker:
+    """A Batcher behind a socket. `threads` of each evaluation; 0: as many as are measured to be best."""
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        batch: int = BATCH,
+        models: int = MAX_MODELS,
+        size: int = MAX_BYTES,
+        threads: int = 0,
+        runtime: str = "eager",
+    ):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
-        self._batcher = Batcher(self._models, batch)
+        self._tuner = Tuner(self._models, batch, (threads,) if threads else (), runtime)
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._batcher = Batcher(self._models, batch, self._tuner, self._encoder.submit)
+        self._activations: dict[str, Activation] = {}
         self._device = Sampling(device)
 
     def run(self, socket: Path) -> None:
@@ -64,8 +92,44 @@ class Worker:
                     self._inbox.get(block=not busy)()
                     while True:
                         self._inbox.get_nowait()()
-                self._device.pending(bool(self._batcher.requests))
+                self._device.pending(bool(self._batcher.requests or self._activations or self._tuner.busy))
                 busy = self._batcher.step()
+                busy = self._activate() or busy or self._tuner.step()
+                if not busy and not self._batcher.requests:
+                    self._device.pending(False)
+
+    def _activate(self) -> bool:
+        """Get the models on that are to be activated: by one evaluation, so that requests wait for no more."""
+        self._batcher.held = {activation.asked.hash for activation in self._activations.values()}
+        for id, activation in list(self._activations.items()):
+            asked = activation.asked
+            try:
+                model = self._models.ask(asked.hash, asked.model)
+                known = self._tuner.get(asked.hash)
+                if model is None:
+                    continue  # it is being loaded
+                if known is None:
+                    activation.measured = True
+                    return self._tuner.step(asked.hash)
+                if not activation.measured:  # measuring has warmed it up
+                    for n in (1, known.batch):
+                        state = model.family.start([example(model, seed) for seed in range(n)])
+                        evaluate(model, state, known.threads, self._models.device)
+            except Exception as error:  # a model from outside may raise anything
+                activation.send(failure(id, asked.hash, error))
+            else:
+                activation.send(
+                    Activated(
+                        id=id,
+                        bytes=self._models.size_of(asked.hash),
+                        batch=known.batch,
+                        threads=known.threads,
+                        rate=known.rate,
+                        measured=activation.measured,
+                    )
+                )
+            del self._activations[id]
+        return False
 
     # -- the io thread -----------------------------------------------------------------------------------------------
 
@@ -114,6 +178,8 @@ class Worker:
                 self._inbox.put(lambda: batcher.cancel(id))
             case Watch(id=id, previews=previews):
                 self._inbox.put(lambda: batcher.watch(id, previews))
+            case Activate(id=id):
+                self._inbox.put(lambda: self._activations.update({id: Activation(message, send)}))
             case AskStats():
                 self._inbox.put(lambda: send(self._stats()))
             case _:
@@ -156,10 +222,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kartina's sampling worker")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=int, default=BATCH, help="rows in one evaluation")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as torch chooses")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows in one evaluation, at most")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: measured for each model")
     parser.add_argument("--models", type=int, default=MAX_MODELS, help="models kept in memory")
     parser.add_argument("--bytes", type=int, default=MAX_BYTES, help="of weights kept in memory")
+    parser.add_argument("--runtime", choices=SWITCHES, default="eager", help="what evaluates networks on a CPU")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
     given = parser.parse_args()
 
@@ -169,7 +236,15 @@ def main() -> None:
         threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()
     if given.threads:
         torch.set_num_threads(given.threads)
-    worker = Worker(pick_device(given.device), batch=given.batch, models=given.models, size=given.bytes)
+    device = pick_device(given.device)
+    worker = Worker(
+        device,
+        batch=given.batch,
+        models=given.models,
+        size=given.bytes,
+        threads=given.threads,
+        runtime=given.runtime,
+    )
     worker.run(given.socket)
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr
 

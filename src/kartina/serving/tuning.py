@@ -1,0 +1,422 @@
+"""How a model is best evaluated on this machine: how many rows at once, on how many threads.
+
+More rows in one evaluation make more images a second only up to a point, and every step lasts longer, which those feel
+who wait to join or to cancel. So the cap is the largest batch that is nearly as fast as the best one and whose step is
+short: room for many callers, and no time lost. Threads beyond the first help large networks and hurt tiny ones. Both
+are measured once for a model, device and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost
+or damaged is measured anew.
+
+On a CPU the networks may also be evaluated by another runtime (`runtime`: eager | onnx | openvino | auto). One is taken
+when its images of a few rows are within 1/255 of torch's and (auto) it is a tenth faster; else torch goes on. Until
+that is known, torch does too.
+
+    tuner = Tuner(models, most=64)
+    while tuner.step():  # one evaluation, a fraction of a second: requests are served between two of them
+        ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from kartina.config import Frozen, home
+from kartina.generators.base import Row, State
+from kartina.models.model import Model
+from kartina.serving import runtimes
+from kartina.serving.residency import Residency, Resident
+from kartina.serving.runtimes import BrokenRuntimeError, Runtime
+
+log = structlog.get_logger("kartina.serving.worker")
+
+NEARLY = 0.9  # of the best rate: what the cap must reach
+MAX_STEP = 0.25  # seconds that a step of the cap may take
+ENOUGH = 0.2  # seconds after which a batch size is not evaluated again
+REPEATS = 3  # evaluations of a batch size, of which the fastest counts; the first also warms up
+COMPARED = 3  # rows whose images another runtime must make as torch does
+BUDGET = 5.0  # seconds after which nothing more is tried
+BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
+
+
+def bucket(n: int) -> int:
+    """The smallest of BUCKETS with room for n rows; n itself beyond them."""
+    return next((size for size in BUCKETS if size >= n), n)
+
+
+class Comparison(Frozen):
+    """What was found out about the runtimes."""
+
+    switch: str
+    versions: dict[str, str]  # of those compared
+    runtime: str  # that was chosen
+    seconds: dict[str, tuple[float, float]]  # of one evaluation of one row, and of the cap
+    left_out: dict[str, str]  # why
+
+
+class Tuning(Frozen):
+    """What was measured of one model on one device."""
+
+    torch: str  # version that it was measured with
+    device: str  # name of the device
+    threads_tried: tuple[int, ...]
+    batch: int = Field(ge=1)  # the cap
+    most: int = Field(ge=1)  # the cap's own upper bound while it was measured
+    threads: int = Field(ge=1)
+    seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried
+    comparison: Comparison | None = None
+
+    @property
+    def rate(self) -> float:
+        """Rows a second at the cap, one evaluation each; 0 where it was not measured."""
+        return self.batch / self.seconds[self.batch] if self.batch in self.seconds else 0.0
+
+
+class Tuner:
+    """Measures the models in memory that have not been, one evaluation at a time. Belongs to the stepping thread."""
+
+    def __init__(self, models: Residency, most: int, threads: Sequence[int] = (), runtime: str = "eager"):
+        self.models = models
+        self.most = most
+        self.threads = tuple(threads) or thread_counts(models.device)
+        self.runtime = runtime
+        self.versions = runtimes.installed(runtime) if models.device == "cpu" else {}
+        self.measured: set[str] = set()  # hashes of those that were measured by this process
+        self._at: Resident | None = None  # being measured, the model
+        self._hash = ""  # whose hash is
+        self._work: Generator[None, None, Tuning] | None = None
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+
+    @property
+    def busy(self) -> bool:
+        return self._work is not None
+
+    def get(self, hash: str) -> Tuning | None:
+        """What is known of a model in memory, from this process or an earlier one."""
+        resident = self.models.resident(hash)
+        if resident is None:
+            return None
+        if not resident.looked:  # for a record, once
+            resident.looked = True
+            found = read(hash, self.models.device)
+            if found is not None and self._fits(found):
+                resident.tuning = found
+        return resident.tuning
+
+    def step(self, hash: str | None = None) -> bool:
+        """One evaluation of a model that has not been measured (the one asked for); False when there is none."""
+        if self._work is None and not self._measure([hash] if hash is not None else list(self.models.hashes)):
+            return hash is None and bool(self.versions) and self._compare()
+        return self._go_on() if self._work is not None else True
+
+    def _measure(self, hashes: Sequence[str]) -> bool:
+        """Begin to measure the first of the models that is in memory and unknown."""
+        for hash in hashes:
+            resident = self.models.resident(hash)
+            if resident is not None and self.get(hash) is None:
+                self._begin(hash, resident, measure(resident.model, self.models.device, self.most, self.threads))
+                return True
+        return False
+
+    def _compare(self) -> bool:
+        """Get a measured model's networks into other runtimes, and begin to compare them when they are there."""
+        for hash in self.models.hashes:
+            resident = self.models.resident(hash)
+            if resident is None or resident.tuning is None or not resident.tuning.seconds or resident.runtime:
+                continue
+            known = self._known(resident.tuning)
+            if resident.preparing is None and (known is None or known.runtime != "eager"):
+                names = list(self.versions) if known is None else [known.runtime]
+                path, threads = resident.path, resident.tuning.threads
+                resident.preparing = self._compiler.submit(runtimes.prepare, path, hash, names, threads)
+                resident.preparing.add_done_callback(lambda _: self.models.wake())
+            elif resident.preparing is not None and resident.preparing.done():
+                prepared = resident.preparing.result()
+                if known is None:
+                    self._begin(
+                        hash, resident, compare(resident.model, resident.tuning, prepared, self.runtime, self.versions)
+                    )
+                    return True
+                self._take(resident, prepared.get(known.runtime))
+        return False
+
+    def _known(self, tuning: Tuning) -> Comparison | None:
+        """An earlier comparison of what would be compared now."""
+        found = tuning.comparison
+        now = (self.runtime, self.versions)
+        return found if found is not None and (found.switch, found.versions) == now else None
+
+    def _take(self, resident: Resident, found: Runtime | str | None) -> None:
+        """Have a model evaluated by a runtime; by torch when it is not to be had. The others leave memory."""
+        resident.preparing = None
+        if isinstance(found, Runtime):
+            resident.runtime = found
+        elif found is not None:
+            log.warning("runtime_left_out", model=resident.model.ref, reason=found)
+            self._stay_eager(resident)
+
+    def give_up(self, resident: Resident, error: Exception) -> None:
+        """A runtime failed in use: torch goes on, as long as this process lives."""
+        log.error("runtime_failed", model=resident.model.ref, exc_info=error)
+        self._stay_eager(resident)
+
+    def _stay_eager(self, resident: Resident) -> None:
+        resident.runtime = None
+        if resident.tuning is not None and resident.tuning.comparison is not None:
+            eager = resident.tuning.comparison.model_copy(update={"runtime": "eager"})
+            resident.tuning = resident.tuning.model_copy(update={"comparison": eager})
+
+    def _begin(self, hash: str, resident: Resident, work: Generator[None, None, Tuning]) -> None:
+        self._hash, self._at, self._work = hash, resident, work
+
+    def _go_on(self) -> bool:
+        """The next evaluation of the work begun."""
+        assert self._work is not None and self._at is not None
+        resident = self._at
+        if self.models.resident(self._hash) is not resident:  # it left memory meanwhile
+            self._work = None
+            return True
+        try:
+            next(self._work)
+        except StopIteration as end:
+            self._work, resident.tuning = None, end.value
+            self.measured.add(self._hash)
+            write(self._hash, self.models.device, end.value)
+            chosen = end.value.comparison
+            if chosen is not None and resident.preparing is not None:
+                log.info("runtime_chosen", model=resident.model.ref, runtime=chosen.runtime, left_out=chosen.left_out)
+                self._take(resident, resident.preparing.result().get(chosen.runtime))
+        except Exception as error:  # a model from outside may raise anything: it is served as it is
+            log.error("model_not_measured", model=self._hash[:12], exc_info=error)
+            self._work, resident.tuning = None, self._unmeasured()
+        return True
+
+    def _fits(self, found: Tuning) -> bool:
+        """Whether a record is of this device, this torch and these settings."""
+        here = self._unmeasured()
+        return (found.torch, found.device, found.threads_tried, found.most) == (
+            here.torch,
+            here.device,
+            here.threads_tried,
+            here.most,
+        )
+
+    def _unmeasured(self) -> Tuning:
+        return Tuning(
+            torch=torch.__version__,
+            device=device_name(self.models.device),
+            threads_tried=self.threads,
+            batch=self.most,
+            most=self.most,
+            threads=self.threads[0],
+            seconds={},
+        )
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Generator[None, None, Tuning]:
+    """Find the cap (up to `most`) and the best of `threads`; yields after every evaluation."""
+    spent = 0.0
+    seconds: dict[int, float] = {}
+
+    def timed(n: int, on: int) -> Generator[None, None, float]:
+        nonlocal spent
+        state = model.family.start([example(model, seed) for seed in range(n)])
+        took: list[float] = []
+        while len(took) < REPEATS and sum(took) < ENOUGH:
+            took.append(evaluate(model, state, on, device))
+            spent += took[-1]
+            yield
+        return min(took)
+
+    # How many rows at once: ever more, until the step is long or more rows have not paid twice.
+    for n in sizes(most):
+        try:
+            seconds[n] = yield from timed(n, threads[0])
+        except torch.OutOfMemoryError:
+            break
+        rates = [k / took for k, took in seconds.items()]
+        if seconds[n] > MAX_STEP or spent > BUDGET / 2 or (n > 2 and max(rates[-2:]) < 1.05 * max(rates[:-2])):
+            break
+    batch = cap(seconds)
+
+    # On how many threads: the least time for one row and for a full batch together.
+    scores = {threads[0]: seconds[1] * seconds[batch]}
+    for on in threads[1:]:
+        if spent > BUDGET:
+            break
+        alone = yield from timed(1, on)
+        full = yield from timed(batch, on)
+        scores[on] = alone * full
+    return Tuning(
+        torch=torch.__version__,
+        device=device_name(device),
+        threads_tried=tuple(threads),
+        batch=batch,
+        most=most,
+        threads=min(scores, key=lambda on: scores[on]),
+        seconds=seconds,
+    )
+
+
+def sizes(most: int) -> list[int]:
+    """The batch sizes that are tried: powers of two below `most`, and that."""
+    return [2**k for k in range(most.bit_length()) if 2**k < most] + [most]
+
+
+def cap(seconds: Mapping[int, float]) -> int:
+    """The largest batch whose rate is nearly the best of those whose step is short; one row at least."""
+    rates = {n: n / took for n, took in seconds.items() if took <= MAX_STEP}
+    return max((n for n, rate in rates.items() if rate >= NEARLY * max(rates.values())), default=1)
+
+
+def example(model: Model, seed: int, label: int = 0) -> Row:
+    """A row of the model's first task, with its default controls, on grey images where it takes some."""
+    task, takes = next(iter(model.family.capabilities().items()))
+    weights = torch.zeros(model.family.classes)
+    weights[label] = 1.0
+    channels = takes.channels or model.spec.channels
+    size = tuple(side // takes.shrink for side in (model.spec.height, model.spec.width))
+    inputs = {kind: torch.zeros(1 if kind == "mask" else channels, *size) for kind in takes.inputs}
+    return Row(weights, seed, model.controls(task), task, inputs)
+
+
+def compare(
+    model: Model, tuning: Tuning, prepared: Mapping[str, Runtime | str], switch: str, versions: dict[str, str]
+) -> Generator[None, None, Tuning]:
+    """Which runtime evaluates a model: right images first, then speed; yields after every evaluation."""
+
+    def pictures(runtime: Runtime | None, n: int) -> Generator[None, None, Tensor]:
+        rows = [example(model, seed, seed % model.family.classes) for seed in range(n)]
+        state = model.family.start(rows)
+        while not bool(state.done.all()):
+            with instead(model, runtime):
+                state = model.family.step(state)
+            yield
+        return model.family.finish(state).images.int()
+
+    def pace(runtime: Runtime | None) -> Generator[None, None, tuple[float, float]]:
+        best = []
+        for n in (1, tuning.batch):
+            state = model.family.start([example(model, seed) for seed in range(n)])
+            took = []
+            for _ in range(REPEATS + 1):
+                with instead(model, runtime):
+                    took.append(evaluate(model, state, tuning.threads, "cpu"))
+                yield
+            best.append(min(took[1:]))  # the first one warms up
+        return best[0], best[1]
+
+    right = {1: (yield from pictures(None, 1)), COMPARED: (yield from pictures(None, COMPARED))}
+    seconds = {"eager": (yield from pace(None))}
+    left_out = {}
+    for name, runtime in prepared.items():
+        if isinstance(runtime, str):
+            left_out[name] = runtime
+            continue
+        try:
+            off = 0
+            for n, images in right.items():
+                off = max(off, int(((yield from pictures(runtime, n)) - images).abs().max()))
+            if off > 1:
+                left_out[name] = f"an image differs by {off}/255"
+            else:
+                seconds[name] = yield from pace(runtime)
+        except BrokenRuntimeError as error:
+            left_out[name] = f"failed: {error}"[:500]
+    scores = {name: alone * full for name, (alone, full) in seconds.items()}
+    scores["eager"] *= NEARLY**2 if switch == "auto" else math.inf  # a switch that names a runtime means it
+    found = Comparison(
+        switch=switch,
+        versions=versions,
+        runtime=min(scores, key=lambda name: scores[name]),
+        seconds=seconds,
+        left_out=left_out,
+    )
+    return tuning.model_copy(update={"comparison": found})
+
+
+@contextmanager
+def instead(model: Model, runtime: Runtime | None) -> Iterator[None]:
+    """The model's networks in a runtime for a while; None is torch."""
+    with runtime.instead(model.family) if runtime is not None else contextlib.nullcontext():
+        yield
+
+
+def evaluate(model: Model, state: State, threads: int, device: str) -> float:
+    """Seconds of one evaluation, on so many CPU threads."""
+    with on_threads(threads, device):
+        begun = time.perf_counter()
+        model.family.step(state)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+
+@contextmanager
+def on_threads(threads: int, device: str) -> Iterator[None]:
+    """torch's thread count for a while; 0, and elsewhere than on a CPU, it is left alone."""
+    before = torch.get_num_threads()
+    if device == "cpu" and threads not in (0, before):
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def thread_counts(device: str) -> tuple[int, ...]:
+    """What is worth a try: as many as torch chose, half as many, and so on down to one."""
+    counts = [torch.get_num_threads()]
+    while device == "cpu" and counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    return tuple(counts)
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device}, {os.cpu_count()} cores"
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def record(hash: str, device: str) -> Path:
+    """Where a model's measurements are kept."""
+    return home() / "cache" / "engine" / f"{hash}-{device.replace(':', '-')}.json"
+
+
+def read(hash: str, device: str) -> Tuning | None:
+    """What an earlier process measured; None where there is nothing that can be read."""
+    try:
+        return Tuning.model_validate_json(record(hash, device).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write(hash: str, device: str, found: Tuning) -> None:
+    """Keep what was measured; a folder that cannot be written costs the next activation a few seconds."""
+    where = record(hash, device)
+    part = where.with_suffix(f".{os.getpid()}.part")
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(found.model_dump_json(indent=1))
+        part.replace(where)
+    except OSError as error:
+        log.warning("measurement_not_kept", model=hash[:12], error=str(error))
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -1,0 +1,231 @@
+"""Other runtimes on a CPU: what is exported, that images stay the same, the choice, and every way back to torch."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kartina.models.model import save
+from kartina.models.package import PackageRef, read_manifest
+from kartina.serving import runtimes, tuning
+from kartina.serving.batching import Batcher
+from kartina.serving.protocol import Event, RequestSpec
+from kartina.serving.residency import Residency
+from kartina.serving.runtimes import BrokenRuntimeError, Runtime, exported, installed, prepare
+from kartina.serving.tuning import Tuner, compare
+from tests import tiny
+from tests.engine import CARD, PROVENANCE, Background, collect, request, solo
+from tests.serving.images import assert_equals_solo
+
+BOTH = ("onnx", "openvino")
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> PackageRef:
+    return packaged("flow", tmp_path)
+
+
+def packaged(name: str, root: Path) -> PackageRef:
+    return save(tiny.sampler(name), name, PROVENANCE, CARD, root=root)
+
+
+class Bench:
+    """A batcher with a tuner, and a model in memory that was measured; what the runtimes are is not known yet."""
+
+    def __init__(self, ref: PackageRef, runtime: str):
+        self.woken = threading.Event()
+        self.models = Residency("cpu", self.woken.set)
+        self.tuner = Tuner(self.models, most=4, threads=(1,), runtime=runtime)
+        self.batcher = Batcher(self.models, 4, self.tuner)
+        self.hash = read_manifest(ref.path).hash
+        while self.models.ask(self.hash, str(ref.path)) is None:
+            assert self.woken.wait(60)
+        found = self.models.resident(self.hash)
+        assert found is not None
+        self.resident = found
+        while self.tuner.get(self.hash) is None:
+            assert self.tuner.step(self.hash)
+
+    def compare(self) -> None:
+        """Work until there is nothing left to do, and nothing to wait for."""
+        while self.tuner.step() or self.resident.preparing is not None:
+            if not self.tuner.busy:
+                self.woken.wait(0.05)
+
+    def run(self, spec: RequestSpec) -> list[Event]:
+        told: list[Event] = []
+        self.batcher.submit(spec, told.append)
+        while self.batcher.requests:
+            self.batcher.step()
+        return told
+
+
+def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
+    """What a comparison of the runtimes finds."""
+    bench = Bench(ref, "auto")
+    assert bench.resident.tuning is not None
+    work = compare(
+        bench.resident.model, bench.resident.tuning, prepare(str(ref.path), bench.hash, names, 1), "auto", {}
+    )
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        found: tuning.Comparison = end.value.comparison
+        return found
+
+
+SLOW = ["edm", "ddpm", "vae", "biggan", "meanflow", "r3gan", "sgan", "edm-upscale", "improved_gan", "cgan"]
+
+
+@pytest.mark.parametrize(
+    "name", ["flow", "dcgan", "stylegan2_ada", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: str) -> None:
+    """Whole samplers, of batches of one and three: otherwise the runtime is left out."""
+    found = outcome(packaged(name, tmp_path), BOTH)
+    assert found.left_out == {} and set(found.seconds) == {"eager", *BOTH}
+
+
+def test_a_network_that_is_called_with_more_than_tensors_stays_torchs(tmp_path: Path) -> None:
+    found = outcome(packaged("pix2pix", tmp_path), ("onnx",))
+    assert found.runtime == "eager" and "calls no network with tensors alone" in found.left_out["onnx"]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_rows_of_any_batch_size_equal_their_solo_runs_in_a_named_runtime(flow: PackageRef, name: str) -> None:
+    """The switch names it, so it is taken however fast it is; later it is found again without a comparison."""
+    bench = Bench(flow, name)
+    before = bench.resident.bytes
+    bench.compare()
+    assert bench.resident.runtime is not None and bench.resident.runtime.name == name
+    assert bench.resident.bytes > 1.5 * before, "its weights count"
+    for i, n in enumerate((1, 3, 7)):
+        spec = request(flow, f"r{n}", n, seed=10 * n, steps=3 + i, guidance=[1.0, 2.0, 1.5][i])
+        assert_equals_solo(bench.run(spec), solo(flow, spec))
+    assert bench.resident.runtime is not None, "it did not fail meanwhile"
+
+    later = Bench(flow, name)
+    assert not later.tuner.measured
+    later.compare()
+    assert later.resident.runtime is not None and not later.tuner.measured
+    other = Bench(flow, "eager")
+    other.compare()
+    assert other.resident.runtime is None
+
+
+def test_deterministic_images_are_torchs(flow: PackageRef) -> None:
+    """A runtime that would make them all black is not asked."""
+    bench = Bench(flow, "eager")
+    black = {"generator": lambda x, t, y: torch.zeros_like(x)}
+    bench.resident.runtime = Runtime("black", black, 0)
+    spec = request(flow, "r", 2, seed=3, steps=3)
+    with pytest.raises(AssertionError):
+        assert_equals_solo(bench.run(spec), solo(flow, spec))
+    assert_equals_solo(bench.run(spec.model_copy(update={"deterministic": True})), solo(flow, spec))
+
+
+def test_a_runtime_with_other_images_or_errors_is_left_out(flow: PackageRef) -> None:
+    def broken(*given: torch.Tensor) -> torch.Tensor:
+        raise BrokenRuntimeError("out of order")
+
+    bench = Bench(flow, "auto")
+    assert bench.resident.tuning is not None
+    offered = {
+        "black": Runtime("black", {"generator": lambda x, t, y: torch.zeros_like(x)}, 0),
+        "broken": Runtime("broken", {"generator": broken}, 0),
+        "missing": "not opened: no such file",
+    }
+    work = compare(bench.resident.model, bench.resident.tuning, offered, "black", {"black": "1"})
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(work)
+    found = end.value.value.comparison
+    assert found.runtime == "eager" and set(found.seconds) == {"eager"}
+    assert "differs by" in found.left_out["black"] and "out of order" in found.left_out["broken"]
+    assert found.left_out["missing"] == offered["missing"]
+
+
+def test_a_runtime_that_fails_in_use_gives_way_to_torch_in_the_same_step(flow: PackageRef) -> None:
+    bench, calls = Bench(flow, "onnx"), 0
+    bench.compare()
+    good = bench.resident.runtime
+    assert good is not None
+
+    def failing(*given: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise BrokenRuntimeError("out of order")
+        return good.nets["generator"](*given)
+
+    bench.resident.runtime = Runtime("onnx", {"generator": failing}, 0)
+    spec = request(flow, "r", 2, seed=3, steps=6)
+    assert_equals_solo(bench.run(spec), solo(flow, spec))
+    assert calls == 3 and bench.resident.runtime is None
+    bench.compare()
+    assert bench.resident.runtime is None, "nor is it tried again"
+
+
+def test_a_damaged_export_leaves_torch(flow: PackageRef) -> None:
+    Bench(flow, "onnx").compare()
+    where = exported(read_manifest(flow.path).hash)
+    (where / "0.onnx").write_bytes(b"damaged")
+    bench = Bench(flow, "onnx")
+    bench.compare()
+    assert bench.resident.runtime is None and bench.resident.preparing is None
+    spec = request(flow, "r", 2, seed=3, steps=3)
+    assert_equals_solo(bench.run(spec), solo(flow, spec))
+
+
+def test_what_is_installed() -> None:
+    assert set(installed("auto")) == set(BOTH) and set(installed("onnx")) == {"onnx"} and installed("eager") == {}
+
+
+def test_an_export_ends_with_whoever_wanted_it(flow: PackageRef) -> None:
+    where = exported(read_manifest(flow.path).hash)
+    command = [sys.executable, "-m", "kartina.serving.export", str(flow.path), "0" * 64, str(where)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 1
+        assert process.stderr is not None and b"Found another model" not in process.stderr.read()
+    assert not where.exists()
+    assert "Found another model" in runtimes.export(str(flow.path), "0" * 64, where)
+    assert not list(where.parent.glob("*.part"))
+
+
+def test_a_worker_takes_the_runtime_up_while_it_serves(home: Path) -> None:
+    ref = packaged("flow", home / "models")
+    hash, background = read_manifest(ref.path).hash, Background("--runtime", "onnx")
+    spec = request(ref, "r", 5, seed=3, steps=4)
+
+    async def run() -> None:
+        async with background.engine(cache=0) as local:
+            assert_equals_solo(await collect(local.submit(spec)), solo(ref, spec))
+            first, deadline = (await local.stats()).bytes, time.monotonic() + 90
+            while (await local.stats()).bytes == first and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+            known = tuning.read(hash, "cpu")
+            assert known is not None and known.comparison is not None and known.comparison.runtime == "onnx"
+            assert_equals_solo(await collect(local.submit(spec)), solo(ref, spec))
+            assert (await local.stats()).bytes > first, "it did not fail meanwhile"
+
+    try:
+        asyncio.run(run())
+    finally:
+        background.stop()
