@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -124,6 +125,18 @@ def test_every_bad_input_is_a_sentence_and_leaves_nothing(tmp_path: Path, home: 
         assert message in said and "expected" in said, (what, said)
         assert result.stdout == ""
         assert not (home / "data").exists() or list((home / "data").iterdir()) == [], what
+
+
+def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a file, and on Linux where the kernel has no folders of ours."""
+    file = tmp_path / "file"
+    file.write_text("")
+    inputs = bad_inputs(tmp_path)
+    good = inputs["wrong size"][0]
+    for home in (file / "home", *([Path("/proc/kartina")] if Path("/proc/self").exists() else [])):
+        monkeypatch.setenv("KARTINA_HOME", str(home))
+        done = kartina("data", "import", good, "--name", "x")
+        assert done.returncode == 2 and "Traceback" not in done.stderr and "KARTINA_HOME" in done.stderr, done.stderr
 
 
 def test_the_command_prints_the_sentence_and_exits_with_2(tmp_path: Path, home: Path) -> None:
