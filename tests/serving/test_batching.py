@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 from kartina.config import ImageSpec
+from kartina.models.model import load
 from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
-from kartina.serving.residency import Residency
+from kartina.serving.residency import MAX_BYTES, Residency
+from kartina.serving.tuning import BUCKETS
 from tests.engine import request, solo, toy_package
 from tests.serving.images import assert_equals_solo
 
@@ -25,9 +27,9 @@ from tests.serving.images import assert_equals_solo
 class Bench:
     """A Batcher and what it told."""
 
-    def __init__(self, batch: int = 64, models: int = 8):
+    def __init__(self, batch: int = 64, models: int = 8, size: int = MAX_BYTES, device: str = "cpu"):
         self.woken = threading.Event()
-        self.models = Residency("cpu", self.woken.set, count=models)
+        self.models = Residency(device, self.woken.set, count=models, size=size)
         self.batcher = Batcher(self.models, batch)
         self.told: dict[str, list[Event]] = {}
 
@@ -238,10 +240,15 @@ def test_errors_have_the_code_of_their_kind(toy: PackageRef, tmp_path: Path) -> 
     assert last.code == "not_found"
 
 
-def test_models_leave_memory_least_recently_used_first_but_never_in_use(toy: PackageRef, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["count", "bytes"])
+def test_models_leave_memory_least_recently_used_first_but_never_in_use(
+    toy: PackageRef, tmp_path: Path, limit: str
+) -> None:
+    """Three models where two have room, by their number or by their measured bytes."""
     others = [toy_package(tmp_path / "models", name, seed=i) for i, name in enumerate(("one", "two"), 1)]
     specs = [request(ref, ref.name, 1, steps=3) for ref in (toy, *others)]
-    bench = Bench(models=2)
+    parameters = sum(x.numel() * x.element_size() for x in load(toy).family.parameters())
+    bench = Bench(models=2) if limit == "count" else Bench(size=2 * parameters)
     for spec in specs:
         bench.submit(spec)
     bench.run()  # all three at once: more than fit, each still in use
@@ -252,7 +259,31 @@ def test_models_leave_memory_least_recently_used_first_but_never_in_use(toy: Pac
     bench.batcher.step()
     assert len(bench.models.hashes) == 2
     assert bench.models.hashes[-1] == specs[0].hash
-    assert bench.models.bytes < 100_000
+    assert bench.models.bytes == 2 * parameters
+
+
+def test_elsewhere_than_on_a_cpu_batches_are_filled_up_to_few_sizes(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU by another name, and sizes from 17 down to 1: every evaluation is of a bucket's size, images their own."""
+    import kartina_toy
+
+    whole, seen = kartina_toy.Toy.velocity, set[int]()
+
+    def watched(self: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return whole(self, x, y)
+
+    asked = [request(toy, f"r{i}", 1, seed=i, steps=i + 1, guidance=2.0) for i in range(17)]
+    alone = [solo(toy, spec) for spec in asked]
+    monkeypatch.setattr(kartina_toy.Toy, "velocity", watched)
+    bench = Bench(device="cpu:0")
+    for spec in asked:
+        bench.submit(spec)
+    bench.run()
+    for spec, images in zip(asked, alone, strict=True):
+        assert_equals_solo(bench.told[spec.id], images)
+    assert seen == {size for size in BUCKETS if size <= 24}
 
 
 def test_previews_are_for_who_asks(toy: PackageRef) -> None:
@@ -286,8 +317,6 @@ def test_previews_are_small(toys: None, tmp_path: Path) -> None:
 
 def test_solo_is_what_it_says(toy: PackageRef) -> None:
     """The yardstick itself: neighbours in one call change nothing either."""
-    from kartina.models.model import load
-
     together = load(toy).sample([0, 1], 4, seed=3, steps=5).images
     alone = solo(toy, request(toy, "r", 4, seed=3, steps=5))  # labels 0, 1, 2, 0
     assert np.abs(together[0].astype(int) - alone[0].astype(int)).max() <= 1

@@ -50,6 +50,7 @@ def test_rows_with_different_steps_solvers_guidance_one_joining_late_equal_their
     # Euler 5, Heun 9 (18 evaluations), and Heun 20 (40) that joins after 3 or 4: shared, not one after the other (63).
     assert 43 <= stats.batches <= 55
     assert stats.outputs == 9
+    assert stats.seconds >= 18 * 0.05, "the steps of Heun's row took that long each"
 
 
 def test_every_png_carries_its_recipe(toy: PackageRef, worker: Background) -> None:

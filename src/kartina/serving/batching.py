@@ -132,6 +132,7 @@ class Batcher:
         self._turns: dict[Any, None] = {}  # clients: the next one to choose a group is first
         self._steps = 0
         self.batches = self.rows = self.outputs = 0  # since the start
+        self.seconds = 0.0  # in those batches
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -311,6 +312,7 @@ class Batcher:
         """One network evaluation for every row of the batch."""
         if group.state is None or bool(group.state.done.all()):
             return
+        begun = time.perf_counter()
         try:
             group.state = self._evaluate(group, group.state)
         except torch.OutOfMemoryError:
@@ -321,6 +323,7 @@ class Batcher:
                 return self._fail(group.slots[0].request, error)
             self._advance_apart(group, requests)
         self.batches += 1
+        self.seconds += time.perf_counter() - begun
         self.rows += len(group.slots)
 
     def _evaluate(self, group: Group, state: State) -> State:

@@ -130,6 +130,7 @@ class Stats(Frozen):
     bytes: int = 0  # of those models' weights
     batches: int = 0  # steps taken
     rows: int = 0  # rows over those batches: rows / batches is the mean batch size
+    seconds: float = 0.0  # in those batches: seconds / batches is the mean time of a step
     outputs: int = 0
 
 

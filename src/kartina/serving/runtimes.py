@@ -12,9 +12,11 @@ must be within 1/255 of torch's, and it must be faster. Whatever goes wrong, tor
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,10 +85,12 @@ def installed(switch: str) -> dict[str, str]:
 def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
     """The model's networks in each of the runtimes; where that fails, why. Takes seconds, the first time many."""
     folder = exported(hash)
-    if not (folder / "nets.json").exists():
-        problem = export(path, hash, folder)
-        if problem:
-            return dict.fromkeys(names, f"not exported: {problem}")
+    try:
+        problem = "" if (folder / "nets.json").exists() else export(path, hash, folder)
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        return dict.fromkeys(names, f"not exported: {problem}")
     found: dict[str, Runtime | str] = {}
     for name in names:
         try:
@@ -97,18 +101,18 @@ def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[st
 
 
 def export(path: str, hash: str, folder: Path) -> str:
-    """Have a package's networks written into `folder` by a process of its own; "", or what went wrong."""
+    """Have a package's networks written into `folder` by a process of its own; "", or what went wrong there."""
+    for part in folder.parent.glob(f"{folder.name}.*.part"):  # of one that was killed
+        if time.time() - part.stat().st_mtime > EXPORT_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
     command = [sys.executable, "-m", "kartina.serving.export", path, hash, str(folder)]
     with tempfile.TemporaryFile("w+") as errors:
-        try:
-            # Its standard input stays open as long as this process lives, and waits.
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:
-                try:
-                    process.wait(EXPORT_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-        except OSError as error:
-            return str(error)
+        # Its standard input stays open as long as this process lives, and waits.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:
+            try:
+                process.wait(EXPORT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
         if (folder / "nets.json").exists():
             return ""
         errors.seek(0)

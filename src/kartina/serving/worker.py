@@ -195,6 +195,7 @@ class Worker:
             bytes=self._models.bytes,
             batches=self._batcher.batches,
             rows=self._batcher.rows,
+            seconds=self._batcher.seconds,
             outputs=self._batcher.outputs,
         )
 
