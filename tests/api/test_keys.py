@@ -150,27 +150,29 @@ def test_other_addresses_ask_for_a_key_and_take_nothing_else(toys: None, tmp_pat
     assert refused.returncode == 2 and "kartina keys create" in refused.stderr
     key = json.loads(cli(home, "create", "robot", "--json").stdout)["key"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        greeting = process.stdout.readline()
-        found = re.search(r":(\d+)/", greeting)
-        assert found and "token" not in greeting
-        base = f"http://127.0.0.1:{found[1]}"
-        bearer = {"Authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=base, trust_env=False) as client:
-            assert client.get("/v1/models").status_code == 401
-            assert client.get("/v1/models", headers={"Authorization": "Bearer "}).status_code == 401
-            assert client.post("/v1/session", json={"token": "x"}).status_code == 401
-            assert client.get("/v1/models", headers=bearer).status_code == 200
-            named = {**bearer, "Host": "kartina.example"}
-            assert client.get("/v1/models", headers=named).status_code == 200
-            assert client.get("/v1/models", headers={**bearer, "Host": "evil.example"}).status_code == 421
-            # A proxy in front is what this is for; another site's page is not.
-            assert client.get("/v1/models", headers={**named, "X-Forwarded-For": "1.2.3.4"}).status_code == 200
-            for origin, expected in (("https://kartina.example", 422), ("https://evil.example", 403)):
-                answer = client.post("/v1/generations", headers={**named, "Origin": origin})
-                assert answer.status_code == expected, origin
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout is not None
+            greeting = process.stdout.readline()
+            found = re.search(r":(\d+)/", greeting)
+            assert found and "token" not in greeting
+            base = f"http://127.0.0.1:{found[1]}"
+            bearer = {"Authorization": f"Bearer {key}"}
+            with httpx.Client(base_url=base, trust_env=False) as client:
+                assert client.get("/v1/models").status_code == 401
+                assert client.get("/v1/models", headers={"Authorization": "Bearer"}).status_code == 401
+                assert client.post("/v1/session", json={"token": "x"}).status_code == 401
+                assert client.get("/v1/models", headers=bearer).status_code == 200
+                named = {**bearer, "Host": "kartina.example"}
+                assert client.get("/v1/models", headers=named).status_code == 200
+                assert client.get("/v1/models", headers={**bearer, "Host": "evil.example"}).status_code == 421
+                # A proxy in front is what this is for; another site's page is not.
+                assert client.get("/v1/models", headers={**named, "X-Forwarded-For": "1.2.3.4"}).status_code == 200
+                for origin, expected in (("https://kartina.example", 422), ("https://evil.example", 403)):
+                    answer = client.post("/v1/generations", headers={**named, "Origin": origin})
+                    assert answer.status_code == expected, origin
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
 
 
 def test_keys_on_both_databases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
