@@ -4,13 +4,18 @@
     ├─ InputError                            what you gave cannot be used; nothing was changed
     │  ├─ DataError              data        images, labels, archives, data sets
     │  ├─ ConfigError            config      a preset's key or value, a control, a flag
-    │  └─ NotFoundError          not_found   no data set, run, model, preset or class of that name
+    │  ├─ NotFoundError          not_found   no data set, run, model, preset or class of that name
+    │  └─ KeyReusedError         key_reused  an idempotency key came again with another request
+    ├─ ForbiddenError            forbidden   this caller may not do that
     ├─ ConflictError             conflict    the name is taken, or another process holds the run
+    │  └─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
     ├─ DivergedError             diverged    training met NaN or Inf and stopped
     ├─ UnavailableError          unavailable the engine is down: try again
-    │  └─ QueueFullError         queue_full  there is more work than it can take: try again later
+    │  ├─ QueueFullError         queue_full  there is more work than it can take: try again later
+    │  ├─ RateError              rate_limited  this caller asks too often: try again in a moment
+    │  └─ QuotaError             quota       this caller's share of work or room is used up
     └─ CanceledError             canceled    the caller asked for it to stop
 
 A message says what was found, what was expected, and what to do. The CLI prints it and exits with 2; the API maps
@@ -60,8 +65,20 @@ class NotFoundError(InputError):
         return cls(f"Found no {kind} called {name!r}; there are: {have}.{hint}{' ' + todo if todo else ''}")
 
 
+class KeyReusedError(InputError):
+    code = "key_reused"
+
+
+class ForbiddenError(KartinaError):
+    code = "forbidden"
+
+
 class ConflictError(KartinaError):
     code = "conflict"
+
+
+class InFlightError(ConflictError):
+    code = "in_flight"
 
 
 class IntegrityError(KartinaError):
@@ -86,6 +103,18 @@ class QueueFullError(UnavailableError):
     def __init__(self, message: str, *, details: Iterable[str] = (), retry_after: int = 5):
         super().__init__(message, details=details)
         self.retry_after = retry_after  # seconds until there should be room
+
+
+class RateError(UnavailableError):
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: int):
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds
+
+
+class QuotaError(UnavailableError):
+    code = "quota"
 
 
 class CanceledError(KartinaError):

@@ -103,9 +103,13 @@ def test_ask_follow_fetch(service: Service) -> None:
         assert len(found.namelist()) == 3
         assert found.read(found.namelist()[1]) == image.content
 
-    # A reader that comes back late gets the end; previews only for who wants them.
-    again = list(service.events(job["id"], Last_Event_ID=str(ids[2])))
-    assert [event.data["job"]["status"] for event in again] == ["succeeded"]
+    # A reader that comes back late gets what it has missed.
+    kept = [event.id for event in events if event.event in ("status", "output")]
+    again = list(service.events(job["id"], Last_Event_ID=str(kept[1])))
+    assert [event.id for event in again if event.event in ("status", "output")] == kept[2:]
+    assert again[-1].data["job"] == done
+    (last,) = service.events(job["id"], Last_Event_ID=str(ids[-1]))
+    assert last.data["job"]["status"] == "succeeded"
 
 
 def test_last_event_id_goes_on_where_it_broke_off(service: Service) -> None:
@@ -157,7 +161,9 @@ def test_wait_and_png(service: Service) -> None:
         ({"model": "toy", "seed": 2**53}, "seed: "),
         ({"model": "toy", "labels": []}, "labels: "),
         ({"model": "toy", "labels": "dog"}, "labels: "),
-        ({"model": "toy", "task": "invert"}, "task: "),
+        ({"model": "toy", "task": ""}, "task: "),
+        ({"model": "toy", "format": "jpeg"}, "format: "),
+        ({"model": "toy", "image": []}, "image."),
         ({"model": "toy", "controls": {"stepps": 1}}, "controls.stepps: no such control"),
         ({"model": "toy", "controls": {"steps": 0}}, "controls.steps: expected at least 1, found 0"),
         ([], "body: "),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kartina.models.package import PackageRef
+from tests.databases import postgres, url  # noqa: F401  fixtures
 from tests.engine import toy_package, toys, worker  # noqa: F401  fixtures
 
 

@@ -1,4 +1,4 @@
-"""A model that only works on images, in a service that takes none yet: listed, shown, and refused in words."""
+"""A model that only works on images: listed, shown, and refused in words without one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kartina.errors import ConfigError, NotFoundError
 from kartina.handlers.publish import pictures
 from kartina.models.model import save
 from kartina.models.package import PackageRef
-from kartina.services.generations import Generations, Submission
+from kartina.services.generations import Submission
 from kartina.services.models import Models
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background
-from tests.services.test_generations import drive
+from tests.services.test_generations import Made, drive
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def test_it_is_listed_beside_the_others_and_shown(pix: PackageRef, monkeypatch: 
 
 
 def test_asking_it_for_images_is_refused_with_what_to_do(pix: PackageRef, home: Path, worker: Background) -> None:
-    async def use(made: Generations) -> None:
-        with pytest.raises(NotFoundError, match=r"there are: translate\. .*run: kartina translate pix@1 IMAGE"):
+    async def use(made: Made) -> None:
+        with pytest.raises(NotFoundError, match=r"there are: translate\. Those are what pix@1 can do"):
             await made.submit(Submission(model="pix"))
-        with pytest.raises(ConfigError, match=r"needs an image; .*run: kartina translate pix@1 IMAGE"):
+        with pytest.raises(ConfigError, match=r"kinds: none; the task 'translate' takes: image"):
             await made.submit(Submission(model="pix", task="translate"))
         fine = await made.submit(Submission(model="toy", n=1))
         assert (await made.wait(fine.id, 20)).status == "succeeded"

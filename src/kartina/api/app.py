@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,39 +15,36 @@ from fastapi.openapi.utils import get_openapi
 from kartina.api import problems
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC, Page
-from kartina.api.routes import generations, models, session
+from kartina.api.routes import assets, gallery, generations, keys, models, openai, session
 from kartina.api.schemas import Problem
 from kartina.api.security import Guard, LocalAccess
-from kartina.config import home
-from kartina.services.generations import Generations
-from kartina.services.models import Models
 from kartina.serving.protocol import Engine
 
 ABOUT = """
 Conditional image generators as a service: pick a model, ask for images of its classes, follow the job, fetch PNGs
 that carry their recipes.
 
-Sign in with the start-up token: as a cookie (`POST /v1/session`) or as `Authorization: Bearer TOKEN`. Errors are
+Sign in with the start-up token or an API key: as a cookie (`POST /v1/session`) or as `Authorization: Bearer ...`. What
+a key makes is its own: nobody else sees it. Errors are
 `application/problem+json` (RFC 9457) with a stable `code`.
 """
 
 
-def create_app(engine: Engine, access: LocalAccess, *, root: Path | None = None, static: Path = STATIC) -> FastAPI:
+def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) -> FastAPI:
     """The HTTP API and the page on an engine.
 
-    `root` is where generations are kept (default KARTINA_HOME/generations), `static` the built UI. The app takes up
-    unfinished generations when it starts.
+    `static` is the built UI. When it starts, the app opens the database and takes up unfinished generations.
     """
-    known = Models()
-    made = Generations(root or home() / "generations", known, engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await made.start()
+        opened = await to_thread(Services.open, engine, access)
+        app.state.services = opened
+        await opened.start()
         try:
             yield
         finally:
-            await made.stop()
+            await opened.stop()
 
     app = FastAPI(
         title="Kartina",
@@ -58,8 +56,7 @@ def create_app(engine: Engine, access: LocalAccess, *, root: Path | None = None,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.services = Services(known, made, access)
-    for routes in (session, models, generations):
+    for routes in (session, keys, models, assets, openai, generations, gallery):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Guard, access=access)

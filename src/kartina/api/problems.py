@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from kartina.api.schemas import Problem
-from kartina.errors import KartinaError
+from kartina.errors import KartinaError, RateError
 
 log = structlog.get_logger("kartina.api")
 
@@ -24,28 +24,39 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "data": (422, "The data cannot be used"),
     "config": (422, "A setting cannot be used"),
     "not_found": (404, "Not found"),
+    "key_reused": (422, "The idempotency key was used for another request"),
     "conflict": (409, "Conflict"),
+    "in_flight": (409, "The first request with this idempotency key is being accepted"),
     "integrity": (500, "A stored file is damaged"),
     "storage": (507, "Could not be stored"),
+    "forbidden": (403, "Refused"),
     "diverged": (500, "Training diverged"),
     "unavailable": (503, "Not available now"),
     "queue_full": (429, "The queue is full"),
+    "rate_limited": (429, "Too many requests"),
+    "quota": (429, "The quota is used up"),
     "canceled": (409, "Canceled"),
     "error": (500, "Something went wrong"),
     # Errors of HTTP
     "bad_request": (400, "Bad request"),
     "unauthenticated": (401, "Not signed in"),
-    "forbidden": (403, "Refused"),
     "method_not_allowed": (405, "Method not allowed"),
     "not_acceptable": (406, "Not acceptable"),
     "too_large": (413, "The request is too large"),
     "unsupported_media_type": (415, "Unsupported media type"),
     "misdirected": (421, "Not the host of this service"),
 }
+OPENAI = ("/v1/images/generations", "/v1/images/edits")  # whose clients look for a `message`
 _BY_STATUS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
               406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 421: "misdirected"}  # fmt: skip
-TOO_LARGE = "Found a request body over the size limit of 1 MiB; send less."
-_RETRY_AFTER = {"queue_full": "5", "unavailable": "5"}  # seconds
+TOO_LARGE = "Found a request body over the size limit (1 MiB; 20 MiB for each image); send less."
+_RETRY_AFTER = {
+    "queue_full": "5",
+    "unavailable": "5",
+    "rate_limited": "5",
+    "quota": "3600",
+    "in_flight": "1",
+}  # seconds
 
 
 class HttpProblem(Exception):
@@ -74,14 +85,24 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response."""
     extra = dict(headers or {})
     if problem.code in _RETRY_AFTER:
-        extra["Retry-After"] = _RETRY_AFTER[problem.code]
+        extra.setdefault("Retry-After", _RETRY_AFTER[problem.code])
     if problem.status == 401:
         extra["WWW-Authenticate"] = "Bearer"
     return JSONResponse(problem.model_dump(mode="json"), problem.status, extra, media_type=MEDIA_TYPE)
 
 
+def retry_after(error: KartinaError) -> dict[str, str]:
+    """The header that says when to ask again, where the error knows."""
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, RateError) else {}
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the app as a problem; what nobody foresaw is the guard's (`kartina.api.security`)."""
+
+    def respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+        if request.url.path in OPENAI:
+            problem = problem.model_copy(update={"message": problem.detail})
+        return answer(problem, headers)
 
     def request_id(request: Request) -> str | None:
         found: str | None = request.scope.get("state", {}).get("request_id")
@@ -92,17 +113,17 @@ def install(app: FastAPI) -> None:
         problem = problem_of(error.code, str(error), error.details, request_id(request))
         if problem.status >= 500:
             log.error("request_failed", code=error.code, error=str(error), path=request.url.path)
-        return answer(problem)
+        return respond(request, problem, retry_after(error))
 
     @app.exception_handler(HttpProblem)
     async def http_problem(request: Request, error: HttpProblem) -> Response:
-        return answer(problem_of(error.code, str(error), request_id=request_id(request)))
+        return respond(request, problem_of(error.code, str(error), request_id=request_id(request)))
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:
         lines = tuple(_line(found) for found in error.errors())
         detail = f"Found a request that cannot be used: {'; '.join(lines[:5])}"
-        return answer(problem_of("input", detail, lines, request_id(request)))
+        return respond(request, problem_of("input", detail, lines, request_id(request)))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -131,7 +152,8 @@ def _line(found: Any) -> str:
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems a route can answer with, beside those that every route can."""
     found: dict[int | str, dict[str, Any]] = {}
-    for code in (*codes, "unauthenticated", "forbidden", "misdirected", "error"):
+    body = ("bad_request",) if "too_large" in codes else ()  # it may be no JSON, or no form
+    for code in (*codes, *body, "unauthenticated", "forbidden", "misdirected", "rate_limited", "error"):
         status, title = PROBLEMS[code]
         schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
         described = found.setdefault(status, {"description": title, "content": {MEDIA_TYPE: schema}})

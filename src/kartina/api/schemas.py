@@ -6,15 +6,20 @@ Field names are the product's JSON contract (`openapi.json`); what each status a
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from kartina.services.access import SCOPES, Caller, Scope
 from kartina.services.generations import Submission
 from kartina.services.models import ModelInfo
-from kartina.services.records import Generation, Made, Status
+from kartina.storage.assets import Asset as StoredAsset
+from kartina.storage.keys import Key as StoredKey
+from kartina.storage.records import Format, Generation, Made, Picture, Status
+from kartina.storage.usage import Quota, Used
 
+TEXT = r"^[^\x00]*$"  # what a database can compare with; a NUL it cannot
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 
@@ -46,6 +51,9 @@ class Problem(Response):
     code: str = Field(description="The kind of problem, for a program; stable", examples=["not_found"])
     errors: list[str] = Field(default=[], description="One line for each wrong value: where it is, what is expected")
     request_id: str | None = Field(default=None, description="Names this request in the service's log")
+    message: str | None = Field(
+        default=None, description="The detail again, where OpenAI's clients look", exclude_if=lambda text: text is None
+    )
 
 
 class Health(Response):
@@ -56,12 +64,96 @@ class Health(Response):
 
 
 class Session(Response):
-    mode: Literal["local"] = Field(description="local: one person, on this machine, by the start-up token")
+    mode: Literal["local", "key"] = Field(
+        description="local: one person, on this machine, by the start-up token; key: by an API key"
+    )
     version: str = Field(description="Kartina's version")
+    name: str = Field(description="The key's name, or local")
+    scopes: list[Scope] = Field(description="What this caller may do")
+
+    @classmethod
+    def of(cls, found: Caller, version: str) -> Session:
+        mode: Literal["local", "key"] = "local" if found.owner == "local" else "key"
+        return cls(mode=mode, version=version, name=found.name, scopes=[s for s in SCOPES if s in found.scopes])
 
 
 class SessionRequest(Request):
-    token: str = Field(min_length=1, max_length=200, description="The token that `kartina serve` printed in its URL")
+    token: str = Field(
+        min_length=1, max_length=200, description="The token that `kartina serve` printed in its URL, or a key"
+    )
+
+
+# -- keys -----------------------------------------------------------------------------------------------------------
+
+
+class KeyQuota(Request):
+    """The most that a key may use; null for no bound."""
+
+    steps: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Images x steps a day (UTC)")
+    images: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Stored images")
+    bytes: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Stored bytes")
+
+
+class KeyRequest(Request):
+    """Ask for an API key."""
+
+    name: str = Field(min_length=1, max_length=200, pattern=TEXT, description="What it is for")
+    scopes: list[Scope] = Field(default=["generate"], min_length=1, max_length=len(SCOPES))
+    quota: KeyQuota = KeyQuota()
+    rate: str = Field(default="600/minute", min_length=1, max_length=50, description="Requests: 60/minute, 5/second")
+    days: int | None = Field(default=None, ge=1, le=3650, description="It ends after so many days")
+
+    def limits(self) -> Quota:
+        return Quota(self.quota.steps, self.quota.images, self.quota.bytes)
+
+
+class KeyUsage(Response):
+    steps: int = Field(description="Today (UTC)")
+    images: int
+    bytes: int
+
+
+class Key(Response):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    prefix: str = Field(description="How the key begins")
+    scopes: list[str]
+    quota: KeyQuota
+    used: KeyUsage
+    rate: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None = Field(description="About when it was last used")
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, key: StoredKey, used: Used) -> Key:
+        return cls(
+            id=key.id,
+            name=key.name,
+            prefix=f"kt_{key.prefix}",
+            scopes=list(key.scopes),
+            quota=KeyQuota(steps=key.quota.steps, images=key.quota.images, bytes=key.quota.bytes),
+            used=KeyUsage(steps=used.steps, images=used.images, bytes=used.bytes),
+            rate=key.rate,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            used_at=key.used_at,
+            revoked_at=key.revoked_at,
+        )
+
+
+class NewKey(Response):
+    """A key that was just made. The secret is shown this once."""
+
+    key: Key
+    secret: str = Field(description="The key itself: send it as `Authorization: Bearer ...`")
+
+
+class KeyPage(Response):
+    items: list[Key]
 
 
 # -- models ---------------------------------------------------------------------------------------------------------
@@ -115,6 +207,7 @@ class ModelUrls(Response):
     self: str
     samples: str | None = Field(description="A grid of uncurated images, one row a class")
     classes: list[str | None] = Field(description="One example image for each class, in label order")
+    package: str = Field(description="The whole package as a ZIP: import it elsewhere")
 
 
 class Model(Response):
@@ -128,6 +221,7 @@ class Model(Response):
     preset: str | None
     about: str
     bundled: bool = Field(description="Comes with Kartina, and cannot be deleted")
+    active: bool = Field(description="What the name alone means")
     licence: str
     created_at: datetime | None
     data: DataRef
@@ -152,6 +246,7 @@ class Model(Response):
             preset=info.manifest.provenance.preset or None,
             about=info.text("about"),
             bundled=info.bundled,
+            active=info.active,
             licence=info.text("licence"),
             created_at=info.created_at,
             data=DataRef(
@@ -168,7 +263,12 @@ class Model(Response):
             metrics={name: Metric.model_validate(metric) for name, metric in info.metrics.items()},
             per_class=[ClassQuality.model_validate(row) for row in info.per_class],
             parameters=info.manifest.parameters,
-            urls=ModelUrls(self=base, samples=f"{base}/samples.png" if info.samples else None, classes=classes),
+            urls=ModelUrls(
+                self=base,
+                samples=f"{base}/samples.png" if info.samples else None,
+                classes=classes,
+                package=f"{base}/package.zip",
+            ),
         )
 
 
@@ -180,11 +280,15 @@ class ModelPage(Response):
 # -- generations ----------------------------------------------------------------------------------------------------
 
 
+AssetId = Annotated[str, Field(min_length=1, max_length=100, pattern=TEXT)]
+Given = AssetId | Annotated[list[AssetId], Field(min_length=1, max_length=256)] | None
+
+
 class GenerationRequest(Request):
     """Ask for n images. Image i has the seed `seed + i` and the label `labels[i mod len(labels)]`."""
 
     model: str = Field(min_length=1, max_length=200, description="name, name@version or the start of a hash")
-    task: Literal["generate"] = "generate"
+    task: str = Field(default="generate", min_length=1, max_length=100, description="One of the model's tasks")
     labels: list[str] | None = Field(
         default=None, min_length=1, max_length=256, description="Class names; left out: every class in turn"
     )
@@ -193,9 +297,17 @@ class GenerationRequest(Request):
     controls: dict[str, JsonValue] = Field(
         default={}, max_length=64, description="Over the defaults; see the model's tasks"
     )
+    image: Given = Field(default=None, description="Ids of assets; image i starts from the one at i mod their number")
+    to_image: Given = Field(default=None, description="Ids of assets, for tasks that end at an image")
+    mask: Given = Field(default=None, description="Ids of assets: white is made anew, black stays")
+    format: Format = Field(default="png", description="Of the images' files; both are lossless and carry the recipe")
 
     def submission(self) -> Submission:
+        given = {"image": self.image, "to_image": self.to_image, "mask": self.mask}
+        inputs = {kind: (ids,) if isinstance(ids, str) else tuple(ids) for kind, ids in given.items() if ids}
         return Submission(
+            inputs=inputs,
+            format=self.format,
             model=self.model,
             task=self.task,
             labels=None if self.labels is None else tuple(self.labels),
@@ -214,6 +326,10 @@ class GenerationSettings(Response):
     n: int
     seed: int
     controls: dict[str, JsonValue]
+    image: list[str] | None = None
+    to_image: list[str] | None = None
+    mask: list[str] | None = None
+    format: Format = "png"
 
 
 class OutputImage(Response):
@@ -224,6 +340,7 @@ class OutputImage(Response):
     url: str
     width: int
     height: int
+    hash: str = Field(description="SHA-256 of its file")
 
 
 class Progress(Response):
@@ -281,6 +398,8 @@ class Job(Response):
                 n=found.n,
                 seed=found.seed,
                 controls=found.controls,
+                **{kind: [one.asset for one in given] for kind, given in found.inputs.items()},
+                format=found.format,
             ),
             outputs=[output_image(found, out) for out in found.outputs],
             error=None if found.error is None else problem_of(found.error.code, found.error.message),
@@ -300,11 +419,101 @@ def output_image(found: Generation, out: Made) -> OutputImage:
         url=f"/v1/images/{id}",
         width=out.width,
         height=out.height,
+        hash=out.hash,
     )
 
 
 class JobPage(Response):
     items: list[Job]
+    next_cursor: str | None = Field(default=None, description="Pass it as `cursor` for the next page; null at the end")
+
+
+# -- gallery --------------------------------------------------------------------------------------------------------
+
+
+class GalleryImage(Response):
+    """A stored image."""
+
+    id: str
+    generation: str = Field(description="Id of the job that made it")
+    index: int = Field(description="Which of the job's images")
+    model: str = Field(description="name@version")
+    label: str | None
+    seed: int
+    width: int
+    height: int
+    format: Format
+    hash: str = Field(description="SHA-256 of its file")
+    size: int = Field(description="Bytes of its file")
+    favourite: bool
+    created_at: datetime = Field(description="When it was asked for")
+    trashed_at: datetime | None = Field(description="In the trash since then; it is deleted 30 days later")
+    url: str
+
+    @classmethod
+    def of(cls, found: Picture) -> GalleryImage:
+        made = found.made
+        return cls(
+            id=found.id,
+            generation=found.generation,
+            index=made.index,
+            model=found.model,
+            label=made.label,
+            seed=made.seed,
+            width=made.width,
+            height=made.height,
+            format=made.format,
+            hash=made.hash,
+            size=made.size,
+            favourite=found.favourite,
+            created_at=found.created_at,
+            trashed_at=found.trashed_at,
+            url=f"/v1/images/{found.id}",
+        )
+
+
+class GalleryPage(Response):
+    items: list[GalleryImage]
+    next_cursor: str | None = Field(default=None, description="Pass it as `cursor` for the next page; null at the end")
+
+
+class ImageChange(Request):
+    """What is to be changed about an image."""
+
+    favourite: bool
+
+
+# -- assets ---------------------------------------------------------------------------------------------------------
+
+
+class Asset(Response):
+    """An uploaded image: name its id as `image`, `to_image` or `mask` of a generation."""
+
+    id: str
+    hash: str = Field(description="SHA-256 of the uploaded bytes, computed here")
+    width: int
+    height: int
+    channels: int = Field(description="1 grey, 3 colour")
+    note: str = Field(description="What was done to it (alpha, 16 bits, CMYK); empty for nothing")
+    created_at: datetime
+    url: str = Field(description="The image as it is used: a PNG, upright, 8 bits, without metadata")
+
+    @classmethod
+    def of(cls, found: StoredAsset) -> Asset:
+        return cls(
+            id=found.id,
+            hash=found.hash,
+            width=found.width,
+            height=found.height,
+            channels=found.channels,
+            note=found.note,
+            created_at=found.created_at,
+            url=f"/v1/assets/{found.id}/image.png",
+        )
+
+
+class AssetPage(Response):
+    items: list[Asset]
     next_cursor: str | None = Field(default=None, description="Pass it as `cursor` for the next page; null at the end")
 
 

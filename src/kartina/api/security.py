@@ -1,9 +1,11 @@
 """Who may ask, and from where: the guard in front of every route. Local mode: one person, on this machine.
 
 `kartina serve` prints a URL with a start-up token; the page exchanges it for a cookie (HttpOnly, SameSite=Strict), a
-program sends it as `Authorization: Bearer TOKEN`. The guard refuses by default: only /healthz, the page's own files and
-the exchange itself are open. It also refuses what a browser on another site, a name that was rebound to 127.0.0.1, or a
-proxy would send, and puts the security headers on every answer.
+program sends it as `Authorization: Bearer TOKEN`. API keys come the same two ways, and are all that opens a service on
+an address that others reach. The guard finds out who asks (`caller` in the request's state) and how often. It refuses
+by default: only /healthz, the page's own files and the exchange itself are open. It also refuses what a browser on
+another site, a name that was rebound to 127.0.0.1, or a proxy would send, and puts the security headers on every
+answer.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import os
 import secrets
 import time
+from asyncio import to_thread
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
@@ -24,13 +26,25 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kartina.api.problems import TOO_LARGE, answer, problem_of
-from kartina.errors import ConfigError, disk_errors
+from kartina.api.problems import TOO_LARGE, answer, problem_of, retry_after
+from kartina.data.sandbox import MAX_BYTES as MAX_UPLOAD
+from kartina.errors import ConfigError, KartinaError
+from kartina.models.package import MAX_BYTES
+from kartina.services.access import LOCAL, Caller
+from kartina.services.keys import GUESSES, secret_file
+
+if TYPE_CHECKING:
+    from kartina.api.dependencies import Services
 
 log = structlog.get_logger("kartina.api")
 
 MAX_BODY = 2**20  # bytes of a request's body
 COOKIE_AGE = 30 * 24 * 3600  # seconds
+MAX_PACKAGE = MAX_BYTES + 64 * 2**20  # of a model package's ZIP
+UNKNOWN = (
+    "Found no valid session; open the URL that `kartina serve` printed, or send its token or an API key as "
+    "`Authorization: Bearer ...`."
+)
 UNSAFE = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -42,77 +56,120 @@ PAGE_CSP = (
 API_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
 
 
-def check_host(host: str) -> None:
-    """ConfigError for an address that others can reach: this version has no key or password to ask them for."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
+        return False
+
+
+def check_host(host: str, keys: bool = False) -> None:
+    """ConfigError for an address that others can reach, where there is no API key to ask them for."""
+    if not is_loopback(host) and not keys:
         raise ConfigError(
-            f"Found the address {host!r}, which other machines can reach; serving there needs a key or password, which "
-            "this version doesn't have yet. Serve on 127.0.0.1 and use an SSH tunnel: ssh -L PORT:127.0.0.1:PORT HOST."
+            f"Found the address {host!r}, which other machines can reach; serving there needs an API key. Make one "
+            "with `kartina keys create NAME`, or serve on 127.0.0.1 and use an SSH tunnel: "
+            "ssh -L PORT:127.0.0.1:PORT HOST."
         )
 
 
 @dataclass(frozen=True)
 class LocalAccess:
-    """The secrets of local mode, and the host names that this service answers to."""
+    """The secrets of sessions, and the host names that this service answers to.
+
+    On a loopback address the start-up token opens everything, as who has this machine may do. Elsewhere (`hosts` says
+    where) there is no such token: API keys are asked for.
+    """
 
     port: int
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)  # signs cookies
+    hosts: tuple[str, ...] = ()  # names that are served beside loopback; () is local mode
+
+    @property
+    def local(self) -> bool:
+        return not self.hosts
 
     @property
     def cookie(self) -> str:
         """The cookie's name. Browsers share cookies between ports, so the port is in it."""
         return f"kartina_session_{self.port}"
 
+    def is_token(self, given: str) -> bool:
+        """Whether this is the start-up token, and opens anything here."""
+        return self.local and hmac.compare_digest(given.encode(), self.token.encode())
+
     def sign_in(self, token: str) -> str | None:
         """A cookie's value for the right token."""
-        if not hmac.compare_digest(token.encode(), self.token.encode()):
-            return None
-        expires = str(int(time.time()) + COOKIE_AGE)
-        return f"{expires}.{self._sign(expires)}"
+        return self.cookie_for(LOCAL.owner) if self.is_token(token) else None
 
-    def admits(self, headers: Headers) -> bool:
-        """Whether the request carries the token or a cookie that was made from it."""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
-            return True
+    def cookie_for(self, owner: str) -> str:
+        """A cookie's value that says who bears it: the local session, or the owner of a key."""
+        expires = str(int(time.time()) + COOKIE_AGE)
+        return f"{expires}.{owner}.{self._sign(expires, owner)}"
+
+    def admits(self, headers: Headers) -> str | None:
+        """Who bears the token or a cookie of ours; None for nobody."""
+        given = bearer(headers)
+        if given and self.is_token(given):
+            return LOCAL.owner
         try:
             morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
-            return False
-        expires, _, signature = (morsel.value if morsel else "").partition(".")
-        if not expires.isascii() or not expires.isdigit() or not signature.isascii():
-            return False
-        return hmac.compare_digest(signature, self._sign(expires)) and int(expires) > time.time()
+            return None
+        expires, _, rest = (morsel.value if morsel else "").partition(".")
+        owner, _, signature = rest.partition(".")
+        if not expires.isascii() or not expires.isdigit() or not rest.isascii() or len(expires) > 15:
+            return None
+        if not hmac.compare_digest(signature, self._sign(expires, owner)) or int(expires) <= time.time():
+            return None
+        return owner if self.local or owner != LOCAL.owner else None
 
     def serves(self, host: str) -> bool:
         """Whether a Host header names this service."""
         try:
             parts = urlsplit(f"//{host}")
-            return parts.hostname in LOOPBACK and (parts.port or 80) == self.port and "@" not in host
+            if "@" in host:
+                return False
+            if not self.local and parts.hostname in self.hosts:
+                return True  # at any port: a proxy may have another
+            return parts.hostname in LOOPBACK and (parts.port or 80) == self.port
         except ValueError:
             return False
 
-    def _sign(self, expires: str) -> str:
-        return hmac.new(self.key, f"{self.port}.{expires}".encode(), hashlib.sha256).hexdigest()
+    def own(self, origin: str, host: str) -> bool:
+        """Whether an Origin header is that of this service's page."""
+        scheme, _, name = origin.partition("://")
+        if self.local:
+            return scheme == "http" and self.serves(name)
+        return scheme in ("http", "https") and name == host and self.serves(name)
+
+    def _sign(self, expires: str, owner: str) -> str:
+        return hmac.new(self.key, f"{self.port}.{expires}.{owner}".encode(), hashlib.sha256).hexdigest()
 
 
-def cookie_key(home: Path) -> bytes:
+def bearer(headers: Headers) -> str:
+    """The credentials of `Authorization: Bearer ...`; "" for none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def cookie_key() -> bytes:
     """The key that signs cookies, kept in KARTINA_HOME so that an open page outlives a restart of the service."""
-    path = home / "session.key"
-    with disk_errors("store the key that signs cookies"):
-        home.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() or path.stat().st_size != 32:
-            temporary = home / f".session.key-{os.getpid()}"
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            os.replace(temporary, path)
-        return path.read_bytes()
+    return secret_file("session.key")
+
+
+def body_limit(method: str, path: str) -> int:
+    """Bytes that the body of a request may have."""
+    if method == "POST":
+        if path in ("/v1/assets", "/v1/generations/from-file"):
+            return MAX_UPLOAD + MAX_BODY
+        if path == "/v1/images/edits":
+            return 2 * MAX_UPLOAD + MAX_BODY
+        if path == "/v1/models":
+            return MAX_PACKAGE
+    return MAX_BODY
 
 
 class Guard:
@@ -131,10 +188,10 @@ class Guard:
             return
         request_id = f"req_{secrets.token_hex(8)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        started = lost = False
 
         async def guarded_send(message: Message) -> None:
-            nonlocal started
+            nonlocal started, lost
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
@@ -146,64 +203,98 @@ class Guard:
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = API_CSP if _is_api(scope["path"]) else PAGE_CSP
                 headers.setdefault("Cache-Control", "no-store")
-            await send(message)
+            try:
+                await send(message)
+            except Exception:  # whatever the server met: the caller sent no HTTP, or is gone
+                lost = True
+                raise
 
-        taken = 0
+        taken, most = 0, body_limit(scope["method"], scope["path"])
 
         async def guarded_receive() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > MAX_BODY:
+            if taken > most:
                 raise HTTPException(413)
             return message
 
-        refusal = self._refuse(scope, Headers(scope=scope))
+        headers = Headers(scope=scope)
         try:
+            refusal = self._refuse(scope, headers, most)
             if refusal:
                 await answer(problem_of(*refusal, request_id=request_id))(scope, receive, guarded_send)
-            else:
-                await self.app(scope, guarded_receive, guarded_send)
+                return
+            try:
+                scope["state"]["caller"] = await self._caller(scope, headers)
+            except KartinaError as error:
+                problem = problem_of(error.code, str(error), request_id=request_id)
+                await answer(problem, retry_after(error))(scope, receive, guarded_send)
+                return
+            if scope["state"]["caller"] is None and not _is_open(scope["method"], scope["path"]):
+                await answer(problem_of("unauthenticated", UNKNOWN, request_id=request_id))(
+                    scope, receive, guarded_send
+                )
+                return
+            await self.app(scope, guarded_receive, guarded_send)
         except Exception as error:  # the last net: what no route foresaw is logged, and answered where it can be
+            if lost:
+                log.warning("caller_lost", request_id=request_id, path=scope["path"], error=str(error))
+                return
             log.error("request_crashed", request_id=request_id, path=scope["path"], exc_info=error)
             if not started:
                 detail = "Something went wrong inside Kartina; the service's log says more under this request_id."
                 await answer(problem_of("error", detail, request_id=request_id))(scope, receive, guarded_send)
 
-    def _refuse(self, scope: Scope, headers: Headers) -> tuple[str, str] | None:
-        """(code, detail) of why the request is refused; None when it may pass."""
+    async def _caller(self, scope: Scope, headers: Headers) -> Caller | None:
+        """Who asks. Raises RateError for one who asks, or guesses, too often."""
+        if not _is_api(scope["path"]):
+            return None  # the page's own files
+        services: Services | None = getattr(scope["app"].state, "services", None)
+        owner = self.access.admits(headers)
+        if owner == LOCAL.owner:
+            return LOCAL
+        if services is None:
+            return None
+        given = bearer(headers)
+        found = None
+        if owner is not None:
+            found = await to_thread(services.keys.by_id, owner)
+        elif given:
+            found = await to_thread(services.keys.caller, given)
+            if found is None:
+                services.rates.check(GUESSES, f"guess:{(scope.get('client') or ('', 0))[0]}")
+        if found is not None:
+            services.rates.check(found.rate, found.owner)
+        return found
+
+    def _refuse(self, scope: Scope, headers: Headers, most: int) -> tuple[str, str] | None:
+        """(code, detail) of why the request is refused, whoever asks; None when it may pass."""
         port = self.access.port
         host = headers.get("host", "")
         if not self.access.serves(host):
+            names = ", ".join(self.access.hosts) or f"127.0.0.1:{port} and localhost:{port}"
             return "misdirected", (
-                f"Found the host {host!r}; this service answers to 127.0.0.1:{port} and localhost:{port} only. "
-                f"Through a tunnel use the same port: ssh -L {port}:127.0.0.1:{port} HOST."
+                f"Found the host {host!r}; this service answers to {names} only. Through a tunnel use the same port: "
+                f"ssh -L {port}:127.0.0.1:{port} HOST. Others are named with --allow-host."
             )
-        for name in headers:
-            if name == "forwarded" or name.startswith("x-forwarded-"):
-                return "forbidden", (
-                    f"Found the header {name}, which a proxy adds; local mode is for this machine only, and serving "
-                    "others needs a key or password, which this version doesn't have yet. Use an SSH tunnel."
-                )
+        if self.access.local:
+            for name in headers:
+                if name == "forwarded" or name.startswith("x-forwarded-"):
+                    return "forbidden", (
+                        f"Found the header {name}, which a proxy adds; local mode is for this machine only. Serve "
+                        "others on another address, with API keys (kartina serve --host), or use an SSH tunnel."
+                    )
         if scope["method"] in UNSAFE:
             origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-            if origin is not None and not self._own(origin):
+            if origin is not None and not self.access.own(origin, host):
                 return "forbidden", f"Found a request from {origin!r}; expected one from this service's page."
             if origin is None and site not in (None, "same-origin", "none"):
                 return "forbidden", f"Found a {site} request; expected one from this service's page."
         length = headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length) > MAX_BODY:
+        if length.isascii() and length.isdigit() and int(length[:20]) > most:
             return "too_large", TOO_LARGE
-        if _is_open(scope["method"], scope["path"]) or self.access.admits(headers):
-            return None
-        return "unauthenticated", (
-            "Found no valid session; open the URL that `kartina serve` printed, or send its token as "
-            "`Authorization: Bearer TOKEN`."
-        )
-
-    def _own(self, origin: str) -> bool:
-        scheme, _, host = origin.partition("://")
-        return scheme == "http" and self.access.serves(host)
+        return None
 
 
 def _is_api(path: str) -> bool:

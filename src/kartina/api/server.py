@@ -17,12 +17,11 @@ from kartina.api.app import create_app
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key
-from kartina.config import home
 from kartina.errors import ConfigError, ConflictError
-from kartina.services.records import only_process
 from kartina.serving.cache import SIZE
 from kartina.serving.client import LocalEngine
 from kartina.serving.supervisor import Keeper, Supervisor
+from kartina.storage.only import only_service
 
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
@@ -31,12 +30,13 @@ PATIENCE = 15  # seconds that the worker of jobs has to end: a training saves wh
 GRACE = 10  # seconds that responses have to end when the service stops
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket on a loopback address; without a port, the first free one from PORT on.
+def listen(host: str, port: int | None, keys: bool = False) -> socket.socket:
+    """A listening socket; without a port, the first free one from PORT on. `keys`: whether there are API keys.
 
-    Raises ConfigError for an address that others can reach, ConflictError for a port that is taken.
+    Raises ConfigError for an address that others can reach where there are none, ConflictError for a port that is
+    taken.
     """
-    check_host(host)
+    check_host(host, keys)
     tried = range(PORT, PORT + TRIED) if port is None else (port,)
     for number in tried:
         family, kind, proto, _, address = socket.getaddrinfo(host.strip("[]"), number, type=socket.SOCK_STREAM)[0]
@@ -62,7 +62,8 @@ def listen(host: str, port: int | None) -> socket.socket:
 def url(sock: socket.socket, host: str, token: str) -> str:
     """Where the page is, with the token that opens it."""
     name = f"[{host.strip('[]')}]" if ":" in host else host
-    return f"http://{name}:{sock.getsockname()[1]}/?token={token}"
+    where = f"http://{name}:{sock.getsockname()[1]}/"
+    return f"{where}?token={token}" if token else where
 
 
 class _Server(uvicorn.Server):
@@ -103,19 +104,26 @@ async def run(
     deterministic: bool = False,
     jobs: bool = True,
     static: Path = STATIC,
+    hosts: Sequence[str] = (),
 ) -> None:
     """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
 
     `worker` goes to the sampling worker's command line; `cache` is the size of the cache of results in bytes, 0 for
     none; `deterministic` makes every image byte for byte the same at any load; `jobs` says whether queued jobs are run
-    too. Raises ConflictError when another process serves this KARTINA_HOME.
+    too; `hosts` are the names that others reach this service by (none: local mode). Raises ConflictError when another
+    process serves this KARTINA_HOME, or its database.
     """
-    access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(home()))
-    with only_process(home() / "generations"):
+    access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=tuple(hosts))
+    with only_service():
         supervisor = Supervisor(worker)
         engine = LocalEngine(supervisor.socket, cache=cache, deterministic=deterministic)
         app = create_app(engine, access, static=static)
-        of: Services = app.state.services
+
+        def goodbye() -> None:
+            opened: Services | None = getattr(app.state, "services", None)
+            if opened is not None:
+                opened.generations.say_goodbye()
+
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -130,7 +138,7 @@ async def run(
         for each in kept:
             await each.start()
         try:
-            await _Server(config, ready, of.generations.say_goodbye).serve([sock])
+            await _Server(config, ready, goodbye).serve([sock])
         finally:
             await engine.close()
             await asyncio.gather(*(each.stop() for each in kept))

@@ -68,6 +68,7 @@ def _register() -> None:
         ("models", "models"),
         ("serve", "serve"),
         ("jobs", "jobs"),
+        ("keys", "keys"),
     ):
         verb: Any = getattr(import_module(f"kartina.cli.{module}"), "app" if name == module == "data" else name)
         if isinstance(verb, typer.Typer):

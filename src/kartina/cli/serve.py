@@ -1,4 +1,4 @@
-"""`kartina serve`: the HTTP API and the page, for one person on this machine."""
+"""`kartina serve`: the HTTP API and the page, for one person on this machine, or for whoever has an API key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ RUNTIMES: dict[str, tuple[str, ...]] = {  # and the packages that they need
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="A loopback address: 127.0.0.1, localhost or ::1.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to serve on. Any but a loopback one needs an API key (kartina keys).")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that others reach this service by, where --host is no loopback address."),
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Default: the first free port from 8765 on.")
     ] = None,
@@ -53,6 +59,7 @@ def serve(
 
     from kartina import logs
     from kartina.api import server
+    from kartina.api.security import is_loopback
 
     if device not in DEVICES:
         raise ConfigError(f"Found --device {device}; expected one of {', '.join(DEVICES)}.")
@@ -63,8 +70,12 @@ def serve(
             f"Found no {' and no '.join(missing)}, which --runtime {runtime} needs. Run: pip install 'kartina[fast]'"
         )
     logs.configure()
-    sock = server.listen(host, port)
-    token = secrets.token_urlsafe(24)
+    local = is_loopback(host)
+    if local and allow_host:
+        raise ConfigError(f"Found --allow-host with the address {host}; it is for addresses that others can reach.")
+    sock = server.listen(host, port, keys=not local and _has_key())
+    token = secrets.token_urlsafe(24) if local else ""
+    names = [] if local else [host.strip("[]"), *(allow_host or ())]
     where = server.url(sock, host, token)
 
     def ready() -> None:
@@ -79,8 +90,30 @@ def serve(
     worker = [str(part) for option in options.items() for part in option]
     with sock:
         asyncio.run(
-            server.run(sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs)
+            server.run(
+                sock,
+                token,
+                ready,
+                worker=worker,
+                cache=cache * 2**20,
+                deterministic=deterministic,
+                jobs=jobs,
+                hosts=names,
+            )  # fmt: skip
         )
+
+
+def _has_key() -> bool:
+    """Whether any API key works."""
+    from kartina.services.keys import Access, pepper
+    from kartina.storage.database import open_database
+    from kartina.storage.keys import Keys
+
+    database = open_database()
+    try:
+        return Access(Keys(database), pepper()).exists()
+    finally:
+        database.close()
 
 
 def _has_desktop() -> bool:

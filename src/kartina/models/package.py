@@ -23,7 +23,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +39,7 @@ MAX_HEADER = 2**20  # bytes of one safetensors header
 MAX_PARAMETERS = 500_000_000  # numbers in one package
 MAX_BYTES = 2 * 2**30  # of all parts together
 
+ACTIVE = "active.json"  # in models/NAME: which versions were activated, the active one last
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FILE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.safetensors$"  # a plain name: no folder, no dots before the suffix
 PART = r"^[a-z][a-z0-9_]{0,63}$"
@@ -178,7 +179,7 @@ def list_packages() -> list[PackageRef]:
 
 
 def find(ref: str, paths: bool = True) -> PackageRef:
-    """The package that `ref` names: "name" (newest version), "name@2", at least 8 hex digits of its hash, or a folder.
+    """The package that `ref` names: "name" (active version), "name@2", at least 8 hex digits of its hash, or a folder.
 
     `paths=False` refuses folders (a network caller never names a path). Raises NotFoundError listing what there is.
     """
@@ -186,8 +187,7 @@ def find(ref: str, paths: bool = True) -> PackageRef:
     name, at, version = ref.partition("@")
     for package in packages:
         if package.name == name and (not at or version == str(package.version)):
-            # Without a version the newest wins, wherever it is.
-            return package if at else max((p for p in packages if p.name == name), key=lambda p: p.version)
+            return package if at else meant(name, packages)
     if re.fullmatch(r"[0-9a-f]{8,64}", ref):
         hits = {hash_of(package): package for package in packages if hash_of(package).startswith(ref)}
         if len(hits) > 1:
@@ -200,6 +200,57 @@ def find(ref: str, paths: bool = True) -> PackageRef:
         return PackageRef(name=manifest.name, version=manifest.version, path=path, bundled=False)
     known = [str(p) for p in packages] if at else list(dict.fromkeys(p.name for p in packages))
     raise NotFoundError.named("model", ref, known, "See `kartina models list`.")
+
+
+# -- the active version -----------------------------------------------------------------------------------------------
+
+
+def activated(name: str, packages: Sequence[PackageRef] | None = None) -> list[int]:
+    """The versions of `name` that were activated and are still here, the active one last."""
+    try:
+        found = json.loads(read_file(folder() / name, ACTIVE, MAX_JSON))["versions"]
+    except (IntegrityError, ValueError, KeyError, TypeError, RecursionError):  # none was activated
+        return []
+    there = {p.version for p in (list_packages() if packages is None else packages) if p.name == name}
+    return [v for v in found if v in there] if isinstance(found, list) else []
+
+
+def activate(ref: str) -> PackageRef:
+    """From now on the name alone means this version. Raises NotFoundError."""
+    package = find(ref, paths=False)
+    _set_active(package.name, [*(v for v in activated(package.name) if v != package.version), package.version])
+    return package
+
+
+def roll_back(name: str) -> PackageRef:
+    """Go back to the version that was active before; to the newest older one where none was.
+
+    Raises NotFoundError for an unknown name, ConflictError where there is nothing to go back to.
+    """
+    now = find(name, paths=False)
+    before = [v for v in activated(now.name) if v != now.version]
+    older = sorted(p.version for p in list_packages() if p.name == now.name and p.version < now.version)
+    if not before and not older:
+        raise ConflictError(f"Found no version of {now.name} before {now}; there is nothing to roll back to.")
+    _set_active(now.name, before or [older[-1]])
+    return find(now.name, paths=False)
+
+
+def meant(name: str, packages: Sequence[PackageRef]) -> PackageRef:
+    """What a name alone means: the active version; where none was activated the newest, wherever it is."""
+    active = activated(name, packages)
+    return max(
+        (p for p in packages if p.name == name), key=lambda p: (bool(active) and p.version == active[-1], p.version)
+    )
+
+
+def _set_active(name: str, versions: list[int]) -> None:
+    where = folder() / name
+    with disk_errors("store which version is active"):
+        where.mkdir(parents=True, exist_ok=True)
+        temporary = where / f".active-{os.getpid()}"
+        temporary.write_text(json.dumps({"versions": versions}))
+        temporary.replace(where / ACTIVE)
 
 
 def hash_of(package: PackageRef) -> str:
@@ -238,7 +289,8 @@ def remove(ref: str) -> PackageRef:
         trash = Path(tempfile.mkdtemp(prefix=".removed-", dir=folder()))
         package.path.rename(trash / "package")
         shutil.rmtree(trash)
-        if not any(package.path.parent.iterdir()):
+        if not any(p.name != ACTIVE for p in package.path.parent.iterdir()):
+            (package.path.parent / ACTIVE).unlink(missing_ok=True)
             package.path.parent.rmdir()
     return package
 

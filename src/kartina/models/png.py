@@ -1,6 +1,7 @@
-"""PNG files that carry their recipe, and grids of images. numpy and PIL only, so that services may use it.
+"""PNG and WebP files that carry their recipe, and grids of images. numpy and PIL only, so that services may use it.
 
-Every PNG has two text chunks: `kartina`, the JSON of the recipe that makes the image again, and `synthetic` = "true".
+Every PNG has two text chunks: `kartina`, the JSON of the recipe that makes the image again, and `synthetic` = "true". A
+WebP says the same in EXIF: the recipe is its ImageDescription, and its Software is "Kartina; synthetic".
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from kartina.errors import DataError
 Images = NDArray[np.uint8]
 
 GAP = 2  # pixels between the cells of a grid
+SYNTHETIC = "Kartina; synthetic"  # EXIF Software of a WebP
+_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags
 CELL = 64  # a grid's cells are enlarged by a whole factor to at least about this side
 
 
@@ -44,16 +47,46 @@ def encode(image: Image.Image | Images, recipe: Mapping[str, Any] | None = None)
     return out.getvalue()
 
 
-def read_recipe(png: bytes) -> dict[str, Any] | None:
-    """The recipe that PNG bytes carry, or None. Raises DataError where they are no PNG."""
+def as_webp(content: bytes) -> bytes:
+    """A PNG of ours as a lossless WebP with the same pixels (alpha included), recipe and marker."""
+    recipe = read_recipe(content)
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        exif = Image.Exif()
+        if recipe is not None:
+            exif[_DESCRIPTION] = json.dumps(recipe, sort_keys=True)
+        exif[_SOFTWARE] = SYNTHETIC
+        out = io.BytesIO()
+        image.save(out, "WEBP", lossless=True, exif=exif)
+    return out.getvalue()
+
+
+def read_recipe(content: bytes) -> dict[str, Any] | None:
+    """The recipe that the bytes of a PNG or WebP carry, or None. Raises DataError where they are neither."""
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            image.load()
-            text = getattr(image, "text", {}).get("kartina")
-            found = json.loads(text) if text else None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"Found {len(png)} bytes that are not a PNG with a readable recipe ({error}).") from None
+        with Image.open(io.BytesIO(content), formats=["PNG", "WEBP"]) as image:
+            if image.format == "PNG":
+                image.load()  # a text chunk may follow the pixels
+                text = getattr(image, "text", {}).get("kartina")
+            else:
+                text = image.getexif().get(_DESCRIPTION)
+            return parse_recipe(text) if text else None
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        raise DataError(
+            f"Found {len(content)} bytes that are not a PNG or WebP with a readable recipe ({error})."
+        ) from None
+
+
+def parse_recipe(text: str) -> dict[str, Any] | None:
+    """The recipe in a file's text, or None. Raises ValueError, RecursionError for what is no JSON."""
+    found = json.loads(text)
     return found if isinstance(found, dict) else None
+
+
+def is_synthetic(content: bytes) -> bool:
+    """Whether the bytes of a PNG or WebP carry the marker."""
+    with Image.open(io.BytesIO(content), formats=["PNG", "WEBP"]) as image:
+        image.load()
+        return getattr(image, "text", {}).get("synthetic") == "true" or image.getexif().get(_SOFTWARE) == SYNTHETIC
 
 
 def grid(rows: Sequence[Images], scale: int | None = None) -> Image.Image:

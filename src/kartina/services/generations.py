@@ -1,30 +1,32 @@
 """Use cases on generations: ask for images, follow, cancel, list, fetch and delete them.
 
-A generation is on the disk before it is accepted, and stays there until it is deleted. While it is unfinished it also
+A generation is in the database before it is accepted, and stays there until it is deleted. While unfinished it also
 lives in memory, with its numbered events; a reader that comes late, or comes again, gets the state as it is now (or the
-events that it missed) and then what follows. A restarted service takes up what it finds unfinished.
+events that it missed) and then what follows. Numbers of status and output events are kept, so that a reader may come
+again to another process. A restarted service queues again what it finds unfinished; what was running in two services
+that died is given up: it may be what killed them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import secrets
-import tempfile
-import zipfile
 from asyncio import to_thread
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import structlog
 
-from kartina.errors import ConfigError, ConflictError, IntegrityError, KartinaError, NotFoundError, StorageError
+from kartina.errors import ConfigError, ConflictError, KartinaError, NotFoundError, StorageError
 from kartina.models import png
+from kartina.services.access import Caller
 from kartina.services.controls import check_controls
-from kartina.services.models import ModelInfo, Models
-from kartina.services.records import Failure, Generation, Made, Records, now
+from kartina.services.models import ModelInfo, Models, TaskInfo
+from kartina.services.zips import Entry
 from kartina.serving.protocol import (
     Canceled,
     Engine,
@@ -38,10 +40,28 @@ from kartina.serving.protocol import (
     Started,
 )
 from kartina.serving.protocol import Event as EngineEvent
+from kartina.storage import idempotency
+from kartina.storage.assets import Assets
+from kartina.storage.commits import Commits
+from kartina.storage.records import (
+    Failure,
+    Format,
+    Generation,
+    Input,
+    Made,
+    Records,
+    Status,
+    asked_at,
+    new_generation_id,
+    now,
+)
+from kartina.storage.usage import charge
 
 log = structlog.get_logger("kartina.services.generations")
 
 EVENTS_PER_ATTEMPT = 1_000_000  # event ids of attempt k start at k times this: they rise across restarts
+CRASHES = 2  # services that a running generation may take down
+MAX_INPUT = 48 * 2**20  # bytes of input images in one request
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,13 @@ class Submission:
     n: int = 1
     seed: int | None = None
     controls: dict[str, Any] | None = None
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ids of assets by kind
+    format: Format = "png"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is asked: equal for equal requests."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 # -- events ---------------------------------------------------------------------------------------------------------
@@ -101,19 +128,25 @@ class _Live:
 
     def __init__(self, record: Generation):
         self.record = record
-        self.first = self.last = record.attempt * EVENTS_PER_ATTEMPT
-        self.events: dict[int, StatusChanged | Progressed | Previewed | OutputMade] = {}
+        self.events = {event.id: event.data for event in replay(record)}
+        self.last = max(record.attempt * EVENTS_PER_ATTEMPT, record.last_event)
         self.changed = asyncio.Event()  # replaced at every change
         self.finished = asyncio.Event()
         self.watchers = 0  # readers that want previews
         self.task: asyncio.Task[None] | None = None
-        self.writing = asyncio.Lock()  # the record's writes come one after the other
+        self.writing = asyncio.Lock()  # what is written down and told comes one after the other
         self.saved = True  # False: its end could not be written down
 
-    def end(self, record: Generation) -> None:
-        """No more events after this one."""
+    def next_status(self, status: Status, **changes: Any) -> Generation:
+        """The record with a new status, whose event has the next number."""
+        history = (*self.record.history, (self.last + 1, status))
+        return self.record.model_copy(update={"status": status, "history": history, **changes})
+
+    def tell_status(self, record: Generation) -> None:
+        """Tell of a record that `next_status` made."""
         self.record = record
-        self.finished.set()
+        if record.finished:
+            self.finished.set()
         self.tell(StatusChanged(record, None))
 
     def tell(self, data: StatusChanged | Progressed | Previewed | OutputMade) -> None:
@@ -129,14 +162,27 @@ class _Live:
         self.changed = asyncio.Event()
 
 
+def replay(record: Generation, after: int = 0) -> list[Event]:
+    """The events of the record that are kept: of its statuses and outputs, those after `after`."""
+    found = [Event(out.event, OutputMade(record, out)) for out in record.outputs]
+    for number, status in record.history:
+        last = number == record.history[-1][0]
+        then = tuple(out for out in record.outputs if out.event < number)
+        as_it_was = record if last else record.model_copy(update={"status": status, "outputs": then, "error": None})
+        found.append(Event(number, StatusChanged(as_it_was, None)))
+    return sorted((event for event in found if event.id > after), key=lambda event: event.id)
+
+
 # -- the service ----------------------------------------------------------------------------------------------------
 
 
 class Generations:
-    """Generations of one KARTINA_HOME, made by one engine. Belongs to one event loop."""
+    """The generations of one database, made by one engine. Belongs to one event loop."""
 
-    def __init__(self, root: Path, models: Models, engine: Engine):
-        self.records = Records(root)
+    def __init__(self, records: Records, assets: Assets, commits: Commits, models: Models, engine: Engine):
+        self.records = records
+        self.assets = assets
+        self.commits = commits
         self.models = models
         self.engine = engine
         self._live: dict[str, _Live] = {}
@@ -144,20 +190,22 @@ class Generations:
 
     async def start(self) -> None:
         """Take up what an earlier process left unfinished."""
-        await to_thread(self.records.sweep)
-        for found in await to_thread(lambda: list(self.records.unfinished())):
-            if isinstance(found, IntegrityError):
-                log.warning("record_unreadable", error=str(found))
-            else:
-                await self._resume(found)
+        for found in await to_thread(self.records.unfinished):
+            await self._resume(found)
 
     async def stop(self) -> None:
-        """End every stream of events with Reconnect; what is unfinished stays on the disk for the next start."""
+        """End every stream of events with Reconnect; what is unfinished waits in the database for the next start."""
         self.say_goodbye()
         tasks = [live.task for live in self._live.values() if live.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Stopped on purpose: that is no crash.
+        running = [live.record for live in self._live.values() if live.record.status == "running"]
+        with contextlib.suppress(StorageError):
+            for record in running:
+                queued = record.model_copy(update={"status": "queued"})
+                await self.commits(lambda c, queued=queued: self.records.update(c, queued))  # type: ignore[misc]
 
     def say_goodbye(self) -> None:
         """End every stream of events with Reconnect, now."""
@@ -167,59 +215,108 @@ class Generations:
 
     # -- ask ---------------------------------------------------------------------------------------------------------
 
-    async def submit(self, asked: Submission, client: str = "") -> Generation:
-        """Accept a request: checked, room found, on the disk. `client` is whose turn it takes.
+    async def submit(self, caller: Caller, asked: Submission, key: str | None = None) -> Generation:
+        """Accept a request: checked, room found, in the database. With an idempotency `key` once only: again, it is the
+        generation that the first one made.
 
-        Raises NotFoundError (model, class, task), ConfigError (controls, labels), QueueFullError, StorageError; then
-        nothing is left of it.
+        Raises NotFoundError (model, class, task, asset), ConfigError (controls, labels, inputs), QueueFullError,
+        QuotaError, StorageError, InFlightError, KeyReusedError; then nothing is left of it.
         """
-        info = await to_thread(self.models.get, asked.model)
-        record = self._accept(asked, info)
-        events = self.engine.submit(_spec(record, info, client))
+        owner, database = caller.owner, self.records.database
+        if key is not None:
+            request = asked.fingerprint
+            first = await self.commits(lambda c: idempotency.begin(c, database, owner, key, request))
+            if first is not None:
+                return await self.get(owner, first)
         try:
-            await to_thread(self.records.write, record)
+            return await self._submit(caller, asked, key)
+        except BaseException:
+            if key is not None:
+                with contextlib.suppress(StorageError):  # it is forgotten a minute later
+                    await self.commits(lambda c: idempotency.forget(c, owner, key))
+            raise
+
+    async def _submit(self, caller: Caller, asked: Submission, key: str | None) -> Generation:
+        info = await to_thread(self.models.get, asked.model)
+        record = await to_thread(self._accept, caller, asked, info)
+        given = await to_thread(self._read_inputs, record)
+        steps = record.controls.get("steps", 1)
+        work = record.n * (steps if isinstance(steps, int) else 1)
+
+        def insert(c: Any) -> None:
+            charge(c, self.records.database, caller.owner, caller.quota, steps=work, images=record.n)
+            self.records.insert(c, record)
+            if key is not None:
+                idempotency.settle(c, caller.owner, key, record.id)
+
+        events = self.engine.submit(_spec(record, info, given))
+        try:
+            await self.commits(insert)
         except BaseException:
             self.engine.cancel(record.id)
             await _drain(events)
             raise
-        live = self._enter(record)
+        live = self._live[record.id] = _Live(record)
         live.task = asyncio.create_task(self._run(live, events, record.n))
         return live.record
 
-    def _accept(self, asked: Submission, info: ModelInfo) -> Generation:
+    def _accept(self, caller: Caller, asked: Submission, info: ModelInfo) -> Generation:
         """The request with nothing left open."""
         if asked.task not in info.tasks:
-            raise NotFoundError.named("task", asked.task, info.tasks, _what_it_can(info))
+            raise NotFoundError.named("task", asked.task, info.tasks, f"Those are what {info.ref} can do.")
         task = info.tasks[asked.task]
-        if task.inputs:
-            raise ConfigError(
-                f"Found the task {asked.task!r}, which needs an {' and a '.join(task.inputs)}; expected one without "
-                f"inputs. {_what_it_can(info)}"
-            )
-        classes = info.spec.classes
-        if asked.labels and not classes:
-            raise ConfigError(f"Found labels; {info.ref} has no classes. Leave the labels out.")
-        wanted = classes if asked.labels is None else asked.labels
+        inputs = self._inputs(caller, asked, task)
+        id = new_generation_id()
+        status: Status = "queued"
         return Generation(
-            id=self.records.new_id(),
+            id=id,
+            owner=caller.owner,
             model=info.ref,
             model_hash=info.hash,
             task=asked.task,
-            labels=tuple(classes[info.spec.label(name)] for name in wanted),
+            labels=_labels(asked, info),
             n=asked.n,
             seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
             controls=check_controls(asked.controls or {}, task.schema, task.defaults),
+            inputs=inputs,
+            format=asked.format,
             width=info.spec.width,
             height=info.spec.height,
-            created_at=now(),
+            status=status,
+            created_at=asked_at(id),
+            history=((EVENTS_PER_ATTEMPT, status),),
         )
+
+    def _inputs(self, caller: Caller, asked: Submission, task: TaskInfo) -> dict[str, tuple[Input, ...]]:
+        """The assets that were named, as the task wants them. Raises ConfigError, NotFoundError."""
+        if set(asked.inputs) != set(task.inputs):
+            wanted, given = (" and ".join(sorted(found)) or "none" for found in (task.inputs, asked.inputs))
+            raise ConfigError(
+                f"Found input images of the kinds: {given}; the task {asked.task!r} takes: {wanted}. Upload each with "
+                "POST /v1/assets and name its id."
+            )
+        found = {kind: [self.assets.get(caller.owner, id) for id in ids] for kind, ids in asked.inputs.items()}
+        size = sum(asset.size for assets in found.values() for asset in assets)
+        if size > MAX_INPUT:
+            raise ConfigError(f"Found {size:,} bytes of input images; expected at most {MAX_INPUT:,}. Give fewer.")
+        return {kind: tuple(Input(asset=a.id, blob=a.blob) for a in assets) for kind, assets in found.items()}
+
+    def _read_inputs(self, record: Generation) -> dict[str, tuple[bytes, ...]]:
+        return {
+            kind: tuple(self.records.blobs.read(one.blob) for one in found) for kind, found in record.inputs.items()
+        }
 
     # -- follow ------------------------------------------------------------------------------------------------------
 
-    async def get(self, id: str) -> Generation:
-        """The generation as it is now. Raises NotFoundError, IntegrityError."""
+    def _of(self, owner: str, id: str) -> _Live | None:
+        """The unfinished generation, when it is this owner's."""
         live = self._live.get(id)
-        return live.record if live else await to_thread(self.records.read, id)
+        return live if live is not None and live.record.owner == owner else None
+
+    async def get(self, owner: str, id: str) -> Generation:
+        """The generation as it is now. Raises NotFoundError, also for somebody else's."""
+        live = self._of(owner, id)
+        return live.record if live else await to_thread(self.records.get, owner, id)
 
     def queue_position(self, record: Generation) -> int | None:
         """How many queued generations there are up to this one: 1 is next; None when it is not queued."""
@@ -227,47 +324,35 @@ class Generations:
             return None
         return 1 + sum(1 for id, live in self._live.items() if id < record.id and live.record.status == "queued")
 
-    async def list(self, limit: int, cursor: str | None = None) -> tuple[list[Generation], str | None]:
-        """A page, newest first, and the cursor of the next one. Unreadable records are logged and left out."""
+    async def list(self, owner: str, limit: int, cursor: str | None = None) -> tuple[list[Generation], str | None]:
+        """A page of the owner's generations, newest first, and the cursor of the next one."""
+        found, after = await to_thread(self.records.page, owner, limit, cursor)
+        return [self._live[r.id].record if r.id in self._live else r for r in found], after
 
-        def page() -> tuple[list[Generation], str | None]:
-            ids = [id for id in self.records.ids() if cursor is None or id < cursor]
-            found: list[Generation] = []
-            for at, id in enumerate(ids):
-                live = self._live.get(id)
-                try:
-                    found.append(live.record if live else self.records.read(id))
-                except NotFoundError:
-                    continue  # deleted meanwhile, or not yet accepted
-                except IntegrityError as error:
-                    log.warning("record_unreadable", error=str(error))
-                    continue
-                if len(found) == limit:
-                    return found, id if at + 1 < len(ids) else None
-            return found, None
-
-        return await to_thread(page)
-
-    async def wait(self, id: str, seconds: float) -> Generation:
+    async def wait(self, owner: str, id: str, seconds: float) -> Generation:
         """The generation when it is finished, or as it is after `seconds` or when the service stops."""
-        live = self._live.get(id)
+        live = self._of(owner, id)
         if live:
             either = [asyncio.create_task(event.wait()) for event in (live.finished, self._stopping)]
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             for task in either:
                 task.cancel()
-        return live.record if live else await self.get(id)
+        return live.record if live else await self.get(owner, id)
 
-    async def events(self, id: str, after: int | None = None, previews: bool = False) -> AsyncIterator[Event]:
+    async def events(
+        self, owner: str, id: str, after: int | None = None, previews: bool = False
+    ) -> AsyncIterator[Event]:
         """What happens to the generation, until it is finished or the service stops.
 
-        After an event with the id `after` of the same run come the ones missed; otherwise first its state as it is
-        now. Progress and previews are only ever the newest. Raises NotFoundError, IntegrityError.
+        After an event with the id `after` come the ones missed, of whatever process; otherwise first its state as it is
+        now. Progress and previews are only ever the newest. Raises NotFoundError.
         """
-        live = self._live.get(id)
+        live = self._of(owner, id)
         if live is None:
-            record = await self.get(id)
-            yield Event((record.attempt + 1) * EVENTS_PER_ATTEMPT - 1, StatusChanged(record, None))
+            record = await self.get(owner, id)
+            missed = [] if after is None else replay(record, after)
+            for event in missed or [Event(record.last_event, StatusChanged(record, None))]:
+                yield event
             return
         if previews:
             live.watchers += 1
@@ -275,7 +360,7 @@ class Generations:
         try:
             seen = live.last
             news = not live.finished.is_set() or after != live.last  # to come, or missed
-            if after is not None and live.first <= after <= live.last and news:
+            if after is not None and after <= live.last and news:
                 seen = after
             else:
                 yield Event(seen, StatusChanged(live.record, self.queue_position(live.record)))
@@ -298,115 +383,122 @@ class Generations:
 
     # -- change ------------------------------------------------------------------------------------------------------
 
-    async def cancel(self, id: str) -> Generation:
+    async def cancel(self, owner: str, id: str) -> Generation:
         """Stop it at the next step; images made so far stay. A finished generation is left as it is."""
-        live = self._live.get(id)
+        live = self._of(owner, id)
         if live is None:
-            return await self.get(id)
+            return await self.get(owner, id)
         if live.record.status in ("queued", "running"):
-            live.record = live.record.model_copy(update={"status": "canceling"})
-            live.tell(StatusChanged(live.record, None))
             self.engine.cancel(id)
             async with live.writing:
-                if not live.finished.is_set():
-                    with contextlib.suppress(StorageError):  # it is canceled all the same
-                        await to_thread(self.records.write, live.record)
+                if live.record.status in ("queued", "running"):
+                    await self._turn(live, "canceling")
         return live.record
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, owner: str, id: str) -> None:
         """Cancel it where needed, then forget it and its images. Raises NotFoundError."""
-        live = self._live.get(id)
+        live = self._of(owner, id)
         if live is not None:
-            await self.cancel(id)
+            await self.cancel(owner, id)
             if live.task is not None:
                 await asyncio.wait([live.task])  # to its very end: nothing is written after this
             self._live.pop(id, None)
-        await to_thread(self.records.delete, id)
+        await self.commits(lambda c: self.records.delete(c, owner, id))
 
     # -- fetch -------------------------------------------------------------------------------------------------------
 
-    def image(self, image_id: str) -> Path:
-        """The PNG file of an image. Raises NotFoundError."""
-        return self.records.image(image_id)
-
-    async def zip(self, id: str) -> IO[bytes]:
-        """A ZIP of its images, rewound. Raises NotFoundError, and ConflictError while it is unfinished."""
-        record = await self.get(id)
+    async def zip(self, owner: str, id: str) -> tuple[Entry, ...]:
+        """The files of its ZIP. Raises NotFoundError, and ConflictError while it is unfinished."""
+        record = await self.get(owner, id)
         if not record.finished:
             raise ConflictError(f"Found the generation {id} {record.status}; its ZIP can be had when it is finished.")
-
-        def build() -> IO[bytes]:
-            out = tempfile.SpooledTemporaryFile(max_size=32 * 2**20)  # noqa: SIM115  the caller closes it
-            with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-                for made in record.outputs:
-                    name = png.file_name(made.index, made.label or "image", made.seed)
-                    archive.write(self.records.image(record.image_id(made.index)), name)
-            out.seek(0)
-            return out
-
-        return await to_thread(build)
+        at = record.completed_at or record.created_at
+        return tuple(Entry(file_name(made), made.hash, at) for made in record.outputs)
 
     # -- make --------------------------------------------------------------------------------------------------------
 
-    def _enter(self, record: Generation) -> _Live:
-        live = self._live[record.id] = _Live(record)
-        return live
-
     async def _resume(self, record: Generation) -> None:
         """Make the images that are still missing of a generation which an earlier process accepted."""
-        made = await to_thread(self.records.images, record)
-        canceled = record.status == "canceling"
+        crashes = record.crashes + (record.status == "running")
+        canceled, made = record.status == "canceling", len(record.outputs)
         record = record.model_copy(
-            update={"status": "queued", "attempt": record.attempt + 1, "outputs": made, "started_at": None, "step": 0}
+            update={"attempt": record.attempt + 1, "crashes": crashes, "started_at": None, "step": 0}
         )
-        live = self._enter(record)
-        if canceled or len(made) == record.n:
+        live = self._live[record.id] = _Live(record)
+        if canceled or made == record.n:
             return await self._end(live, "canceled" if canceled else "succeeded")
+        if crashes >= CRASHES:
+            message = "The service died twice while it made this request, which was given up. Try again."
+            return await self._end(live, "failed", Failure(code="unavailable", message=message))
         try:
             info = await to_thread(self.models.by_hash, record.model_hash, record.model)
-        except NotFoundError as error:
+            given = await to_thread(self._read_inputs, record)
+        except KartinaError as error:
             return await self._end(live, "failed", Failure(code=error.code, message=str(error)))
+        await self._turn(live, "queued")
+        events = self.engine.submit(_spec(live.record, info, given), accepted=True)
+        live.task = asyncio.create_task(self._run(live, events, record.n - made))
+
+    async def _turn(self, live: _Live, status: Status, **changes: Any) -> None:
+        """Write down a new status and tell of it; one that cannot be written is told all the same."""
+        record = live.next_status(status, **changes)
         with contextlib.suppress(StorageError):  # a full disk shows when its images are written
-            await to_thread(self.records.write, record)
-        missing = record.n - len(made)
-        events = self.engine.submit(_spec(record, info, ""), accepted=True)
-        live.task = asyncio.create_task(self._run(live, events, missing))
+            await self.commits(lambda c: self.records.update(c, record))
+        live.tell_status(record)
 
     async def _run(self, live: _Live, events: AsyncIterator[EngineEvent], rows: int) -> None:
         """Follow the engine to the end of the generation."""
         id = live.record.id
+        waiting: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
+        pump = asyncio.create_task(_pump(events, waiting))
         try:
-            async for event in events:
-                match event:
-                    case Started():
-                        self._started(live)
-                    case Progress():
-                        self._progressed(live, event, rows)
-                    case Preview():
-                        live.tell(Previewed(event.images))
-                    case Output():
-                        await self._output(live, event)
-                    case Finished():
-                        return await self._end(live, "succeeded")
-                    case Canceled():
-                        return await self._end(live, "canceled")
-                    case Failed():
-                        return await self._end(live, "failed", Failure(code=event.code, message=event.message))
-            failure = Failure(code="error", message="The engine ended the request without a result.")
+            while not live.finished.is_set():
+                batch = [await waiting.get()]  # and what has come meanwhile: stored together
+                while not waiting.empty():
+                    batch.append(waiting.get_nowait())
+                await self._take(live, batch, rows)
+            return
+        except asyncio.CancelledError:
+            pump.cancel()
+            raise
         except KartinaError as error:
             failure = Failure(code=error.code, message=str(error))
         except Exception as error:  # no generation is left without an end, whatever its making met
             log.error("generation_crashed", id=id, exc_info=error)
             failure = Failure(code="error", message=f"Something went wrong ({type(error).__name__}); see the log.")
         self.engine.cancel(id)
-        await _drain(events)
+        await pump
         await self._end(live, "failed", failure)
 
-    def _started(self, live: _Live) -> None:
-        if live.record.started_at is None:
-            status = "running" if live.record.status == "queued" else live.record.status
-            live.record = live.record.model_copy(update={"status": status, "started_at": now()})
-            live.tell(StatusChanged(live.record, None))
+    async def _take(self, live: _Live, batch: Sequence[EngineEvent | None], rows: int) -> None:
+        """Deal with events of the engine, up to the one that ends the generation."""
+        outputs = [event for event in batch if isinstance(event, Output)]
+        for event in batch:
+            match event:
+                case Started() if live.record.started_at is None:
+                    async with live.writing:
+                        if live.record.status == "queued":
+                            await self._turn(live, "running", started_at=now())
+                case Progress():
+                    self._progressed(live, event, rows)
+                case Preview():
+                    live.tell(Previewed(event.images))
+                case Output() if outputs:
+                    await self._store(live, outputs)
+                    outputs = []
+                case Finished():
+                    await self._end(live, "succeeded")
+                case Canceled():
+                    await self._end(live, "canceled")
+                case Failed():
+                    await self._end(live, "failed", Failure(code=event.code, message=event.message))
+                case None:
+                    failure = Failure(code="error", message="The engine ended the request without a result.")
+                    await self._end(live, "failed", failure)
+                case _:
+                    pass
+            if live.finished.is_set():
+                return
 
     def _progressed(self, live: _Live, event: Progress, rows: int) -> None:
         """Count the rows that were made before a restart as done; never go back when rows are made again."""
@@ -416,52 +508,91 @@ class Generations:
         live.record = live.record.model_copy(update={"step": step, "steps": steps})
         live.tell(Progressed(live.record.progress, step, steps))
 
-    async def _output(self, live: _Live, event: Output) -> None:
-        await to_thread(self.records.write_image, live.record.id, event.index, event.png)
-        made = live.record.made(event.index)
-        if made not in live.record.outputs:
-            outputs = tuple(sorted((*live.record.outputs, made), key=lambda out: out.index))
-            live.record = live.record.model_copy(update={"outputs": outputs})
-            live.tell(OutputMade(live.record, made))
+    async def _store(self, live: _Live, outputs: Sequence[Output]) -> None:
+        """Keep finished images: references first, then their bytes, then their rows; and tell of them."""
+        there = {out.index for out in live.record.outputs}
+        new = {event.index: event for event in outputs if event.index not in there}
+        made = await to_thread(lambda: [_file(live.record, event) for event in new.values()])
 
-    async def _end(self, live: _Live, status: str, error: Failure | None = None) -> None:
+        def expect(c: Any) -> None:
+            for one, _ in made:
+                self.records.expect_image(c, live.record, one)
+
+        def put() -> None:
+            for one, content in made:
+                self.records.blobs.put(one.hash, content, one.size)
+
+        await self.commits(expect)
+        await to_thread(put)
+        async with live.writing:
+            first = live.last + 1
+            stored = [one.model_copy(update={"event": first + i}) for i, (one, _) in enumerate(made)]
+
+            def add(c: Any) -> None:
+                for one in stored:
+                    self.records.add_image(c, live.record, one)
+
+            await self.commits(add)
+            for one in stored:
+                outs = tuple(sorted((*live.record.outputs, one), key=lambda out: out.index))
+                live.record = live.record.model_copy(update={"outputs": outs})
+                live.tell(OutputMade(live.record, one))
+
+    async def _end(self, live: _Live, status: Status, error: Failure | None = None) -> None:
         """Write down how it ended, and tell.
 
         A success is told first: should the process be killed before it is written down, the next one finds every image
         there. What cannot be written stays in memory until a restart.
         """
-        started = live.record.started_at or (now() if status == "succeeded" else None)
-        step = live.record.steps if status == "succeeded" else live.record.step
-        record = live.record.model_copy(
-            update={"status": status, "error": error, "completed_at": now(), "started_at": started, "step": step}
-        )
-
-        def write() -> None:
-            self.records.sync_images(record)
-            self.records.write(record)
-
-        if status == "succeeded":
-            live.end(record)
-        try:
-            async with live.writing:
-                await to_thread(write)
-        except StorageError as problem:
-            log.error("generation_not_saved", id=record.id, error=str(problem))
-            live.saved = False
-        if not live.finished.is_set():
-            live.end(record)
+        async with live.writing:
+            if live.finished.is_set():
+                return
+            started = live.record.started_at or (now() if status == "succeeded" else None)
+            step = live.record.steps if status == "succeeded" else live.record.step
+            changes = {"error": error, "completed_at": now(), "started_at": started, "step": step}
+            record = live.next_status(status, **changes)
+            if status == "succeeded":
+                live.tell_status(record)
+            try:
+                await self.commits(lambda c: self.records.end(c, record))
+            except StorageError as problem:
+                log.error("generation_not_saved", id=record.id, error=str(problem))
+                live.saved = False
+            if not live.finished.is_set():
+                live.tell_status(record)
         if live.saved and self._live.get(record.id) is live:
             del self._live[record.id]
 
 
-def _what_it_can(info: ModelInfo) -> str:
-    """Which of a model's tasks can be asked for here, and what to do for the others."""
-    given = [name for name, task in info.tasks.items() if task.inputs]
-    rest = f" For {given[0]}, which starts from an image, run: kartina {given[0]} {info.ref} IMAGE" if given else ""
-    return f"Those are what {info.ref} can do.{rest}"
+def _labels(asked: Submission, info: ModelInfo) -> tuple[str, ...]:
+    """The classes asked for, in the model's spelling."""
+    classes = info.spec.classes
+    if asked.labels and not classes:
+        raise ConfigError(f"Found labels; {info.ref} has no classes. Leave the labels out.")
+    if asked.labels is None and classes and asked.inputs:
+        raise ConfigError(
+            f"Found no labels for the task {asked.task!r}; expected one, or one for each image, of: "
+            f"{', '.join(classes)}."
+        )
+    wanted = classes if asked.labels is None else asked.labels
+    return tuple(classes[info.spec.label(name)] for name in wanted)
 
 
-def _spec(record: Generation, info: ModelInfo, client: str) -> RequestSpec:
+def file_name(made: Made) -> str:
+    """What an image is called in a ZIP."""
+    name = png.file_name(made.index, made.label or "image", made.seed)
+    return name if made.format == "png" else f"{name.removesuffix('.png')}.{made.format}"
+
+
+def _file(record: Generation, event: Output) -> tuple[Made, bytes]:
+    """A finished image in the format that was asked for."""
+    content = event.png if record.format == "png" else png.as_webp(event.png)
+    digest = hashlib.sha256(content).hexdigest()
+    size = {"width": event.width, "height": event.height}
+    return record.made(event.index).model_copy(update={"hash": digest, "size": len(content), **size}), content
+
+
+def _spec(record: Generation, info: ModelInfo, inputs: dict[str, tuple[bytes, ...]]) -> RequestSpec:
     """What the engine is asked for: the images of the record that are not there yet."""
     there = {out.index for out in record.outputs}
     rows = tuple(
@@ -477,8 +608,18 @@ def _spec(record: Generation, info: ModelInfo, client: str) -> RequestSpec:
         task=record.task,
         rows=rows,
         controls=record.controls,
-        client=client,
+        inputs=inputs,
+        client=record.owner,
     )
+
+
+async def _pump(events: AsyncIterator[EngineEvent], into: asyncio.Queue[EngineEvent | None]) -> None:
+    """Pass events on; None after the last."""
+    try:
+        async for event in events:
+            into.put_nowait(event)
+    finally:
+        into.put_nowait(None)
 
 
 async def _drain(events: AsyncIterator[EngineEvent]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class ModelInfo:
     tasks: Mapping[str, TaskInfo]
     samples: Path | None
     class_images: tuple[Path | None, ...]  # in label order
+    active: bool = True  # what its name alone means
 
     @property
     def ref(self) -> str:
@@ -96,7 +97,7 @@ class Models:
         page: list[ModelInfo] = []
         for at in range(start, len(packages)):
             try:
-                info = self._info(packages[at])
+                info = self._with_active(self._info(packages[at]), packages)
             except IntegrityError as error:
                 log.warning("model_unreadable", model=str(packages[at]), error=str(error))
                 continue
@@ -110,7 +111,7 @@ class Models:
 
         Raises NotFoundError, and IntegrityError for a package that cannot be read.
         """
-        return self._info(package.find(ref, paths=False))
+        return self._with_active(self._info(package.find(ref, paths=False)), package.list_packages())
 
     def by_hash(self, hash: str, ref: str) -> ModelInfo:
         """The very package that a recipe pins. Raises NotFoundError when it is no longer here."""
@@ -139,6 +140,11 @@ class Models:
                 f"Found no example image of class {index} in {found.ref}, which has {len(found.spec.classes)} classes."
             )
         return path
+
+    @staticmethod
+    def _with_active(info: ModelInfo, packages: Sequence[PackageRef]) -> ModelInfo:
+        active = package.meant(info.manifest.name, packages).version == info.manifest.version
+        return info if info.active == active else replace(info, active=active)
 
     def _info(self, found: PackageRef) -> ModelInfo:
         """Read the package, unless it was read before and has not changed."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,17 +63,43 @@ class Blobs:
     def add(self, owner: str, content: bytes | Path) -> str:
         """Keep bytes, or a file's, for `owner` ("job:12"); returns their SHA-256. Raises StorageError."""
         digest, size = _hash(content)
+        with self.database.write() as c:
+            self.expect(c, owner, digest, size)
+        self.put(digest, content, size)
+        with self.database.write() as c:
+            self.arrived(c, digest)
+        return digest
+
+    # The three steps of `add`, for who has a transaction of its own.
+
+    def expect(self, c: sa.Connection, owner: str, digest: str, size: int) -> None:
+        """Refer to a blob whose bytes are about to come."""
         insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
         row = insert(blobs).values(hash=digest, size=size, stored=False, unused_since=None)
-        with self.database.write() as c:
-            c.execute(row.on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None}))
-            c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
-        if self._size(digest) != size:
-            with store_errors("store a blob"):
-                obstore.put(self.store, _path(digest), content)
-        with self.database.write() as c:
-            c.execute(sa.update(blobs).where(blobs.c.hash == digest).values(stored=True))
-        return digest
+        c.execute(row.on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None}))
+        c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
+
+    def refer(self, c: sa.Connection, owner: str, digest: str) -> None:
+        """Refer to a blob that is there. Raises NotFoundError."""
+        there = sa.and_(blobs.c.hash == digest, blobs.c.stored.is_(sa.true()))
+        if not c.execute(sa.update(blobs).where(there).values(unused_since=None)).rowcount:
+            raise NotFoundError(f"Found no blob {digest!r}.")
+        insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
+        c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
+
+    def put(self, digest: str, content: bytes | Path, size: int) -> None:
+        """Bring the bytes of an expected blob to the store, unless they are there."""
+        if self._size(digest) == size:
+            return
+        with store_errors("store a blob"):
+            obstore.put(self.store, _path(digest), content)
+        if isinstance(self.store, LocalStore) and self.store.prefix is not None:
+            with disk_errors("store a blob"):
+                _sync(Path(self.store.prefix) / _path(digest))
+
+    def arrived(self, c: sa.Connection, digest: str) -> None:
+        """The bytes of an expected blob are in the store."""
+        c.execute(sa.update(blobs).where(blobs.c.hash == digest).values(stored=True))
 
     def read(self, digest: str) -> bytes:
         """A blob's bytes. Raises NotFoundError, and IntegrityError when they are no longer what they were."""
@@ -100,13 +126,22 @@ class Blobs:
         """Drop `owner`'s reference to one blob, or all of its references. Nobody else's is touched."""
         mine = sa.and_(blob_refs.c.owner == owner, sa.true() if digest is None else blob_refs.c.hash == digest)
         with self.database.write() as c:
-            released = list(c.execute(sa.select(blob_refs.c.hash).where(mine)).scalars())
-            # The blobs' rows first, in one order: of two owners that let go at once, the second sees the first's.
-            locked = sa.select(blobs.c.hash).where(blobs.c.hash.in_(released)).order_by(blobs.c.hash)
-            c.execute(locked.with_for_update()).all()
-            c.execute(sa.delete(blob_refs).where(mine))
-            unused = sa.and_(blobs.c.hash.in_(released), blobs.c.hash.not_in(sa.select(blob_refs.c.hash)))
-            c.execute(sa.update(blobs).where(unused).values(unused_since=self.database.clock(c)))
+            self._let_go(c, mine)
+
+    def let_go(self, c: sa.Connection, owners: Sequence[str]) -> None:
+        """`release` for several owners, in a transaction of the caller's."""
+        self._let_go(c, blob_refs.c.owner.in_(owners))
+
+    def _let_go(self, c: sa.Connection, mine: sa.ColumnElement[bool]) -> None:
+        released = list(c.execute(sa.select(blob_refs.c.hash).where(mine)).scalars())
+        # The blobs' rows first, in one order: of two owners that let go at once, the second sees the first's.
+        locked = sa.select(blobs.c.hash).where(blobs.c.hash.in_(released)).order_by(blobs.c.hash)
+        c.execute(locked.with_for_update()).all()
+        c.execute(sa.delete(blob_refs).where(mine))
+        # Refs are looked for by hash: `hash NOT IN (every ref)` would read all of them.
+        referred = sa.exists().where(blob_refs.c.hash == blobs.c.hash)
+        unused = sa.and_(blobs.c.hash.in_(released), ~referred)
+        c.execute(sa.update(blobs).where(unused).values(unused_since=self.database.clock(c)))
 
     def collect(self, delay: float = DELAY) -> int:
         """Remove blobs that nobody has referred to for `delay` seconds; says how many went."""
@@ -151,6 +186,15 @@ def _hash(content: bytes | Path) -> tuple[str, int]:
             found.update(part)
             size += len(part)
     return found.hexdigest(), size
+
+
+def _sync(path: Path) -> None:
+    """On the disk, before a row says that it is there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

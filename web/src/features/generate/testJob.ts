@@ -10,6 +10,7 @@ export function output(index: number): OutputImage {
     url: `/v1/images/g-${index}`,
     width: 28,
     height: 28,
+    hash: "0".repeat(64),
   };
 }
 
@@ -30,6 +31,7 @@ export function job(changes: Partial<Job> = {}): Job {
       n: 2,
       seed: 7,
       controls: { steps: 12 },
+      format: "png",
     },
     outputs: [],
     error: null,

@@ -4,7 +4,7 @@ import { arrive, type Door } from "./arrive";
 import { readToken } from "./token";
 
 const refusal = (status: number) => new ProblemError({ status, code: "x", title: "x", detail: "" });
-const session = { mode: "local" as const, version: "0.1.0" };
+const session = { mode: "local" as const, version: "0.1.0", name: "local", scopes: [] };
 
 function door(answers: Partial<Door>): Door & { log: string[] } {
   const log: string[] = [];

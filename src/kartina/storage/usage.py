@@ -1,0 +1,74 @@
+"""What each owner has used: images and bytes stored, steps of work today. One row an owner, kept with every change."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kartina.errors import QuotaError
+from kartina.storage.database import Database
+from kartina.storage.tables import usage
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The most that an owner may use; None for no bound."""
+
+    steps: int | None = None  # n x steps a day (UTC)
+    images: int | None = None  # stored, and promised by unfinished generations
+    bytes: int | None = None  # of stored images and assets
+
+
+@dataclass(frozen=True)
+class Used:
+    steps: int = 0
+    images: int = 0
+    bytes: int = 0
+
+
+NONE = Quota()
+
+
+def used(c: sa.Connection, owner: str) -> Used:
+    """What the owner has used, steps of today."""
+    row = c.execute(sa.select(usage).where(usage.c.owner == owner)).one_or_none()
+    return Used() if row is None else Used(row.steps if row.day == _today() else 0, row.images, row.bytes)
+
+
+def charge(
+    c: sa.Connection,
+    database: Database,
+    owner: str,
+    quota: Quota = NONE,
+    *,
+    steps: int = 0,
+    images: int = 0,
+    bytes: int = 0,
+) -> None:
+    """Add to (or, below zero, take from) what the owner has used. Raises QuotaError where that is more than allowed."""
+    insert = (postgresql if database.engine.dialect.name == "postgresql" else sqlite).insert
+    today = _today()
+    row = insert(usage).values(owner=owner, images=images, bytes=bytes, day=today, steps=steps)
+    before = sa.case((usage.c.day == today, usage.c.steps), else_=0)
+    added = {
+        "images": usage.c.images + images,
+        "bytes": usage.c.bytes + bytes,
+        "steps": before + steps,
+        "day": today,
+    }
+    c.execute(row.on_conflict_do_update(index_elements=["owner"], set_=added))
+    after = used(c, owner)
+    for name, asked, bound, have, advice in (
+        ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
+        ("stored images", images, quota.images, after.images, "Delete some first."),
+        ("stored bytes", bytes, quota.bytes, after.bytes, "Delete some images or assets first."),
+    ):
+        if bound is not None and asked > 0 and have > bound:
+            raise QuotaError(f"Found {have - asked:,} of {bound:,} {name} used, and {asked:,} more asked for. {advice}")
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
