@@ -89,18 +89,10 @@ def serve(
     options["--runtime"] = runtime
     worker = [str(part) for option in options.items() for part in option]
     with sock:
-        asyncio.run(
-            server.run(
-                sock,
-                token,
-                ready,
-                worker=worker,
-                cache=cache * 2**20,
-                deterministic=deterministic,
-                jobs=jobs,
-                hosts=names,
-            )  # fmt: skip
+        serving = server.run(
+            sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs, hosts=names
         )
+        asyncio.run(serving)
 
 
 def _has_key() -> bool:
