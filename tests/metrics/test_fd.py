@@ -8,7 +8,7 @@ import torch
 from scipy import linalg
 
 from kartina.errors import DataError
-from kartina.metrics.fd import Moments, Reference, fd, fd_few, fd_moments
+from kartina.metrics.fd import Moments, Reference, factor, fd, fd_few, fd_moments
 
 
 def gaussian(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
@@ -97,3 +97,17 @@ def test_unusable_features_are_refused() -> None:
         fd(gaussian(50, 9, 14), reference)
     with pytest.raises(DataError, match="at least 2"):
         fd(gaussian(1, 8, 15), reference)
+
+
+def test_a_singular_reference_has_a_factor() -> None:
+    """A dimension twice, and one that never moves: Cholesky fails, or has pivots of nothing but rounding."""
+    x, y = gaussian(300, 16, 16, shift=0.2), gaussian(400, 16, 17)
+    for wide in (lambda a: np.hstack([a, a[:, :1]]), lambda a: np.hstack([a, np.ones((len(a), 1))])):
+        a, b = wide(x), wide(y)
+        found = factor(Reference.of(b).covariance)
+        np.testing.assert_allclose(found @ found.T, Reference.of(b).covariance, atol=1e-12)
+        s1, s2, delta = np.cov(a, rowvar=False), np.cov(b, rowvar=False), a.mean(0) - b.mean(0)
+        cross = np.sqrt(np.linalg.eigvals(s1 @ s2).real.clip(min=0)).sum()
+        assert fd(a, Reference.of(b)) == pytest.approx(
+            delta @ delta + np.trace(s1) + np.trace(s2) - 2 * cross, rel=1e-6
+        )

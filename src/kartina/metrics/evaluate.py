@@ -31,7 +31,7 @@ from kartina.metrics.classifier import Classifier, Progress, domain_classifier, 
 from kartina.metrics.distances import nearest
 from kartina.metrics.diversity import diversity, spreads
 from kartina.metrics.extractors import Extractor, domain
-from kartina.metrics.fd import Moments, Reference, fd, fd_infinity, root
+from kartina.metrics.fd import Moments, Reference, factor, fd, fd_infinity
 from kartina.metrics.inception_score import SPLITS, inception_score
 from kartina.metrics.interval import t_interval
 from kartina.metrics.kept import Shelf
@@ -135,7 +135,7 @@ class Real:
     @cached_property
     def fd(self) -> Reference:
         moments = Moments.of(self.features)
-        return Reference(moments, self._kept("root", lambda: root(moments.covariance)))
+        return Reference(moments, self._kept("factor", lambda: factor(moments.covariance)))
 
     @cached_property
     def balls(self) -> Array:

@@ -2,10 +2,10 @@
 
     FD = |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))                      (Dowson & Landau 1982; Heusel 2017)
 
-with unbiased covariances S. The eigenvalues of S1 S2 are those of the symmetric R S1 R, R = S2^(1/2), so one
-symmetric root of the reference and one `eigvalsh` give the trace: no iteration, no complex part, and the reference's
-root is computed once. With fewer samples than dimensions S1 = A'A for the centred rows A, and
-tr (S1 S2)^(1/2) = |A R|_* , the nuclear norm of a small matrix: exact where S1 is singular.
+with unbiased covariances S. The eigenvalues of S1 S2 are those of the symmetric L' S1 L for any L with L L' = S2, so one
+factor of the reference (Cholesky's; its symmetric root where it is singular) and one `eigvalsh` give the trace: no
+iteration, no complex part, and the reference's factor is computed once. With fewer samples than dimensions S1 = A'A for
+the centred rows A, and tr (S1 S2)^(1/2) = |A L|_* , the nuclear norm of a small matrix: exact where S1 is singular.
 
 Whatever the extractor was, only features of the FID Inception network give a number that may be called FID.
 """
@@ -75,10 +75,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side of a Frechet distance, with its symmetric root kept."""
+    """The real side of a Frechet distance, with a factor of its covariance kept."""
 
     moments: Moments
-    known: Array | None = None  # the root, where it was kept
+    known: Array | None = None  # the factor, where it was kept
     covariance: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,15 +89,18 @@ class Reference:
         return cls(Moments.of(features))
 
     @cached_property
-    def root(self) -> Array:
-        """R with R R = covariance, symmetric, d,d."""
-        return root(self.covariance) if self.known is None else self.known
+    def factor(self) -> Array:
+        """L with L L' = covariance, d,d."""
+        return factor(self.covariance) if self.known is None else self.known
 
 
-def root(covariance: Array) -> Array:
-    """The symmetric root of a covariance d,d."""
-    values, vectors = np.linalg.eigh(covariance)
-    return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+def factor(covariance: Array) -> Array:
+    """L with L L' = covariance, d,d: Cholesky's, or the symmetric root where the covariance is singular."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
 
 
 def fd(features: Array, reference: Reference) -> float:
@@ -110,7 +113,7 @@ def fd(features: Array, reference: Reference) -> float:
 def fd_moments(moments: Moments, reference: Reference) -> float:
     """Frechet distance from accumulated moments to the reference."""
     _same(moments, reference)
-    product = reference.root @ moments.covariance @ reference.root
+    product = reference.factor.T @ moments.covariance @ reference.factor
     values = np.linalg.eigvalsh((product + product.T) / 2)
     return _distance(moments, reference, float(np.sqrt(values.clip(min=0)).sum()))
 
@@ -123,7 +126,7 @@ def fd_few(features: Array, reference: Reference) -> float:
     if moments.n < 2:
         raise DataError(f"Found {moments.n} samples; a Frechet distance needs at least 2.")
     rows = (x - moments.mean) / np.sqrt(moments.n - 1)
-    return _distance(moments, reference, float(np.linalg.svdvals(rows @ reference.root).sum()))
+    return _distance(moments, reference, float(np.linalg.svdvals(rows @ reference.factor).sum()))
 
 
 def fd_infinity(features: Array, reference: Reference, points: int = POINTS, seed: int = 0) -> float:

@@ -2,7 +2,7 @@
 
     KARTINA_HOME/cache/statistics/<hash of the key>/
         key.json       data hash, split, count, seed, extractor hash, resizer, protocol
-        <name>.npy     features, root, radii, distances
+        <name>.npy     features, factor, radii, distances
 
 What decides an array is in its key, so an entry is never stale; the folder may be deleted at any time. A file that
 cannot be read is made again.
