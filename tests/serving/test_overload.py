@@ -13,7 +13,7 @@ from kartina.models.package import PackageRef
 from kartina.serving.protocol import Event, Finished
 from tests.engine import Background, collect, request
 
-BATCH, CAPACITY, STEP, SECONDS = 8, 40, 0.02, 3.0  # 8 images in two steps: about 200 a second
+BATCH, CAPACITY, STEP, SECONDS = 8, 40, 0.05, 3.0  # 8 images in two steps: about 80 a second
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_tenfold_overload_is_refused_and_what_is_accepted_comes_in_time(toy: Pac
 
     async def run() -> float:
         async with small.engine(capacity=CAPACITY, cache=0) as local:
-            await collect(local.submit(request(toy, "warm", 1)))
+            await collect(local.submit(request(toy, "warm", CAPACITY)))  # started, loaded, and measured
 
             async def follow(events: AsyncIterator[Event], begun: float) -> None:
                 assert isinstance((await collect(events))[-1], Finished)

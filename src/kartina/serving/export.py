@@ -16,7 +16,7 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,13 @@ def nets(model: Model) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
     """The networks by name, with what a step calls them with. Raises ValueError where a step calls none such."""
     family, calls = model.family, dict[str, list[tuple[Any, ...]]]()
     modules = dict(candidates(family))
-    odd: set[str] = set()  # called otherwise than with tensors, or not answering with one
+    odd: set[str] = set()  # called otherwise than with tensors of always the same shape, or not answering with one
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
             calls.setdefault(name, []).append(args)
-            if kwargs or not all(isinstance(arg, Tensor) for arg in args) or not isinstance(answer, Tensor):
+            plain = not kwargs and isinstance(answer, Tensor) and None not in shapes(args)
+            if not plain or shapes(args) != shapes(calls[name][0]):
                 odd.add(name)
 
         return hook
@@ -58,6 +59,11 @@ def nets(model: Model) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
     if not chosen:
         raise ValueError(f"a step of {model.ref} calls no network with tensors alone")
     return {name: (modules[name], tuple(arg.clone() for arg in calls[name][0])) for name in chosen}
+
+
+def shapes(args: Sequence[Any]) -> list[torch.Size | None]:
+    """Of a row of each argument; None for what is no tensor."""
+    return [arg.shape[1:] if isinstance(arg, Tensor) else None for arg in args]
 
 
 def candidates(family: Family) -> Iterator[tuple[str, nn.Module]]:

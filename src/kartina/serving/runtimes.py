@@ -12,6 +12,7 @@ must be within 1/255 of torch's, and it must be faster. Whatever goes wrong, tor
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,9 @@ def export(path: str, hash: str, folder: Path) -> str:
         if (folder / "nets.json").exists():
             return ""
         errors.seek(0)
-        return (errors.read().strip().splitlines() or [f"exit {process.returncode}"])[-1][:500]
+        lines = errors.read().strip().splitlines()
+        named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return [f"exit {process.returncode}", *lines[-1:], *named][-1][:500]
 
 
 def exported(hash: str) -> Path:

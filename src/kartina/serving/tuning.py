@@ -163,18 +163,13 @@ class Tuner:
             resident.runtime = found
         elif found is not None:
             log.warning("runtime_left_out", model=resident.model.ref, reason=found)
-            self._stay_eager(resident)
+            resident.tuning = resident.tuning and self._uncompared(resident.tuning, found)
 
     def give_up(self, resident: Resident, error: Exception) -> None:
         """A runtime failed in use: torch goes on, as long as this process lives."""
         log.error("runtime_failed", model=resident.model.ref, exc_info=error)
-        self._stay_eager(resident)
-
-    def _stay_eager(self, resident: Resident) -> None:
         resident.runtime = None
-        if resident.tuning is not None and resident.tuning.comparison is not None:
-            eager = resident.tuning.comparison.model_copy(update={"runtime": "eager"})
-            resident.tuning = resident.tuning.model_copy(update={"comparison": eager})
+        resident.tuning = resident.tuning and self._uncompared(resident.tuning, str(error))
 
     def _begin(self, hash: str, resident: Resident, work: Generator[None, None, Tuning]) -> None:
         self._hash, self._at, self._work = hash, resident, work
@@ -198,7 +193,8 @@ class Tuner:
                 self._take(resident, resident.preparing.result().get(chosen.runtime))
         except Exception as error:  # a model from outside may raise anything: it is served as it is
             log.error("model_not_measured", model=self._hash[:12], exc_info=error)
-            self._work, resident.tuning = None, self._unmeasured()
+            self._work, resident.preparing = None, None
+            resident.tuning = self._uncompared(resident.tuning or self._unmeasured(), str(error))
         return True
 
     def _fits(self, found: Tuning) -> bool:
@@ -210,6 +206,17 @@ class Tuner:
             here.threads_tried,
             here.most,
         )
+
+    def _uncompared(self, tuning: Tuning, why: str) -> Tuning:
+        """Torch goes on: it is not tried again."""
+        eager = Comparison(
+            switch=self.runtime,
+            versions=self.versions,
+            runtime="eager",
+            seconds={},
+            left_out=dict.fromkeys(self.versions, why),
+        )
+        return tuning.model_copy(update={"comparison": eager})
 
     def _unmeasured(self) -> Tuning:
         return Tuning(
