@@ -29,14 +29,22 @@ class Event:
 class Service:
     """A running service; `client` is signed in with the token."""
 
-    def __init__(self, home: Path, *options: str):
+    def __init__(self, home: Path, *options: str, database: str | None = None):
         self.home = home
         command = [sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1", *options]
         if "--port" not in options:
             command += ["--port", "0"]
         self.log = open(home.parent / f"{home.name}-{time.monotonic_ns()}.log", "w+")  # noqa: SIM115  closed in stop
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, "KARTINA_HOME": str(home)}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={
+                **{k: v for k, v in os.environ.items() if k != "KARTINA_DATABASE"},
+                "KARTINA_HOME": str(home),
+                **({} if database is None else {"KARTINA_DATABASE": database}),
+            },
         )
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
@@ -52,6 +60,14 @@ class Service:
 
     def anonymous(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def bearer(self, *scopes: str, **more: Any) -> httpx.Client:
+        """A client with a new API key of these scopes."""
+        body = {"name": "test", "scopes": list(scopes), "rate": "100000/minute", **more}
+        answer = self.client.post("/v1/keys", json=body)
+        assert answer.status_code == 201, answer.text
+        headers = {"Authorization": f"Bearer {answer.json()['secret']}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
     def children(self) -> list[int]:
         """Process ids of the service's children: its worker."""

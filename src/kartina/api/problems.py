@@ -46,6 +46,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "unsupported_media_type": (415, "Unsupported media type"),
     "misdirected": (421, "Not the host of this service"),
 }
+OPENAI = ("/v1/images/generations", "/v1/images/edits")  # whose clients look for a `message`
 _BY_STATUS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
               406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 421: "misdirected"}  # fmt: skip
 TOO_LARGE = "Found a request body over the size limit (1 MiB; 20 MiB for each image); send less."
@@ -98,6 +99,11 @@ def retry_after(error: KartinaError) -> dict[str, str]:
 def install(app: FastAPI) -> None:
     """Answer every error of the app as a problem; what nobody foresaw is the guard's (`kartina.api.security`)."""
 
+    def respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+        if request.url.path in OPENAI:
+            problem = problem.model_copy(update={"message": problem.detail})
+        return answer(problem, headers)
+
     def request_id(request: Request) -> str | None:
         found: str | None = request.scope.get("state", {}).get("request_id")
         return found
@@ -107,17 +113,17 @@ def install(app: FastAPI) -> None:
         problem = problem_of(error.code, str(error), error.details, request_id(request))
         if problem.status >= 500:
             log.error("request_failed", code=error.code, error=str(error), path=request.url.path)
-        return answer(problem, retry_after(error))
+        return respond(request, problem, retry_after(error))
 
     @app.exception_handler(HttpProblem)
     async def http_problem(request: Request, error: HttpProblem) -> Response:
-        return answer(problem_of(error.code, str(error), request_id=request_id(request)))
+        return respond(request, problem_of(error.code, str(error), request_id=request_id(request)))
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:
         lines = tuple(_line(found) for found in error.errors())
         detail = f"Found a request that cannot be used: {'; '.join(lines[:5])}"
-        return answer(problem_of("input", detail, lines, request_id(request)))
+        return respond(request, problem_of("input", detail, lines, request_id(request)))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -19,6 +19,7 @@ from kartina.storage.keys import Key as StoredKey
 from kartina.storage.records import Format, Generation, Made, Picture, Status
 from kartina.storage.usage import Quota, Used
 
+TEXT = r"^[^\x00]*$"  # what a database can compare with; a NUL it cannot
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 
@@ -50,6 +51,9 @@ class Problem(Response):
     code: str = Field(description="The kind of problem, for a program; stable", examples=["not_found"])
     errors: list[str] = Field(default=[], description="One line for each wrong value: where it is, what is expected")
     request_id: str | None = Field(default=None, description="Names this request in the service's log")
+    message: str | None = Field(
+        default=None, description="The detail again, where OpenAI's clients look", exclude_if=lambda text: text is None
+    )
 
 
 class Health(Response):
@@ -93,7 +97,7 @@ class KeyQuota(Request):
 class KeyRequest(Request):
     """Ask for an API key."""
 
-    name: str = Field(min_length=1, max_length=200, description="What it is for")
+    name: str = Field(min_length=1, max_length=200, pattern=TEXT, description="What it is for")
     scopes: list[Scope] = Field(default=["generate"], min_length=1, max_length=len(SCOPES))
     quota: KeyQuota = KeyQuota()
     rate: str = Field(default="600/minute", min_length=1, max_length=50, description="Requests: 60/minute, 5/second")
@@ -276,7 +280,7 @@ class ModelPage(Response):
 # -- generations ----------------------------------------------------------------------------------------------------
 
 
-AssetId = Annotated[str, Field(min_length=1, max_length=100)]
+AssetId = Annotated[str, Field(min_length=1, max_length=100, pattern=TEXT)]
 Given = AssetId | Annotated[list[AssetId], Field(min_length=1, max_length=256)] | None
 
 

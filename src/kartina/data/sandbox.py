@@ -75,6 +75,8 @@ class Sandbox:
         except queue.Empty:
             raise UnavailableError("Found every decoder of images busy; try again later.") from None
         try:
+            if process is not None and process.dead:
+                process.end()
             if process is None or process.dead:
                 process = _Process()
                 self._all = [*(one for one in self._all if not one.dead), process]

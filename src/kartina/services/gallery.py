@@ -30,7 +30,7 @@ PAGE = 100  # images that a download looks up at a time
 class Recipe(BaseModel):
     """What a file of ours says about itself. The file comes from anywhere: nothing in it is believed."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     model: str = Field(max_length=200)
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -9,11 +9,11 @@ from fastapi import Response as HttpResponse
 
 from kartina.api.dependencies import Maker, ServicesDep
 from kartina.api.problems import responses
-from kartina.api.schemas import Asset, AssetPage
+from kartina.api.schemas import TEXT, Asset, AssetPage
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
 
-Id = Annotated[str, Path(max_length=100)]
+Id = Annotated[str, Path(max_length=100, pattern=TEXT)]
 PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG"}
 }
@@ -38,7 +38,7 @@ async def list_assets(
     of: ServicesDep,
     who: Maker,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    cursor: Annotated[str | None, Query(max_length=100, pattern=TEXT)] = None,
 ) -> AssetPage:
     """Your assets, newest first."""
     items, after = await of.uploads.list(who.owner, limit, cursor)

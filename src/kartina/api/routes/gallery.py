@@ -11,13 +11,13 @@ from fastapi.responses import StreamingResponse
 
 from kartina.api.dependencies import Maker, ServicesDep
 from kartina.api.problems import responses
-from kartina.api.schemas import GalleryImage, GalleryPage, ImageChange
+from kartina.api.schemas import TEXT, GalleryImage, GalleryPage, ImageChange
 from kartina.services import zips
 from kartina.storage.records import Filter, Format
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
-Id = Annotated[str, Path(max_length=100)]
+Id = Annotated[str, Path(max_length=100, pattern=TEXT)]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -29,8 +29,8 @@ ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": BIN
 
 
 def wanted(
-    model: Annotated[str | None, Query(max_length=200, description="name@version")] = None,
-    label: Annotated[str | None, Query(max_length=1000, description="A class, as the model spells it")] = None,
+    model: Annotated[str | None, Query(max_length=200, pattern=TEXT, description="name@version")] = None,
+    label: Annotated[str | None, Query(max_length=1000, pattern=TEXT, description="A class")] = None,
     favourite: Annotated[bool, Query(description="Only favourites")] = False,
     since: Annotated[datetime | None, Query(description="Asked for at this time or later")] = None,
     until: Annotated[datetime | None, Query(description="Asked for before this time")] = None,
@@ -53,7 +53,7 @@ async def list_images(
     who: Maker,
     filter: Wanted,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=100, pattern=TEXT, description="`next_cursor` of a page")] = None,
 ) -> GalleryPage:
     """Your stored images, newest first. Each page costs the same, however many there are."""
     items, after = await of.gallery.list(who.owner, filter, limit, cursor)

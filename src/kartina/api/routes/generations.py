@@ -17,6 +17,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from kartina.api.dependencies import Maker, Services, ServicesDep
 from kartina.api.problems import HttpProblem, responses
 from kartina.api.schemas import (
+    TEXT,
     GenerationRequest,
     Job,
     JobEvent,
@@ -46,9 +47,9 @@ router = APIRouter(prefix="/v1", tags=["generations"])
 
 MAX_WAIT = 60.0  # seconds that Prefer: wait=N can ask for
 
-Id = Annotated[str, Path(max_length=100)]
+Id = Annotated[str, Path(max_length=100, pattern=TEXT)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page")]
-Cursor = Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before")]
+Cursor = Annotated[str | None, Query(max_length=100, pattern=TEXT, description="`next_cursor` of the page before")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 LOCATION = {"Location": {"description": "The job", "schema": {"type": "string"}}}
 Prefer = Annotated[str | None, Header(max_length=200, description="`wait=N`: wait for it for N s")]
@@ -134,9 +135,9 @@ async def create_generation_from_file(
     who: Maker,
     response: Response,
     file: Annotated[UploadFile, File(description="A PNG or WebP that Kartina made")],
-    image: Annotated[str | None, Form(max_length=100, description="The asset it started from, where it did")] = None,
-    to_image: Annotated[str | None, Form(max_length=100)] = None,
-    mask: Annotated[str | None, Form(max_length=100)] = None,
+    image: Annotated[str | None, Form(max_length=100, pattern=TEXT, description="The asset it started from")] = None,
+    to_image: Annotated[str | None, Form(max_length=100, pattern=TEXT)] = None,
+    mask: Annotated[str | None, Form(max_length=100, pattern=TEXT)] = None,
     n: Annotated[int, Form(ge=1, le=256, description="More of them: image i has the file's seed + i")] = 1,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 
 from kartina.api.dependencies import Keeper, ServicesDep
 from kartina.api.problems import responses
-from kartina.api.schemas import Key, KeyPage, KeyRequest, NewKey
+from kartina.api.schemas import TEXT, Key, KeyPage, KeyRequest, NewKey
 from kartina.storage.usage import Used
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
@@ -31,6 +31,6 @@ async def list_keys(of: ServicesDep, who: Keeper) -> KeyPage:
 
 
 @router.delete("/{id}", status_code=204, responses=responses("not_found", "input", "storage"))
-async def revoke_key(id: Annotated[str, Path(max_length=100)], of: ServicesDep, who: Keeper) -> None:
+async def revoke_key(id: Annotated[str, Path(max_length=100, pattern=TEXT)], of: ServicesDep, who: Keeper) -> None:
     """From now on the key opens nothing. What was made with it stays."""
     await to_thread(of.keys.revoke, id)

@@ -1,0 +1,97 @@
+"""What was accepted ends, whatever is killed; and a reader of events goes on with the next process."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.databases import postgres, url  # noqa: F401  fixtures
+from tests.engine import toy_package, toys  # noqa: F401  fixture
+from tests.service import Event, Service
+
+
+def ended(service: Service, id: str) -> Any:
+    """The job when it has ended."""
+    for event in service.events(id):
+        last = event
+    assert last.event == "status" and last.data["job"]["status"] in ("succeeded", "failed", "canceled")
+    return service.client.get(f"/v1/generations/{id}").json()
+
+
+def kill_at_random_points(home: Path, database: str, kills: int) -> None:
+    """kill -9 of the API, many times while it works; right after a 202, too. Nothing accepted is lost or made twice."""
+    rng = random.Random(kills)
+    accepted: dict[str, int] = {}
+    toy_package(home / "models")
+    for _ in range(kills):
+        running = Service(home, "--no-jobs", database=database)
+        for _ in range(rng.randrange(1, 4)):
+            n = rng.randrange(1, 4)
+            controls = {"steps": rng.randrange(1, 30), "delay": 0.005}
+            key = f"{rng.random()}"
+            answer = running.client.post(
+                "/v1/generations", json={"model": "toy", "n": n, "controls": controls}, headers={"Idempotency-Key": key}
+            )
+            assert answer.status_code == 202
+            accepted[answer.json()["id"]] = n
+        time.sleep(rng.choice((0.0, 0.0, 0.1, 0.5, 1.5)))
+        running.stop(signal.SIGKILL)
+    last = Service(home, "--no-jobs", database=database)
+    for id, n in accepted.items():
+        job = ended(last, id)
+        # What was running in two services that died is given up, in words; everything else was made, once.
+        if job["status"] == "failed":
+            assert job["error"]["code"] == "unavailable" and "died twice" in job["error"]["detail"]
+        else:
+            assert job["status"] == "succeeded"
+            assert [out["index"] for out in job["outputs"]] == list(range(n))
+            for out in job["outputs"]:
+                assert last.client.get(out["url"]).status_code == 200
+    listed = last.client.get("/v1/generations?limit=100").json()["items"]
+    assert {job["id"] for job in listed} == set(accepted)
+    assert last.stop() == 0
+
+
+def test_killed_at_three_points(toys: None, tmp_path: Path, url: str) -> None:  # noqa: F811
+    kill_at_random_points(tmp_path / "home", url, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_thirty_points(toys: None, tmp_path: Path, url: str) -> None:  # noqa: F811
+    kill_at_random_points(tmp_path / "home", url, 30)
+
+
+def test_a_reader_misses_nothing_across_a_kill(toys: None, tmp_path: Path) -> None:  # noqa: F811
+    home = tmp_path / "home"
+    toy_package(home / "models")
+    first = Service(home, "--no-jobs")
+    job = first.generate(wait=None, n=6, controls={"steps": 20, "delay": 0.02})
+    # So many rows share a batch that all end together: a second request delays nothing, a third is read to its end.
+    seen: list[Event] = []
+    for event in first.events(job["id"]):
+        seen.append(event)
+        if event.event == "progress":
+            break
+    first.stop(signal.SIGKILL)
+    second = Service(home, "--no-jobs")
+    rest = list(second.events(job["id"], Last_Event_ID=str(seen[-1].id)))
+    assert all(event.id > seen[-1].id for event in rest)
+    everything = [*seen, *rest]
+    assert [event.id for event in everything] == sorted({event.id for event in everything})
+    outputs = [event.data["output"]["index"] for event in everything if event.event == "output"]
+    assert sorted(outputs) == list(range(6))
+    statuses = [event.data["job"]["status"] for event in everything if event.event == "status"]
+    assert statuses[-3:] == ["queued", "running", "succeeded"]  # taken up again
+    # After its end, and in yet another process, the kept events are the same.
+    kept = [event for event in rest if event.event in ("status", "output")]
+    second.stop(signal.SIGKILL)
+    third = Service(home, "--no-jobs")
+    again = list(third.events(job["id"], Last_Event_ID=str(seen[-1].id)))
+    assert [(event.id, event.event) for event in again] == [(event.id, event.event) for event in kept]
+    assert third.stop() == 0

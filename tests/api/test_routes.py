@@ -1,0 +1,173 @@
+"""Promise 1: every route and method, for every kind of caller. A route that is not in the table fails the test."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from kartina.api.openapi import document
+from tests.service import Service
+
+# Who may: everybody, whoever is signed in, or who has a scope. "own": and nobody but its owner finds it.
+TABLE: dict[tuple[str, str], str] = {
+    ("get", "/healthz"): "open",
+    ("post", "/v1/session"): "open",
+    ("get", "/v1/session"): "signed in",
+    ("get", "/v1/models"): "signed in",
+    ("get", "/v1/models/{ref}"): "signed in",
+    ("get", "/v1/models/{ref}/samples.png"): "signed in",
+    ("get", "/v1/models/{ref}/classes/{index}.png"): "signed in",
+    ("post", "/v1/models"): "models",
+    ("get", "/v1/models/{ref}/package.zip"): "models",
+    ("post", "/v1/models/{ref}/activate"): "models",
+    ("post", "/v1/models/{ref}/rollback"): "models",
+    ("delete", "/v1/models/{ref}"): "models",
+    ("get", "/v1/keys"): "keys",
+    ("post", "/v1/keys"): "keys",
+    ("delete", "/v1/keys/{id}"): "keys",
+    ("get", "/v1/generations"): "generate",
+    ("post", "/v1/generations"): "generate",
+    ("post", "/v1/generations/from-file"): "generate",
+    ("get", "/v1/generations/{id}"): "generate, own",
+    ("delete", "/v1/generations/{id}"): "generate, own",
+    ("post", "/v1/generations/{id}/cancel"): "generate, own",
+    ("get", "/v1/generations/{id}/events"): "generate, own",
+    ("get", "/v1/generations/{id}/images.zip"): "generate, own",
+    ("get", "/v1/images"): "generate",
+    ("get", "/v1/images.zip"): "generate",
+    ("get", "/v1/images/{id}"): "generate, own",
+    ("patch", "/v1/images/{id}"): "generate, own",
+    ("delete", "/v1/images/{id}"): "generate, own",
+    ("get", "/v1/images/{id}/about"): "generate, own",
+    ("post", "/v1/images/{id}/restore"): "generate, own",
+    ("post", "/v1/images/generations"): "generate",
+    ("post", "/v1/images/edits"): "generate",
+    ("get", "/v1/assets"): "generate",
+    ("post", "/v1/assets"): "generate",
+    ("get", "/v1/assets/{id}"): "generate, own",
+    ("get", "/v1/assets/{id}/image.png"): "generate, own",
+    ("delete", "/v1/assets/{id}"): "generate, own",
+}
+METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
+BODIES: dict[tuple[str, str], Any] = {("patch", "/v1/images/{id}"): {"favourite": True}}
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+class Owner:
+    """A key that has made an image and uploaded one."""
+
+    def __init__(self, service: Service):
+        self.client = service.bearer("generate")
+        headers = {"Prefer": "wait=60"}
+        job = self.client.post("/v1/generations", json={"model": "toy"}, headers=headers).json()
+        asset = self.client.post("/v1/assets", files={"file": picture()}).json()
+        self.ids = {"generations": job["id"], "images": job["outputs"][0]["id"], "assets": asset["id"], "keys": "key_x"}
+
+    def url(self, path: str) -> str:
+        """The path of this owner's things."""
+        kind = path.split("/")[2] if path.count("/") > 1 else ""
+        found = path.replace("{id}", self.ids.get(kind, "x"))
+        return found.replace("{ref}", "toy@1").replace("{index}", "0")
+
+
+@pytest.fixture(scope="module")
+def service(on_both: Service) -> Service:
+    return on_both
+
+
+@pytest.fixture(scope="module")
+def owner(service: Service) -> Iterator[Owner]:
+    made = Owner(service)
+    yield made
+    made.client.close()
+
+
+def request(client: httpx.Client, method: str, path: str, owner: Owner) -> httpx.Response:
+    return client.request(method, owner.url(path), json=BODIES.get((method, path)))
+
+
+def test_the_table_has_every_route() -> None:
+    told = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert told == set(TABLE)
+
+
+def test_nobody_gets_in_without_a_session(service: Service, owner: Owner) -> None:
+    wrong = {"Authorization": "Bearer kt_000000000000_" + "x" * 43}
+    with service.anonymous() as client:
+        for (method, path), who in TABLE.items():
+            answer = request(client, method, path, owner)
+            if who == "open":
+                assert answer.status_code in (200, 422), (method, path)
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.json()["code"] == "unauthenticated"
+        for path in sorted({path for _, path in TABLE}):
+            for method in METHODS:
+                if (method, path) not in TABLE and (method, path) != ("head", "/healthz"):
+                    expected = 405 if path == "/healthz" else 401
+                    assert client.request(method, owner.url(path)).status_code == expected, (method, path)
+        for url in ("/openapi.json", "/v1/nothing", "/v1"):
+            assert client.get(url).status_code == 401
+        assert client.post("/").status_code == 401
+        for url in ("/docs", "/redoc"):
+            assert "swagger" not in client.get(url).text
+        for bad in ("Bearer", "Bearer x", "Basic abc", f"Token {service.token}", wrong["Authorization"]):
+            assert client.get("/v1/models", headers={"Authorization": bad}).status_code == 401
+        for value in ("x", "1.2", "99999999999.", f"99999999999.{'0' * 64}", f"99999999999.local.{'0' * 64}", "é.é"):
+            cookie = {"Cookie": f"kartina_session_{service.port}={value}".encode()}
+            assert client.get("/v1/models", headers=cookie).status_code == 401
+
+
+@pytest.mark.parametrize("scope", ["generate", "models", "keys"])
+def test_a_key_does_what_its_scope_says_and_nothing_else(service: Service, owner: Owner, scope: str) -> None:
+    with service.bearer(scope) as client:
+        for (method, path), who in TABLE.items():
+            needed = who.partition(",")[0]
+            if needed in ("generate", "models", "keys") and needed != scope:
+                answer = request(client, method, path, owner)
+                assert answer.status_code == 403, (method, path, answer.text)
+                assert answer.json()["code"] == "forbidden" and needed in answer.json()["detail"]
+            elif method == "get" and needed == "signed in":
+                assert request(client, method, path, owner).status_code == 200, (method, path)
+
+
+def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: Owner) -> None:
+    """The other key has every scope; so does the local session, which is an owner like any other."""
+    with service.bearer("generate", "models", "keys") as other:
+        for client in (other, service.client):
+            for (method, path), who in TABLE.items():
+                if who.endswith("own"):
+                    answer = request(client, method, path, owner)
+                    assert answer.status_code == 404, (method, path)
+                    assert answer.json()["code"] == "not_found"
+                    missing = client.request(method, path.replace("{id}", "x"), json=BODIES.get((method, path)))
+                    assert missing.status_code == 404  # and looks like what there never was
+                    said, never = answer.json()["detail"], missing.json()["detail"]
+                    kind = path.split("/")[2]
+                    assert said.replace(owner.ids[kind], "x") == never
+        for path in ("/v1/generations", "/v1/images", "/v1/assets"):
+            assert other.get(path).json()["items"] == []
+        given = {"model": "toy", "image": owner.ids["assets"], "task": "generate"}
+        assert other.post("/v1/generations", json=given).status_code == 422
+    for (method, path), who in TABLE.items():
+        if who.endswith("own") and method == "get":
+            assert request(owner.client, method, path, owner).status_code == 200, path
+    for path, items in (("/v1/generations", 1), ("/v1/images", 1), ("/v1/assets", 1)):
+        assert len(owner.client.get(path).json()["items"]) == items
+
+
+def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
+    for model in ("/etc", "../models/toy/1", str(service.home / "models" / "toy" / "1"), "file:///etc/passwd",
+                  "http://127.0.0.1:1/x", "kartina.models", "os.system"):  # fmt: skip
+        assert service.client.post("/v1/generations", json={"model": model}).status_code == 404
+        assert service.client.post("/v1/images/generations", json={"model": model, "prompt": ""}).status_code == 404
