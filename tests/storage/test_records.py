@@ -88,11 +88,18 @@ def walk(records: Records, n: int, rounds: int) -> None:
     rng = random.Random(0)
     middle = datetime.fromtimestamp(START + n / EACH / 2 * STEP, UTC)
     filters = [
-        Filter(), Filter(model="rare@1"), Filter(label="owl"), Filter(model="rare@1", label="cow"),
-        Filter(favourite=True), Filter(favourite=True, model="rare@1", label="cow"),
-        Filter(favourite=True, label="cow"), Filter(model="nobody@1"), Filter(label="cow", favourite=True, model="cells@1"), Filter(trash=True),
+        Filter(),
+        Filter(model="rare@1"),
+        Filter(label="owl"),
+        Filter(model="rare@1", label="cow"),
+        Filter(favourite=True),
+        Filter(favourite=True, label="cow"),
+        Filter(favourite=True, model="rare@1", label="cow"),
+        Filter(favourite=True, model="cells@1", label="cow"),
+        Filter(model="nobody@1"),
+        Filter(trash=True),
         Filter(since=datetime.fromtimestamp(START, UTC), until=middle),
-    ]  # fmt: skip
+    ]
     spent = []
     for _ in range(rounds):
         for wanted in filters:

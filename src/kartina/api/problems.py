@@ -152,7 +152,8 @@ def _line(found: Any) -> str:
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems a route can answer with, beside those that every route can."""
     found: dict[int | str, dict[str, Any]] = {}
-    for code in (*codes, "unauthenticated", "forbidden", "misdirected", "rate_limited", "error"):
+    body = ("bad_request",) if "too_large" in codes else ()  # it may be no JSON, or no form
+    for code in (*codes, *body, "unauthenticated", "forbidden", "misdirected", "rate_limited", "error"):
         status, title = PROBLEMS[code]
         schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
         described = found.setdefault(status, {"description": title, "content": {MEDIA_TYPE: schema}})

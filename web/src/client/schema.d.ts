@@ -672,7 +672,7 @@ export interface components {
             file: string;
             /**
              * Image
-             * @description The asset it started from, where it did
+             * @description The asset it started from
              */
             image?: string | null;
             /** Mask */
@@ -1427,6 +1427,12 @@ export interface components {
              * @default []
              */
             errors: string[];
+            /**
+             * Message
+             * @description The detail again, where OpenAI's clients look
+             * @default null
+             */
+            message: string | null;
             /**
              * Request Id
              * @description Names this request in the service's log
@@ -2903,11 +2909,11 @@ export interface operations {
     list_images: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of a page */
                 cursor?: string | null;
                 /** @description Only favourites */
                 favourite?: boolean;
-                /** @description A class, as the model spells it */
+                /** @description A class */
                 label?: string | null;
                 limit?: number;
                 /** @description name@version */
@@ -2997,7 +3003,7 @@ export interface operations {
             query?: {
                 /** @description Only favourites */
                 favourite?: boolean;
-                /** @description A class, as the model spells it */
+                /** @description A class */
                 label?: string | null;
                 /** @description name@version */
                 model?: string | null;
@@ -3302,6 +3308,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["GalleryImage"];
+                };
+            };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in */
@@ -3721,6 +3736,15 @@ export interface operations {
                     "application/json": components["schemas"]["ImagesResponse"];
                 };
             };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -3904,6 +3928,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["NewKey"];
+                };
+            };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in */
@@ -5019,6 +5052,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
             /** @description Not signed in */
             401: {
