@@ -145,7 +145,17 @@ def test_the_page_serves_its_files_and_its_routes(tmp_path: Path) -> None:
     (root / "assets" / "a-1.js").write_text("1")
     assert fetch("/").text == fetch("/models/toy").text == "<p>page"
     assert "immutable" in fetch("/assets/a-1.js").headers["cache-control"]
-    for path in ("/nothing.js", "/assets/b.js", "/link.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/v1/x", "/a%00b"):
+    for path in (
+        "/nothing.js",
+        "/assets/b.js",
+        "/link.txt",
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/v1/x",
+        "/a%00b",
+        "/" + "a" * 300,
+        "/a" * 2000,
+    ):
         assert fetch(path).status_code == 404, path
     assert fetch("/", "POST").status_code == 404
 

@@ -517,6 +517,17 @@ def test_two_owners_never_meet(toy: PackageRef, home: Path, worker: Background) 
             yours.image(done, 0)
         assert await yours.list(10) == ([], None)
         assert len((await mine.list(10))[0]) == 2
+        # The same image of two owners is one blob: what one deletes, the other keeps.
+        again = Submission(done.model, done.task, done.labels, done.n, done.seed, done.controls)
+        same = await yours.wait((await yours.submit(again)).id, 30)
+        assert same.outputs[0].hash == done.outputs[0].hash
+        await mine.delete(done.id)
+        mine.records.blobs.collect(0)
+        assert yours.image(same, 0)
+        await yours.delete(same.id)
+        mine.records.blobs.collect(0)
+        with pytest.raises(NotFoundError):
+            mine.records.blobs.read(same.outputs[0].hash)
 
     drive(worker, home, use)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +12,7 @@ from fastapi import Depends, Request
 from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
 from kartina.services.access import Caller, Scope
-from kartina.services.assets import Uploads
+from kartina.services.assets import Decoder, Uploads
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
 from kartina.services.keys import Access, Rates, pepper
@@ -32,6 +33,7 @@ class Services:
     sandbox: Sandbox
     models: Models
     packages: Packages
+    importing: asyncio.Lock  # an import takes a thread, a process and memory: one at a time
     generations: Generations
     gallery: Gallery
     uploads: Uploads
@@ -46,14 +48,16 @@ class Services:
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
         commits, models, sandbox = Commits(database), Models(), Sandbox()
+        decoder = Decoder(sandbox)
         return cls(
             database=database,
             sandbox=sandbox,
             models=models,
             packages=Packages(models, sandbox),
+            importing=asyncio.Lock(),
             generations=Generations(records, assets, commits, models, engine),
-            gallery=Gallery(records, commits, models, sandbox),
-            uploads=Uploads(assets, commits, sandbox),
+            gallery=Gallery(records, commits, models, decoder),
+            uploads=Uploads(assets, commits, decoder),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,

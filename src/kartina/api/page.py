@@ -37,6 +37,8 @@ class Page:
     def _find(self, method: str, path: str) -> Response:
         if method not in ("GET", "HEAD") or path == "/v1" or path.startswith("/v1/") or "\0" in path:
             raise HTTPException(404)
+        if any(len(part.encode(errors="replace")) > 255 for part in path.split("/")) or len(path) > 2000:
+            raise HTTPException(404)  # no file system has such names
         file = (self.root / path.lstrip("/")).resolve()
         if file.is_relative_to(self.root) and file.is_file():
             # Vite puts a hash of the content in the names of its assets.

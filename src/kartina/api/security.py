@@ -188,10 +188,10 @@ class Guard:
             return
         request_id = f"req_{secrets.token_hex(8)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        started = lost = False
 
         async def guarded_send(message: Message) -> None:
-            nonlocal started
+            nonlocal started, lost
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
@@ -203,7 +203,11 @@ class Guard:
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = API_CSP if _is_api(scope["path"]) else PAGE_CSP
                 headers.setdefault("Cache-Control", "no-store")
-            await send(message)
+            try:
+                await send(message)
+            except Exception:  # whatever the server met: the caller sent no HTTP, or is gone
+                lost = True
+                raise
 
         taken, most = 0, body_limit(scope["method"], scope["path"])
 
@@ -234,6 +238,9 @@ class Guard:
                 return
             await self.app(scope, guarded_receive, guarded_send)
         except Exception as error:  # the last net: what no route foresaw is logged, and answered where it can be
+            if lost:
+                log.warning("caller_lost", request_id=request_id, path=scope["path"], error=str(error))
+                return
             log.error("request_crashed", request_id=request_id, path=scope["path"], exc_info=error)
             if not started:
                 detail = "Something went wrong inside Kartina; the service's log says more under this request_id."

@@ -51,6 +51,7 @@ class Sandbox:
     """Decoding processes, started when they are first needed. Methods may be called from any thread."""
 
     def __init__(self, processes: int = 2):
+        self.processes = processes
         self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
         for _ in range(processes):
             self._idle.put(None)

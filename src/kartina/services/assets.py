@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from asyncio import to_thread
 
-from kartina.data.sandbox import Sandbox
+from kartina.data.sandbox import Clean, Sandbox
 from kartina.services.access import Caller
 from kartina.storage.assets import Asset, Assets
 from kartina.storage.commits import Commits
@@ -13,20 +14,38 @@ from kartina.storage.ids import new_id
 from kartina.storage.records import now
 
 
+class Decoder:
+    """The sandbox, for one event loop: who waits for a free process waits here and holds no thread."""
+
+    def __init__(self, sandbox: Sandbox):
+        self.sandbox = sandbox
+        self._free = asyncio.Semaphore(sandbox.processes)
+
+    async def clean(self, content: bytes, what: str = "image") -> Clean:
+        """See `Sandbox.clean`."""
+        async with self._free:
+            return await to_thread(self.sandbox.clean, content, what)
+
+    async def recipe(self, content: bytes) -> str | None:
+        """See `Sandbox.recipe`."""
+        async with self._free:
+            return await to_thread(self.sandbox.recipe, content)
+
+
 class Uploads:
     """Images that callers bring. Belongs to one event loop."""
 
-    def __init__(self, assets: Assets, commits: Commits, sandbox: Sandbox):
+    def __init__(self, assets: Assets, commits: Commits, decoder: Decoder):
         self.assets = assets
         self.commits = commits
-        self.sandbox = sandbox
+        self.decoder = decoder
 
     async def add(self, caller: Caller, content: bytes, what: str = "image") -> Asset:
         """Keep an image, decoded and made clean; bytes that the caller has uploaded before are that asset.
 
         Raises DataError for what cannot be used, QuotaError, StorageError.
         """
-        clean = await to_thread(self.sandbox.clean, content, what)
+        clean = await self.decoder.clean(content, what)
         digest = hashlib.sha256(content if what == "image" else what.encode() + b"\0" + content).hexdigest()
         asset = Asset(
             id=new_id("ast"),

@@ -11,9 +11,9 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kartina.config import lines
-from kartina.data.sandbox import Sandbox
 from kartina.errors import DataError, StorageError
 from kartina.models import png
+from kartina.services.assets import Decoder
 from kartina.services.generations import Submission, file_name
 from kartina.services.models import Models
 from kartina.services.zips import Entry
@@ -43,8 +43,8 @@ class Recipe(BaseModel):
 class Gallery:
     """The images of one database. Belongs to one event loop."""
 
-    def __init__(self, records: Records, commits: Commits, models: Models, sandbox: Sandbox):
-        self.sandbox = sandbox
+    def __init__(self, records: Records, commits: Commits, models: Models, decoder: Decoder):
+        self.decoder = decoder
         self.records = records
         self.commits = commits
         self.models = models
@@ -117,12 +117,12 @@ class Gallery:
             if cursor is None:
                 return
 
-    def again(self, content: bytes, n: int, inputs: dict[str, tuple[str, ...]]) -> Submission:
+    async def again(self, content: bytes, n: int, inputs: dict[str, tuple[str, ...]]) -> Submission:
         """What makes a file's image again, from the file alone; the model is found by its hash.
 
         Raises DataError where the file says nothing that can be used, NotFoundError where the model is not here.
         """
-        text = self.sandbox.recipe(content)
+        text = await self.decoder.recipe(content)
         if text is None:
             raise DataError("Found an image without a recipe; expected a PNG or WebP that Kartina made.")
         try:
@@ -132,7 +132,7 @@ class Gallery:
                 f"Found a recipe that cannot be used: {'; '.join(lines(error)[:5])}. Expected that of one image.",
                 details=lines(error)[:20],
             ) from None
-        model = self.models.by_hash(recipe.hash, recipe.model)
+        model = await to_thread(self.models.by_hash, recipe.hash, recipe.model)
         return Submission(
             model=model.ref,
             task=recipe.task,

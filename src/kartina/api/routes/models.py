@@ -66,7 +66,8 @@ async def import_model(
 ) -> Model:
     """Import a package. Its weights must fit the architecture; pickle, links and foreign paths are refused. The same
     weights under the same name again are the model that is there (200)."""
-    info, new = await to_thread(of.packages.add, file.file, name or None)
+    async with of.importing:
+        info, new = await to_thread(of.packages.add, file.file, name or None)
     response.status_code = 201 if new else 200
     return Model.of(info)
 
