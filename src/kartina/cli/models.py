@@ -1,4 +1,4 @@
-"""`kartina models`: list, show, rm."""
+"""`kartina models`: list, show, activate, rollback, rm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kartina.cli.output import Json, err, out, print_json, table
 from kartina.models import package
 from kartina.models.package import PackageRef
 
-models = typer.Typer(help="Published models: list them, look at one, remove one.", no_args_is_help=True)
+models = typer.Typer(help="Published models: list, look at one, choose a version, remove one.", no_args_is_help=True)
 
 
 def _row(found: PackageRef) -> dict[str, Any]:
@@ -94,3 +94,21 @@ def rm(
     if json:
         return print_json({"removed": str(found)})
     out.print(f"Removed {found}", highlight=False)
+
+
+@models.command("activate")
+def activate(model: Annotated[str, typer.Argument(help="name@2 or hash.")], json: Json = False) -> None:
+    """From now on the name alone means this version, here and in the service."""
+    found = package.activate(model)
+    if json:
+        return print_json({"active": str(found)})
+    out.print(f"{found.name} means {found} now", highlight=False)
+
+
+@models.command("rollback")
+def rollback(name: Annotated[str, typer.Argument(help="A model's name.")], json: Json = False) -> None:
+    """Make the version active again that was before."""
+    found = package.roll_back(name)
+    if json:
+        return print_json({"active": str(found)})
+    out.print(f"{found.name} means {found} now", highlight=False)

@@ -205,13 +205,13 @@ def find(ref: str, paths: bool = True) -> PackageRef:
 # -- the active version -----------------------------------------------------------------------------------------------
 
 
-def activated(name: str) -> list[int]:
+def activated(name: str, packages: Sequence[PackageRef] | None = None) -> list[int]:
     """The versions of `name` that were activated and are still here, the active one last."""
     try:
         found = json.loads(read_file(folder() / name, ACTIVE, MAX_JSON))["versions"]
     except (IntegrityError, ValueError, KeyError, TypeError, RecursionError):  # none was activated
         return []
-    there = {p.version for p in list_packages() if p.name == name}
+    there = {p.version for p in (list_packages() if packages is None else packages) if p.name == name}
     return [v for v in found if v in there] if isinstance(found, list) else []
 
 
@@ -238,7 +238,7 @@ def roll_back(name: str) -> PackageRef:
 
 def meant(name: str, packages: Sequence[PackageRef]) -> PackageRef:
     """What a name alone means: the active version; where none was activated the newest, wherever it is."""
-    active = activated(name)
+    active = activated(name, packages)
     return max(
         (p for p in packages if p.name == name), key=lambda p: (bool(active) and p.version == active[-1], p.version)
     )

@@ -51,6 +51,7 @@ from kartina.storage.records import (
     Made,
     Records,
     Status,
+    asked_at,
     new_generation_id,
     now,
 )
@@ -265,10 +266,10 @@ class Generations:
             raise NotFoundError.named("task", asked.task, info.tasks, f"Those are what {info.ref} can do.")
         task = info.tasks[asked.task]
         inputs = self._inputs(caller, asked, task)
-        at = now()
+        id = new_generation_id()
         status: Status = "queued"
         return Generation(
-            id=new_generation_id(),
+            id=id,
             owner=caller.owner,
             model=info.ref,
             model_hash=info.hash,
@@ -282,7 +283,7 @@ class Generations:
             width=info.spec.width,
             height=info.spec.height,
             status=status,
-            created_at=at,
+            created_at=asked_at(id),
             history=((EVENTS_PER_ATTEMPT, status),),
         )
 

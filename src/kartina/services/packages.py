@@ -7,6 +7,7 @@ architecture is tried in a process of its own.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -121,12 +121,14 @@ class Packages:
             with disk_errors("import the model"):
                 (staging / "model.json").write_text(json.dumps(renamed.json_shape(), indent=1, ensure_ascii=False))
                 (package.folder() / name).mkdir(exist_ok=True)
-                target = package.folder() / name / str(version)
-                with suppress(FileExistsError):
-                    target.mkdir()  # ours from here on; renaming over an empty folder is atomic
-                    staging.chmod(0o755)
-                    staging.replace(target)
-                    return self.models.get(renamed.ref), True
+                staging.chmod(0o755)
+                try:
+                    staging.replace(package.folder() / name / str(version))  # atomic; fails where there is one
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    continue
+                return self.models.get(renamed.ref), True
         raise ConflictError(f"Found no free version of {name}; try again.")
 
     def export(self, ref: str) -> tuple[str, Iterator[bytes]]:

@@ -23,7 +23,8 @@ def new_id(prefix: str) -> str:
 
 def first_id(prefix: str, at: float) -> str:
     """The smallest id of the time `at` (seconds since 1970): ids before it are older."""
-    return f"{prefix}_{_text(min(max(0, int(at * 1000)), 2**48 - 1) << _RANDOM)}"
+    # A float of this size is off by a ten-thousandth of a millisecond: 853.9999 is 854.
+    return f"{prefix}_{_text(min(max(0, int(at * 1000 + 0.001)), 2**48 - 1) << _RANDOM)}"
 
 
 def time_of(id: str) -> float:

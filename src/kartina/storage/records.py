@@ -160,6 +160,11 @@ def new_generation_id() -> str:
     return new_id(PREFIX)
 
 
+def asked_at(id: str) -> datetime:
+    """When a generation, or an image's, was asked for: its id says so, to the millisecond."""
+    return datetime.fromtimestamp(time_of(id), UTC)
+
+
 @dataclass(frozen=True)
 class Records:
     """The generations of one database. Methods block; call them from a thread."""
@@ -238,12 +243,15 @@ class Records:
         """Everybody's generations that were accepted and have not ended, oldest first."""
         wanted = sa.select(generations).where(generations.c.status.in_(UNFINISHED)).order_by(generations.c.id)
         with self.database.read() as c:
-            return self._with_outputs(c, c.execute(wanted).all())
+            return self._with_outputs(c, c.execute(wanted).all(), trash=True)
 
-    def _with_outputs(self, c: sa.Connection, rows: Sequence[Any]) -> list[Generation]:
+    def _with_outputs(self, c: sa.Connection, rows: Sequence[Any], trash: bool = False) -> list[Generation]:
+        """Generations with their images; with those in the trash, too, where `trash`."""
         ids = [row.id for row in rows]
         of: dict[str, list[Made]] = {id: [] for id in ids}
-        wanted = sa.select(images).where(images.c.generation.in_(ids), images.c.trashed_at.is_(None))
+        wanted = sa.select(images).where(images.c.generation.in_(ids))
+        if not trash:
+            wanted = wanted.where(images.c.trashed_at.is_(None))
         for image in c.execute(wanted.order_by(images.c.number)):
             of[image.generation].append(_made(image))
         return [_generation(row, tuple(of[row.id])) for row in rows]
@@ -368,7 +376,7 @@ def _picture(row: Any) -> Picture:
         made=_made(row),
         model=row.model,
         favourite=row.favourite,
-        created_at=datetime.fromtimestamp(time_of(row.id), UTC),
+        created_at=asked_at(row.id),
         trashed_at=_time(row.trashed_at),
     )
 
