@@ -201,11 +201,9 @@ class Generations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # Stopped on purpose: that is no crash.
-        running = [live.record for live in self._live.values() if live.record.status == "running"]
+        ids = list(self._live)
         with contextlib.suppress(StorageError):
-            for record in running:
-                queued = record.model_copy(update={"status": "queued"})
-                await self.commits(lambda c, queued=queued: self.records.update(c, queued))  # type: ignore[misc]
+            await self.commits(lambda c: self.records.give_back(c, ids))
 
     def say_goodbye(self) -> None:
         """End every stream of events with Reconnect, now."""

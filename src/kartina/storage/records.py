@@ -186,6 +186,11 @@ class Records:
         changed = {key: kept[key] for key in _CHANGING}
         return c.execute(sa.update(generations).where(generations.c.id == record.id).values(**changed)).rowcount == 1
 
+    def give_back(self, c: sa.Connection, ids: Sequence[str]) -> None:
+        """Running generations whose service stops on purpose: they wait again."""
+        running = sa.and_(generations.c.id.in_(ids), generations.c.status == "running")
+        c.execute(sa.update(generations).where(running).values(status="queued"))
+
     def end(self, c: sa.Connection, record: Generation) -> None:
         """Write down how it ended, once, and give back what was promised and not made."""
         going = sa.and_(generations.c.id == record.id, generations.c.status.in_(UNFINISHED))
