@@ -2,8 +2,8 @@
 
     FD = |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))                      (Dowson & Landau 1982; Heusel 2017)
 
-with unbiased covariances S. The eigenvalues of S1 S2 are those of the symmetric L' S1 L for any L with L L' = S2, so one
-factor of the reference (Cholesky's; its symmetric root where it is singular) and one `eigvalsh` give the trace: no
+with unbiased covariances S. The eigenvalues of S1 S2 are those of the symmetric L' S1 L for any L with L L' = S2, so
+one factor of the reference (Cholesky's; its symmetric root where it is singular) and one `eigvalsh` give the trace: no
 iteration, no complex part, and the reference's factor is computed once. With fewer samples than dimensions S1 = A'A for
 the centred rows A, and tr (S1 S2)^(1/2) = |A L|_* , the nuclear norm of a small matrix: exact where S1 is singular.
 
