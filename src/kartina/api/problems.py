@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from kartina.api.schemas import Problem
-from kartina.errors import KartinaError, RateError
+from kartina.errors import KartinaError, QueueFullError, RateError
 
 log = structlog.get_logger("kartina.api")
 
@@ -93,7 +93,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
 
 def retry_after(error: KartinaError) -> dict[str, str]:
     """The header that says when to ask again, where the error knows."""
-    return {"Retry-After": str(error.retry_after)} if isinstance(error, RateError) else {}
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, RateError | QueueFullError) else {}
 
 
 def install(app: FastAPI) -> None:
