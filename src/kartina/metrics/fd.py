@@ -97,7 +97,7 @@ class Reference:
 def factor(covariance: Array) -> Array:
     """L with L L' = covariance, d,d: Cholesky's, or the symmetric root where the covariance is singular."""
     try:
-        return np.linalg.cholesky(covariance)
+        return cast(Array, np.linalg.cholesky(covariance))
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         return cast(Array, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
