@@ -84,8 +84,8 @@ def test_real_images_are_looked_at_once(home: Path) -> None:
     assert net.seen == 150 + 150 + 150 + 150  # references, training images, copies, generated
     folders = list((home / "cache" / "statistics").iterdir())
     names = sorted(p.name for folder in folders for p in folder.iterdir())
-    assert names == ["features.npy", "features.npy", "key.json", "key.json", "nearest.npy", "radii-3.npy",
-                     "radii-5.npy", "root.npy"]  # fmt: skip
+    assert names == ["factor.npy", "features.npy", "features.npy", "key.json", "key.json", "nearest.npy",
+                     "radii-3.npy", "radii-5.npy"]  # fmt: skip
     key = json.loads((folders[0] / "key.json").read_text())
     assert key["data"] == data.hash and key["extractor"] == extract.hash and key["protocol"] == 1
     assert numbers() == first
