@@ -124,12 +124,12 @@ class CanceledError(KartinaError):
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
          errno.EROFS: "the file system is read-only", errno.EACCES: "permission is denied",
          errno.EFBIG: "the file is over the size limit", errno.EPERM: "it is not allowed",
-         errno.ENOTDIR: "a file stands where a folder is needed", errno.ENOENT: "no folder can be made"}  # fmt: skip
+         errno.ENOTDIR: "a file stands where a folder is needed"}  # fmt: skip
 
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn a full, read-only, forbidden or impossible disk met while doing `what` into a StorageError."""
+    """Turn a full, read-only or forbidden disk met while doing `what` into a StorageError; let the rest pass."""
     try:
         yield
     except OSError as error:

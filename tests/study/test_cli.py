@@ -53,3 +53,11 @@ def test_a_file_that_changed_is_refused(cli, finished: Path) -> None:
     assert found.code == 2 and "another evaluation in the file" in " ".join(found.err.split())
     shutil.rmtree(finished / "studies")
     assert cli("study", "list", "--json").json == []
+
+
+def test_a_queued_study_has_no_workers(cli, blobs: Path) -> None:
+    file = tiny_study.write(blobs / "study.toml")
+    done = cli("study", "run", file, "--workers", 2, "--detach")
+    assert (
+        done.code == 2 and "--workers with --detach" in " ".join(done.err.split()) and not (blobs / "studies").exists()
+    )

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from kartina.cli.evaluate import bar
 from kartina.cli.jobs import submit
 from kartina.cli.output import Json, err, out, print_json, table
-from kartina.errors import IntegrityError
+from kartina.errors import ConfigError, IntegrityError
 
 study = typer.Typer(help="Studies: presets x data x seeds on equal budgets; a report; a choice.", no_args_is_help=True)
 
@@ -33,6 +33,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and evaluate everything that is left of a study. Ctrl-C saves and stops; --resume goes on."""
+    if detach and workers > 1:
+        raise ConfigError(
+            "Found --workers with --detach; a queued study makes its runs one by one. Leave one of them out."
+        )
     if detach:
         from kartina.handlers.study import begin
 

@@ -37,6 +37,7 @@ from kartina.data.imageset import ImageSet, open_set
 from kartina.data.paths import SPLITS
 from kartina.data.sources import Source, open_source
 from kartina.errors import ConflictError, DataError, StorageError, disk_errors
+from kartina.files import make_folder, sync
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -390,7 +391,7 @@ def _seal(
     }
     (folder / "data.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in folder.iterdir():
-        _sync(path)
+        sync(path)
 
 
 def _bounds(split: NDArray[np.int8]) -> dict[str, list[int]]:
@@ -417,14 +418,6 @@ def _version() -> str:
         return "0"
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 # -- the folder --------------------------------------------------------------------------------------------------------
 
 
@@ -434,7 +427,7 @@ def _folder_for(name: str, replace: bool) -> Iterator[Path]:
     target = imageset.folder(name)
     with disk_errors(f"import {name!r}"):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         except (FileExistsError, NotADirectoryError):
             raise StorageError(
                 f"Found a file where the folder {target.parent} should be; expected a folder. Move it away, or point "
@@ -457,7 +450,7 @@ def _folder_for(name: str, replace: bool) -> Iterator[Path]:
                 if target.exists():
                     raise ConflictError(f"Found that {name!r} was imported by another process meanwhile.") from None
                 raise
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -60,7 +60,7 @@ def side_by_side(study: Study, workers: int, watch: trials.Watch | None = None, 
         asked = False
         try:
             while any(process.poll() is None for process in team):
-                time.sleep(0.2)
+                time.sleep(0.5)
                 if watch is not None:
                     watch(_together(study))
                 if stop is not None and stop() and not asked:
@@ -86,13 +86,14 @@ def side_by_side(study: Study, workers: int, watch: trials.Watch | None = None, 
 
 def _together(study: Study) -> trials.Progress:
     """How far all workers are, told of the runs that they have begun."""
-    states = study.states()
-    begun = [t for t in study.trials() if study.state(t) == "begun"]
+    found = [(trial, study.state(trial)) for trial in study.trials()]
+    done = sum(state in trials.ENDED for _, state in found)
+    begun = [trial for trial, state in found if state == "begun"]
     shares = [run.status().get("images", 0) / run.config.images for t in begun if (run := study.run(t)) is not None]
     what = f"{len(begun)} runs at work, trained by {', '.join(f'{share:.0%}' for share in shares[:12])}"
     return trials.Progress(
-        states["finished"] + states["failed"], sum(states.values()), f"{len(begun)} runs",
-        trials.TRAINING * sum(shares), what, states["failed"],
+        done, len(found), f"{len(begun)} runs", trials.TRAINING * sum(shares), what,
+        sum(state == "failed" for _, state in found),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kartina.errors import ConflictError, KartinaError, NotFoundError, StorageError, UnavailableError
+from kartina.files import sync
 from kartina.jobs.context import Context, Interrupted, Lost
 from kartina.jobs.table import Jobs, Lease
 
@@ -49,7 +50,7 @@ def run(find: Find | Mapping[str, Handler], words: Sequence[str] | None = None) 
         json.dumps(result, allow_nan=False)
         output = context.output
         if output is not None:
-            _sync(context.folder)
+            _sync_all(context.folder)
         kept = jobs.succeed(lease, result, output) or jobs.release(lease)  # refused: it was being canceled
     except Interrupted:
         kept = jobs.release(lease)
@@ -76,11 +77,7 @@ def _listen(context: Context) -> None:
     os._exit(1)
 
 
-def _sync(folder: Path) -> None:
+def _sync_all(folder: Path) -> None:
     """Bring every file of a folder, and the folder's own entry, to the disk."""
     for path in (*folder.rglob("*"), folder, folder.parent):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)

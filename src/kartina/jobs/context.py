@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from kartina.errors import StorageError, disk_errors
+from kartina.files import make_folder
 from kartina.jobs.table import Job, Jobs, Lease, Progress
 
 log = structlog.get_logger("kartina.jobs")
@@ -65,7 +66,7 @@ class Context:
         """This attempt's folder, made when it is first asked for; another attempt never sees it."""
         path = self._job.folder / self._lease.output
         with disk_errors("make the job's folder"):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         return path
 
     def start_afresh(self) -> None:

@@ -27,6 +27,7 @@ from kartina import __version__, registry
 from kartina.config import FORMAT, ImageSpec, read
 from kartina.data.decode import Fit
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, disk_errors
+from kartina.files import make_folder, sync
 from kartina.generators.base import Family, Row, check_inputs, from_uint8, generate, rows_for
 from kartina.models import package
 from kartina.models.inputs import Given, Source, read_images, read_masks
@@ -420,7 +421,7 @@ def save(
         tasks[task] = Task(inputs=capability.inputs, schema=schema, defaults=given)
     with disk_errors(f"write the model {name}"):
         made = not where.exists()
-        where.mkdir(parents=True, exist_ok=True)
+        make_folder(where)
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where))
         try:
             for part, content in [*stored.values(), *([train] if train else [])]:
@@ -434,7 +435,7 @@ def save(
                     (staging / file).parent.mkdir(exist_ok=True)
                     _write(staging / file, content)
                 _write(staging / "model.json", _json(manifest.json_shape()))  # last: it makes the folder a package
-                _sync(staging)
+                sync(staging)
                 final = where / str(manifest.version)
                 try:
                     staging.rename(final)
@@ -443,7 +444,7 @@ def save(
                     if not final.exists():
                         raise  # else another process took this version: write the next
             os.chmod(final, 0o755)  # mkdtemp's own is private
-            _sync(where)
+            sync(where)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             if made and not any(where.iterdir()):
@@ -507,12 +508,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from kartina.config import FORMAT, Frozen, ImageSpec, explain, home
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
+from kartina.files import make_folder
 
 BUNDLED = Path(__file__).parent / "bundled"  # packages that come with the product
 
@@ -247,7 +248,7 @@ def meant(name: str, packages: Sequence[PackageRef]) -> PackageRef:
 def _set_active(name: str, versions: list[int]) -> None:
     where = folder() / name
     with disk_errors("store which version is active"):
-        where.mkdir(parents=True, exist_ok=True)
+        make_folder(where)
         temporary = where / f".active-{os.getpid()}"
         temporary.write_text(json.dumps({"versions": versions}))
         temporary.replace(where / ACTIVE)

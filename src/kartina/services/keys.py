@@ -23,6 +23,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from kartina.config import home
 from kartina.errors import ConfigError, RateError, disk_errors
+from kartina.files import make_folder
 from kartina.services.access import SCOPES, Caller, as_scopes
 from kartina.storage.ids import new_id
 from kartina.storage.keys import Key, Keys
@@ -40,7 +41,7 @@ def secret_file(name: str) -> bytes:
     """32 secret bytes, kept in KARTINA_HOME for this user alone."""
     path = home() / name
     with disk_errors("store a secret"):
-        home().mkdir(parents=True, exist_ok=True)
+        make_folder(home())
         if not path.is_file() or path.stat().st_size != 32:
             temporary = path.with_name(f".{name}-{os.getpid()}")
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

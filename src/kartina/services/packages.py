@@ -23,6 +23,7 @@ from typing import IO
 
 from kartina.data.sandbox import Sandbox
 from kartina.errors import ConflictError, DataError, IntegrityError, disk_errors
+from kartina.files import make_folder
 from kartina.models import package
 from kartina.models.package import Manifest
 from kartina.services.models import ModelInfo, Models
@@ -55,7 +56,7 @@ class Packages:
         if name is not None:
             package.check_name(name)
         with disk_errors("import the model"):
-            package.folder().mkdir(parents=True, exist_ok=True)
+            make_folder(package.folder())
             staging = Path(tempfile.mkdtemp(prefix=".import-", dir=package.folder()))
         try:
             try:

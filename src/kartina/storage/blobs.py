@@ -28,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from kartina.config import home
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, StorageError, disk_errors
+from kartina.files import make_folder, sync
 from kartina.storage.database import Database
 from kartina.storage.tables import blob_refs, blobs
 
@@ -45,7 +46,7 @@ def open_store(url: str | None = None) -> ObjectStore:
     url = url or os.environ.get(SETTING)
     if url is None:
         with disk_errors("make the folder of blobs"):
-            (home() / FOLDER).mkdir(parents=True, exist_ok=True)
+            make_folder(home() / FOLDER)
         return LocalStore(home() / FOLDER)
     try:
         return from_url(url)
@@ -95,7 +96,7 @@ class Blobs:
             obstore.put(self.store, _path(digest), content)
         if isinstance(self.store, LocalStore) and self.store.prefix is not None:
             with disk_errors("store a blob"):
-                _sync(Path(self.store.prefix) / _path(digest))
+                sync(Path(self.store.prefix) / _path(digest))
 
     def arrived(self, c: sa.Connection, digest: str) -> None:
         """The bytes of an expected blob are in the store."""
@@ -186,15 +187,6 @@ def _hash(content: bytes | Path) -> tuple[str, int]:
             found.update(part)
             size += len(part)
     return found.hexdigest(), size
-
-
-def _sync(path: Path) -> None:
-    """On the disk, before a row says that it is there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 
 from kartina.config import home
 from kartina.errors import ConfigError, IntegrityError, KartinaError, StorageError, disk_errors
+from kartina.files import make_folder
 
 SETTING = "KARTINA_DATABASE"  # the environment variable that names a database by its URL
 FILE = "kartina.db"  # in KARTINA_HOME, where there is no such setting
@@ -107,7 +108,7 @@ _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 def _sqlite(url: sa.URL) -> sa.Engine:
     assert url.database is not None
     with disk_errors("open the database"):
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(url.database).parent)
     engine = sa.create_engine(url, json_serializer=_json, connect_args={"timeout": BUSY})
 
     @sa.event.listens_for(engine, "connect")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from kartina.config import home
 from kartina.errors import ConflictError, disk_errors
+from kartina.files import make_folder
 from kartina.storage.database import SETTING, Database, database_errors, open_database
 
 _LOCK = 0x6B617273  # PostgreSQL's advisory lock that the service of a database holds
@@ -41,7 +42,7 @@ def _beside(database: Database) -> Path:
 @contextmanager
 def _only_process(path: Path) -> Iterator[None]:
     with disk_errors("lock the folder of the service"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

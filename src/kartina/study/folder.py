@@ -38,6 +38,7 @@ import kartina
 from kartina.config import Frozen, RunConfig, explain, home, read
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
+from kartina.files import make_folder
 from kartina.study import spec as specs
 from kartina.study.spec import Budget, Entry, StudySpec
 from kartina.training import loop, transfer
@@ -132,7 +133,7 @@ class Study:
         )
         configs = {f"{entry.key}--{data}": check(spec, entry, data, plan) for entry, data in spec.pairs()}
         with disk_errors("make the study's folder"):
-            where.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(where.parent)
             staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where.parent))
             try:
                 (staging / "study.toml").write_text(text, encoding="utf-8")

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kartina.errors import IntegrityError, disk_errors
+from kartina.files import sync
 
 Tensors = dict[str, Tensor]
 
@@ -50,15 +51,6 @@ def apart(group: Mapping[str, Tensor]) -> Tensors:
         out[key] = tensor.clone() if tensor.untyped_storage().data_ptr() in seen else tensor
         seen.add(tensor.untyped_storage().data_ptr())
     return out
-
-
-def sync_folder(path: Path) -> None:
-    """Flush a folder's own entries (a rename in it) to disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int = 2) -> Path:
@@ -92,7 +84,7 @@ def write(root: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], 
                 shutil.rmtree(aside)
             else:
                 temp.rename(target)
-            sync_folder(root)
+            sync(root)
         except SafetensorError as error:
             shutil.rmtree(temp, ignore_errors=True)
             raise OSError(28, f"No space left on device: {error}") from error

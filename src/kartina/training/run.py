@@ -33,6 +33,7 @@ from kartina import registry
 from kartina.config import FORMAT, RunConfig, explain, home
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
+from kartina.files import make_folder
 from kartina.generators.base import Family, build
 from kartina.models import package
 from kartina.models.package import PackageRef
@@ -55,7 +56,7 @@ class Run:
         """Make a new, numbered run folder for `config`, with `files` beside it from the beginning."""
         root = home() / "runs"
         with disk_errors("make the run's folder"):
-            root.mkdir(parents=True, exist_ok=True)
+            make_folder(root)
             taken = [int(m[1]) for p in root.iterdir() if (m := re.match(r"(\d+)-", p.name))]
             for number in range(max(taken, default=0) + 1, 10**6):
                 path = root / f"{number:04d}-{config.preset}-{config.data}"
