@@ -9,8 +9,6 @@ import statistics
 import sys
 import time
 
-import torch
-
 from benchmarks.training import asked
 from kartina import registry
 from kartina.generators.base import build, generate, rows_for
@@ -25,8 +23,7 @@ def main(arguments: list[str]) -> None:
         spec = usual(registry.family(family_name), preset)
         family = build(registry.family(family_name), preset.config, spec).sampler()
         task, capability = next(iter(family.capabilities().items()))
-        plain = torch.zeros(capability.channels or spec.channels, spec.height, spec.width)
-        inputs = {kind: [plain] for kind in capability.inputs}
+        inputs = {kind: [image] for kind, image in capability.blank(spec).items()}
         times: dict[int, list[float]] = {1: [], 16: []}
         for round_ in range(rounds + 1):
             for batch in times:

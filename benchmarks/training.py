@@ -29,7 +29,8 @@ from kartina.training.catalogue import example
 from kartina.training.loop import Trainer
 
 ROUNDS = 5
-QUICK = ("dcgan-32-cpu", "flow-32-cpu", "stylegan2-ada-32-cpu", "vae-32-cpu")  # presets of --quick, in one round
+# The presets of --quick, in one round.
+QUICK = ("dcgan-32-cpu", "flow-32-cpu", "flow-upscale-64-cpu", "stylegan2-ada-32-cpu", "vae-32-cpu")
 
 TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

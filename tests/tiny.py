@@ -79,13 +79,10 @@ def sampler(name: str, seed: int = 0, shape: ImageSpec | None = None, **config: 
 
 def inputs(made: Family, task: str, n: int = 3) -> dict[str, list[Tensor]]:
     """Inputs for a task, n of each kind that it takes, as the family takes them."""
-    capability = made.capabilities()[task]
-    height, width = (side // capability.shrink for side in made.spec.shape[1:])
-    shape = (n, capability.channels or made.spec.channels, height, width)
     found = {}
-    for i, kind in enumerate(capability.inputs):
-        images = torch.rand(shape, generator=torch.Generator().manual_seed(5 + i)) * 2 - 1
-        found[kind] = list((images[:, :1] > 0).float() if kind == "mask" else images)
+    for i, (kind, blank) in enumerate(made.capabilities()[task].blank(made.spec).items()):
+        images = torch.rand(n, *blank.shape, generator=torch.Generator().manual_seed(5 + i)) * 2 - 1
+        found[kind] = list((images > 0).float() if kind == "mask" else images)
     return found
 
 

@@ -130,6 +130,12 @@ class Capability:
     channels: int | None = None  # of the input images; None: as many as the model's own images
     shrink: int = 1  # how many times smaller than the model's own the input images are
 
+    def blank(self, spec: ImageSpec) -> dict[str, Tensor]:
+        """Grey inputs of the shapes that the task takes from a model of such images: C,H,W by kind."""
+        size = (spec.height // self.shrink, spec.width // self.shrink)
+        channels = self.channels or spec.channels
+        return {kind: torch.zeros(1 if kind == "mask" else channels, *size) for kind in self.inputs}
+
 
 @dataclass(frozen=True)
 class Row:

@@ -294,10 +294,7 @@ def example(model: Model, seed: int, label: int = 0) -> Row:
     task, takes = next(iter(model.family.capabilities().items()))
     weights = torch.zeros(model.family.classes)
     weights[label] = 1.0
-    channels = takes.channels or model.spec.channels
-    size = tuple(side // takes.shrink for side in (model.spec.height, model.spec.width))
-    inputs = {kind: torch.zeros(1 if kind == "mask" else channels, *size) for kind in takes.inputs}
-    return Row(weights, seed, model.controls(task), task, inputs)
+    return Row(weights, seed, model.controls(task), task, takes.blank(model.spec))
 
 
 def compare(
