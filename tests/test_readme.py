@@ -9,6 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from kartina.data.digits import import_digits
+from kartina.metrics.classifier import domain_classifier
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
@@ -18,11 +23,14 @@ def commands() -> list[str]:
     return re.findall(r"^    \$ (.*)$", tour, flags=re.M)
 
 
-def test_the_tour_runs(tmp_path: Path) -> None:
-    """As written, except that the training is cut to a moment and numbers come from few images."""
+def test_the_tour_runs(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written, except that trainings are cut to a moment, the judge's too, and numbers come from few images."""
+    with monkeypatch.context() as patch:
+        patch.setattr("kartina.metrics.classifier.EPOCHS", (1, 1))
+        domain_classifier(import_digits())
     found = commands()
     assert len(found) >= 6 and all(c.startswith("kartina ") for c in found)
-    environment = {**os.environ, "KARTINA_HOME": str(tmp_path / "home"), "COLUMNS": "120"}
+    environment = {**os.environ, "KARTINA_HOME": str(home), "COLUMNS": "120"}
     for command in found:
         words = shlex.split(re.sub(r"--(budget|images) \S+", "--images 300", command))[1:]
         words += ["--samples", "60", "--seeds", "2"] if words[0] == "publish" else []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import pdist
 
 from kartina.errors import DataError, InputError
 from kartina.metrics.agreement import agreement, agreement_per_class
 from kartina.metrics.diversity import diversity, spread, spreads
-from kartina.metrics.interval import t_interval
+from kartina.metrics.interval import t_interval, t_quantile
 from kartina.metrics.protocol import Identity, Value, compare
 
 
@@ -44,6 +45,12 @@ def test_agreement_per_class() -> None:
     np.testing.assert_allclose(found, [2 / 3, 1, np.nan])
     with pytest.raises(DataError):
         agreement(np.array([0]), np.array([0, 1]))
+
+
+def test_quantiles_of_t_are_scipys() -> None:
+    for p in (0.05, 0.5, 0.9, 0.975, 0.9999):
+        for freedom in (1, 2, 3.7, 30):
+            assert t_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-12, abs=1e-12)
 
 
 def test_t_interval_by_hand() -> None:

@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from kartina.errors import InputError
-from kartina.metrics.interval import t_interval
+from kartina.metrics.interval import t_interval, t_quantile
 from kartina.metrics.protocol import Identity, Value
 
 
@@ -49,7 +48,7 @@ def resampling_sd(value: Value, level: float = 0.95) -> float | None:
     if value.interval is None or k < 2:
         return None
     half = (value.interval[1] - value.interval[0]) / 2
-    return half * math.sqrt(k) / float(stats.t.ppf(0.5 + level / 2, k - 1))
+    return half * math.sqrt(k) / t_quantile(0.5 + level / 2, k - 1)
 
 
 def summary(values: Sequence[Value], level: float = 0.95) -> Summary:
@@ -130,7 +129,7 @@ def welch(gap: float, a: tuple[float, int], b: tuple[float, int], level: float =
     if total == 0:
         return gap, gap
     freedom = total**2 / (va**2 / na + vb**2 / nb)
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(total)
+    half = t_quantile(0.5 + level / 2, freedom) * math.sqrt(total)
     return gap - half, gap + half
 
 
