@@ -42,7 +42,7 @@ class Service:
             stderr=self.log,
             text=True,
             env={
-                **{k: v for k, v in os.environ.items() if k != "KARTINA_DATABASE"},
+                **{k: v for k, v in os.environ.items() if not k.startswith("KARTINA_")},
                 "KARTINA_HOME": str(home),
                 **({} if database is None else {"KARTINA_DATABASE": database}),
             },

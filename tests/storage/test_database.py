@@ -109,7 +109,7 @@ def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
 
 
 def test_a_locked_database_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY", 0.2)
+    monkeypatch.setenv("KARTINA_BUSY", "0.2")
     url = f"sqlite:///{tmp_path / 'kartina.db'}"
     one, two = open_database(url), open_database(url)
     with one.write(), pytest.raises(StorageError, match="database is locked"), two.write():

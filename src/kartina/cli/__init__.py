@@ -69,6 +69,7 @@ def _register() -> None:
         ("serve", "serve"),
         ("jobs", "jobs"),
         ("keys", "keys"),
+        ("settings", "settings"),
     ):
         verb: Any = getattr(import_module(f"kartina.cli.{module}"), "app" if name == module == "data" else name)
         if isinstance(verb, typer.Typer):

@@ -14,7 +14,6 @@ without its blob.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kartina.config import home
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, StorageError, disk_errors
 from kartina.files import make_folder, sync
+from kartina.settings import load
 from kartina.storage.database import Database
 from kartina.storage.tables import blob_refs, blobs
 
@@ -43,7 +43,7 @@ def open_store(url: str | None = None) -> ObjectStore:
 
     Raises ConfigError for a URL that cannot be used, StorageError for a folder that cannot be made.
     """
-    url = url or os.environ.get(SETTING)
+    url = url or load().blobs
     if url is None:
         with disk_errors("make the folder of blobs"):
             make_folder(home() / FOLDER)
