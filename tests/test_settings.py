@@ -69,7 +69,7 @@ def test_what_a_file_has_wrong_is_said(home: Path, text: str, says: str) -> None
 def test_what_the_environment_has_wrong_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KARTINA_PROT", "1")
     load()  # verbs that read one setting do not mind
-    with pytest.raises(ConfigError, match="KARTINA_PROT, which is no setting. Did you mean KARTINA_PORT"):
+    with pytest.raises(ConfigError, match=r"KARTINA_PROT, which is no setting\. Did you mean KARTINA_PORT"):
         load(strict=True)
     monkeypatch.delenv("KARTINA_PROT")
     monkeypatch.setenv("KARTINA_THREADS", "many")

@@ -83,7 +83,7 @@ def open_database(url: str | None = None) -> Database:
     Raises ConfigError for a URL that is none, StorageError when it cannot be reached or written, IntegrityError when a
     newer Kartina has migrated it.
     """
-    parsed, busy = _parse(url or setting()), load().busy
+    parsed, busy = parse(url or setting()), load().busy
     database = Database(_sqlite(parsed, busy) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed, busy))
     try:
         migrate(database)
@@ -93,7 +93,8 @@ def open_database(url: str | None = None) -> Database:
     return database
 
 
-def _parse(url: str) -> sa.URL:
+def parse(url: str) -> sa.URL:
+    """The URL of a database that can be used. Raises ConfigError."""
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
