@@ -79,6 +79,13 @@ class Service:
         self.log.seek(0)
         return self.log.read()
 
+    def wait_ready(self, seconds: float = 60) -> None:
+        """Until the sampling worker answers."""
+        deadline = time.monotonic() + seconds
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, self.errors()[-2000:]
+            time.sleep(0.1)
+
     def anonymous(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 

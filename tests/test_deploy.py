@@ -174,3 +174,16 @@ def test_the_containers_commands_run_in_clean_folders(tmp_path: Path) -> None:
     )
     assert "<div" in found.read_text()
     serve_as_the_container_does(tmp_path / "data", f"{installed}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_the_guides_commands_run(tmp_path: Path) -> None:
+    """Those of docs/guides/operations.md that end: in a home of their own, with its folders below another root."""
+    text = (ROOT / "docs" / "guides" / "operations.md").read_text()
+    found = re.findall(r"^    ((?:KARTINA_HOME=\S+ )?kartina (?!serve).*?)(?:  +#.*)?$", text, flags=re.M)
+    assert len(found) >= 6
+    script = "\n".join(found).replace("/backups/", f"{tmp_path}/backups/").replace("/srv/", f"{tmp_path}/srv/")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    told = bare(PATH=path, KARTINA_HOME=str(tmp_path / "home"))
+    done = subprocess.run(["bash", "-ec", script], env=told, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (script, done.stderr)
+    assert (tmp_path / "srv" / "new" / "kartina.db").is_file()

@@ -42,16 +42,8 @@ def line(service: Service, **wanted: Any) -> dict[str, Any]:
     raise AssertionError(f"no line with {wanted} in {service.errors()[-2000:]}")
 
 
-def wait_ready(client: httpx.Client, seconds: float = 60) -> float:
-    start = time.monotonic()
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() - start < seconds
-        time.sleep(0.1)
-    return time.monotonic() - start
-
-
 def test_metrics_tell_what_was_done(service: Service) -> None:
-    wait_ready(service.client)
+    service.wait_ready()
     with service.bearer("metrics") as prometheus, service.bearer("generate") as robot:
         before = scrape(prometheus)
         job = robot.post("/v1/generations", json={"model": "toy", "n": 5, "seed": 77}, headers={"Prefer": "wait=30"})
@@ -135,7 +127,7 @@ def test_a_request_is_followed_by_its_id_through_every_process(service: Service)
 
 def test_not_ready_while_there_is_no_worker(service: Service) -> None:
     with service.anonymous() as client:
-        wait_ready(client)
+        service.wait_ready()
         restarts = ("kartina_worker_restarts_total", (("worker", "sampling"),))
         before = scrape(service.client)[restarts]
         pid = next(pid for pid in service.children() if b"serving.worker" in _command(pid))
@@ -151,7 +143,7 @@ def test_not_ready_while_there_is_no_worker(service: Service) -> None:
         assert client.get("/healthz").status_code == 200  # alive all the same
         down = scrape(service.client)
         assert down["kartina_worker_up", ()] == 0 or down[restarts] == before + 1
-        wait_ready(client)
+        service.wait_ready()
         assert scrape(service.client)[restarts] == before + 1
     assert service.generate(seed=5)["status"] == "succeeded"
 

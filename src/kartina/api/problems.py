@@ -115,7 +115,8 @@ def install(app: FastAPI) -> None:
     async def product(request: Request, error: KartinaError) -> Response:
         problem = problem_of(error.code, str(error), error.details, request_id(request))
         if problem.status >= 500:
-            log.error("request_failed", code=error.code, error=str(error), path=request.url.path)
+            tell = log.warning if problem.status == 503 else log.error
+            tell("request_failed", code=error.code, error=str(error), path=request.url.path)
         return respond(request, problem, retry_after(error))
 
     @app.exception_handler(HttpProblem)

@@ -162,7 +162,8 @@ class Jobs:
             id = c.execute(sa.insert(jobs).values(values).returning(jobs.c.id)).scalar_one()
             self._tell(c, id, "status", {"status": "queued"})
             job = self._get(c, id)
-        log.info("job_accepted", job=job.id, kind=kind)  # and, of a request, its id
+        if "request_id" in structlog.contextvars.get_contextvars():  # in the service, whose log this is for
+            log.info("job_accepted", job=job.id, kind=kind)
         return job
 
     def _with_key(self, c: sa.Connection, key: str, now: float) -> Job | None:

@@ -7,7 +7,7 @@ from asyncio import to_thread
 from collections.abc import Mapping
 from typing import Protocol
 
-from kartina.errors import KartinaError, UnavailableError
+from kartina.errors import KartinaError, StorageError, UnavailableError
 from kartina.jobs.table import Jobs
 from kartina.services.metrics import Snapshot
 from kartina.serving.protocol import Engine, Stats
@@ -31,13 +31,15 @@ class Health:
         self.draining = False
 
     async def check(self) -> None:
-        """Raises UnavailableError, or StorageError, when new work would not be done now."""
+        """Raises UnavailableError when new work would not be done now."""
         if self.draining:
             raise UnavailableError("Found the service stopping; ask the next one.")
         try:
             await asyncio.wait_for(to_thread(self.jobs.database.ping), PATIENCE)
         except TimeoutError:
             raise UnavailableError(f"Found the database silent for {PATIENCE:.0f} s; try again in a moment.") from None
+        except StorageError as error:
+            raise UnavailableError(str(error)) from error
         if not await self.engine.ready():
             raise UnavailableError("Found no sampling worker answering; it is being started. Try again in a moment.")
 
