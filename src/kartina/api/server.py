@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 import uvicorn
 
 from kartina.api.app import create_app
@@ -23,6 +24,8 @@ from kartina.serving.client import LocalEngine
 from kartina.serving.supervisor import Keeper, Supervisor
 from kartina.settings import Settings
 from kartina.storage.only import only_service
+
+log = structlog.get_logger("kartina.api")
 
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
@@ -118,6 +121,7 @@ async def run(
         stopping: list[asyncio.Task[None]] = []
 
         def goodbye() -> None:
+            log.info("draining", seconds=settings.drain)
             opened: Services | None = getattr(app.state, "services", None)
             if opened is not None:
                 opened.drain()
