@@ -25,10 +25,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_real_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test ever touches the developer's own home, database or bucket."""
+    """No test ever touches the developer's own home, database or bucket, nor sees the settings there."""
+    for name in [name for name in os.environ if name.startswith("KARTINA_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("KARTINA_HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("KARTINA_DATABASE", "KARTINA_BLOBS"):
-        monkeypatch.delenv(name, raising=False)
     yield
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,31 @@ class Event:
     data: Any
 
 
+def parse(answer: httpx.Response) -> Iterator[Event]:
+    """The server-sent events of a stream, until it ends."""
+    fields: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if line:
+            key, _, value = line.partition(": ")
+            fields[key] = value
+        elif "event" in fields:
+            yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
 class Service:
     """A running service; `client` is signed in with the token."""
 
-    def __init__(self, home: Path, *options: str, database: str | None = None):
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        database: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ):
         self.home = home
-        command = [sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1"]
+        command = [*prefix, sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1"]
         command += ["--runtime", "eager", *options]
         if "--port" not in options:
             command += ["--port", "0"]
@@ -42,9 +61,10 @@ class Service:
             stderr=self.log,
             text=True,
             env={
-                **{k: v for k, v in os.environ.items() if k != "KARTINA_DATABASE"},
+                **{k: v for k, v in os.environ.items() if not k.startswith("KARTINA_")},
                 "KARTINA_HOME": str(home),
                 **({} if database is None else {"KARTINA_DATABASE": database}),
+                **(settings or {}),
             },
         )
         assert self.process.stdout is not None
@@ -58,6 +78,13 @@ class Service:
     def errors(self) -> str:
         self.log.seek(0)
         return self.log.read()
+
+    def wait_ready(self, seconds: float = 60) -> None:
+        """Until the sampling worker answers."""
+        deadline = time.monotonic() + seconds
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, self.errors()[-2000:]
+            time.sleep(0.1)
 
     def anonymous(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -87,14 +114,7 @@ class Service:
         with self.client.stream("GET", url, headers={k.replace("_", "-"): v for k, v in headers.items()}) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
-            fields: dict[str, str] = {}
-            for line in answer.iter_lines():
-                if line:
-                    key, _, value = line.partition(": ")
-                    fields[key] = value
-                elif "event" in fields:
-                    yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
-                    fields = {}
+            yield from parse(answer)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""

@@ -11,6 +11,7 @@
     │  └─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
+    │  └─ StorageAwayError       storage_away  the database is locked, or cannot be reached now: try again
     ├─ DivergedError             diverged    training met NaN or Inf and stopped
     ├─ UnavailableError          unavailable the engine is down: try again
     │  ├─ QueueFullError         queue_full  there is more work than it can take: try again later
@@ -87,6 +88,10 @@ class IntegrityError(KartinaError):
 
 class StorageError(KartinaError):
     code = "storage"
+
+
+class StorageAwayError(StorageError):
+    code = "storage_away"
 
 
 class DivergedError(KartinaError):

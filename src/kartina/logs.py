@@ -1,4 +1,4 @@
-"""Logs: structlog as JSON lines on stderr, for the service and its worker."""
+"""Logs: structlog on stderr, JSON lines, or lines for a person where stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
+
+from kartina.settings import Settings
 
 
 class _Stderr(io.TextIOBase):
@@ -25,28 +27,39 @@ class _Stderr(io.TextIOBase):
             sys.stderr.flush()
 
 
-def configure(level: str = "warning") -> None:
-    """Log from `level` on (debug, info, warning, error) as one JSON object a line, on stderr."""
+def configure(settings: Settings | None = None) -> None:
+    """Log as the settings say (default: as they are where nobody has set them).
+
+    What is bound by `structlog.contextvars`, such as the request's id, is in every line. Libraries' own logs are told
+    from warnings on, unless the level is debug.
+    """
+    found = settings or Settings()
+    level = logging.getLevelNamesMapping()[found.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
     ]
+    render = _rendering(found.log_format == "console" or (found.log_format == "auto" and sys.stderr.isatty()))
     handler = logging.StreamHandler(_Stderr())  # what libraries log through the standard library
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    others = level if level == logging.DEBUG else max(level, logging.WARNING)
+    logging.basicConfig(level=others, handlers=[handler], force=True)
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
+
+
+def _rendering(terminal: bool) -> list[Processor]:
+    """How a line is written."""
+    if terminal:
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]

@@ -278,7 +278,8 @@ def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     running.process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     assert [event.event for event in stream][-1] == "reconnect"
-    assert running.stop() == 0
+    assert running.process.wait(30) == 0
+    running.stop()
     assert time.monotonic() - start < 8
     assert gone(worker, 1)
 

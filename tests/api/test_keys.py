@@ -165,6 +165,11 @@ def test_other_addresses_ask_for_a_key_and_take_nothing_else(toys: None, tmp_pat
                 named = {**bearer, "Host": "kartina.example"}
                 assert client.get("/v1/models", headers=named).status_code == 200
                 assert client.get("/v1/models", headers={**bearer, "Host": "evil.example"}).status_code == 421
+                for proto, secure in (("https", True), ("http", False)):
+                    headers = {"Host": "kartina.example", "X-Forwarded-Proto": proto}
+                    entered = client.post("/v1/session", json={"token": key}, headers=headers)
+                    assert entered.status_code == 204 and ("Secure" in entered.headers["set-cookie"]) == secure
+                client.cookies.clear()
                 # A proxy in front is what this is for; another site's page is not.
                 assert client.get("/v1/models", headers={**named, "X-Forwarded-For": "1.2.3.4"}).status_code == 200
                 for origin, expected in (("https://kartina.example", 422), ("https://evil.example", 403)):

@@ -16,6 +16,8 @@ from tests.service import Service
 # Who may: everybody, whoever is signed in, or who has a scope. "own": and nobody but its owner finds it.
 TABLE: dict[tuple[str, str], str] = {
     ("get", "/healthz"): "open",
+    ("get", "/readyz"): "open",
+    ("get", "/metrics"): "metrics",
     ("post", "/v1/session"): "open",
     ("get", "/v1/session"): "signed in",
     ("get", "/v1/models"): "signed in",
@@ -114,7 +116,7 @@ def test_nobody_gets_in_without_a_session(service: Service, owner: Owner) -> Non
         for path in sorted({path for _, path in TABLE}):
             for method in METHODS:
                 if (method, path) not in TABLE and (method, path) != ("head", "/healthz"):
-                    expected = 405 if path == "/healthz" else 401
+                    expected = 405 if path in ("/healthz", "/readyz") else 401
                     assert client.request(method, owner.url(path)).status_code == expected, (method, path)
         for url in ("/openapi.json", "/v1/nothing", "/v1"):
             assert client.get(url).status_code == 401
@@ -128,12 +130,12 @@ def test_nobody_gets_in_without_a_session(service: Service, owner: Owner) -> Non
             assert client.get("/v1/models", headers=cookie).status_code == 401
 
 
-@pytest.mark.parametrize("scope", ["generate", "models", "keys"])
+@pytest.mark.parametrize("scope", ["generate", "models", "keys", "metrics"])
 def test_a_key_does_what_its_scope_says_and_nothing_else(service: Service, owner: Owner, scope: str) -> None:
     with service.bearer(scope) as client:
         for (method, path), who in TABLE.items():
             needed = who.partition(",")[0]
-            if needed in ("generate", "models", "keys") and needed != scope:
+            if needed in ("generate", "models", "keys", "metrics") and needed != scope:
                 answer = request(client, method, path, owner)
                 assert answer.status_code == 403, (method, path, answer.text)
                 assert answer.json()["code"] == "forbidden" and needed in answer.json()["detail"]

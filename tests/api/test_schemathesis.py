@@ -35,6 +35,12 @@ schema = schemathesis.openapi.from_dict(document)
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ready(service: Service) -> None:
+    """/readyz is an operation too, and may say 503 while the worker is being started."""
+    service.wait_ready()
+
+
 def fuzz(case: schemathesis.Case, service: Service) -> None:
     body = case.body
     if isinstance(body, dict) and isinstance(body.get("model"), str) and len(body["model"]) % 2:

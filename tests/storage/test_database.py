@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from kartina.errors import ConfigError, IntegrityError, StorageError
+from kartina.errors import ConfigError, IntegrityError, StorageAwayError, StorageError
 from kartina.storage import database as module
 from kartina.storage.database import Database, open_database, setting
 from kartina.storage.tables import blobs, metadata
@@ -108,12 +108,16 @@ def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
     thread.join()
 
 
-def test_a_locked_database_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY", 0.2)
-    url = f"sqlite:///{tmp_path / 'kartina.db'}"
+def test_a_locked_database_is_an_error_in_words(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KARTINA_BUSY", "0.2")
     one, two = open_database(url), open_database(url)
-    with one.write(), pytest.raises(StorageError, match="database is locked"), two.write():
-        pass
+    with one.write() as c:
+        if url.startswith("postgresql"):
+            c.execute(sa.text("LOCK TABLE blobs"))
+        with pytest.raises(StorageAwayError, match=r"locked|lock timeout"), two.write() as other:
+            other.execute(blobs.insert().values(hash="a", size=1, stored=True))
+    with two.write() as other:
+        other.execute(blobs.insert().values(hash="a", size=1, stored=True))
     one.close()
     two.close()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,9 +16,11 @@ from fastapi.openapi.utils import get_openapi
 from kartina.api import problems
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC, Page
-from kartina.api.routes import assets, gallery, generations, keys, models, openai, session
+from kartina.api.routes import assets, gallery, generations, keys, models, openai, operations, session
 from kartina.api.schemas import Problem
 from kartina.api.security import Guard, LocalAccess
+from kartina.services.health import Kept
+from kartina.services.metrics import Metrics
 from kartina.serving.protocol import Engine
 
 ABOUT = """
@@ -30,15 +33,19 @@ a key makes is its own: nobody else sees it. Errors are
 """
 
 
-def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) -> FastAPI:
+def create_app(
+    engine: Engine, access: LocalAccess, *, static: Path = STATIC, workers: Mapping[str, Kept] = MappingProxyType({})
+) -> FastAPI:
     """The HTTP API and the page on an engine.
 
-    `static` is the built UI. When it starts, the app opens the database and takes up unfinished generations.
+    `static` is the built UI, `workers` the processes whose restarts are counted. When it starts, the app opens the
+    database and takes up unfinished generations.
     """
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opened = await to_thread(Services.open, engine, access)
+        opened = await to_thread(Services.open, engine, access, metrics, workers)
         app.state.services = opened
         await opened.start()
         try:
@@ -56,10 +63,10 @@ def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) ->
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    for routes in (session, keys, models, assets, openai, generations, gallery):
+    for routes in (operations, session, keys, models, assets, openai, generations, gallery):
         app.include_router(routes.router)
     problems.install(app)
-    app.add_middleware(Guard, access=access)
+    app.add_middleware(Guard, access=access, metrics=metrics)
     app.router.default = Page(static)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

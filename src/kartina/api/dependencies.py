@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
+from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
 from kartina.services.assets import Decoder, Uploads
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
+from kartina.services.health import Health, Kept
 from kartina.services.keys import Access, Rates, pepper
+from kartina.services.metrics import Metrics
 from kartina.services.models import Models
 from kartina.services.packages import Packages
 from kartina.serving.protocol import Engine
@@ -40,9 +44,13 @@ class Services:
     keys: Access
     rates: Rates
     access: LocalAccess
+    health: Health
+    metrics: Metrics
 
     @classmethod
-    def open(cls, engine: Engine, access: LocalAccess) -> Services:
+    def open(
+        cls, engine: Engine, access: LocalAccess, metrics: Metrics, workers: Mapping[str, Kept] = MappingProxyType({})
+    ) -> Services:
         """The services of KARTINA_HOME (or of the database and bucket that the environment names). Blocks."""
         database = open_database()
         blobs = Blobs(database, open_store())
@@ -55,13 +63,20 @@ class Services:
             models=models,
             packages=Packages(models, sandbox),
             importing=asyncio.Lock(),
-            generations=Generations(records, assets, commits, models, engine),
+            generations=Generations(records, assets, commits, models, engine, metrics),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
+            health=Health(Jobs(database), engine, workers),
+            metrics=metrics,
         )
+
+    def drain(self) -> None:
+        """The service is about to stop: it is not ready, and streams of events end."""
+        self.health.draining = True
+        self.generations.say_goodbye()
 
     async def start(self) -> None:
         await self.generations.start()
@@ -100,3 +115,4 @@ Anyone = Annotated[Caller, Depends(caller)]
 Maker = Annotated[Caller, Depends(_needing("generate"))]
 Curator = Annotated[Caller, Depends(_needing("models"))]
 Keeper = Annotated[Caller, Depends(_needing("keys"))]
+Operator = Annotated[Caller, Depends(_needing("metrics"))]

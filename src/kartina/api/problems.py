@@ -29,6 +29,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "in_flight": (409, "The first request with this idempotency key is being accepted"),
     "integrity": (500, "A stored file is damaged"),
     "storage": (507, "Could not be stored"),
+    "storage_away": (503, "The database is busy or away"),
     "forbidden": (403, "Refused"),
     "diverged": (500, "Training diverged"),
     "unavailable": (503, "Not available now"),
@@ -53,6 +54,8 @@ TOO_LARGE = "Found a request body over the size limit (1 MiB; 20 MiB for each im
 _RETRY_AFTER = {
     "queue_full": "5",
     "unavailable": "5",
+    "storage": "60",
+    "storage_away": "5",
     "rate_limited": "5",
     "quota": "3600",
     "in_flight": "1",
@@ -112,7 +115,8 @@ def install(app: FastAPI) -> None:
     async def product(request: Request, error: KartinaError) -> Response:
         problem = problem_of(error.code, str(error), error.details, request_id(request))
         if problem.status >= 500:
-            log.error("request_failed", code=error.code, error=str(error), path=request.url.path)
+            tell = log.warning if problem.status == 503 else log.error
+            tell("request_failed", code=error.code, error=str(error), path=request.url.path)
         return respond(request, problem, retry_after(error))
 
     @app.exception_handler(HttpProblem)
@@ -153,7 +157,7 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems a route can answer with, beside those that every route can."""
     found: dict[int | str, dict[str, Any]] = {}
     body = ("bad_request",) if "too_large" in codes else ()  # it may be no JSON, or no form
-    for code in (*codes, *body, "unauthenticated", "forbidden", "misdirected", "rate_limited", "error"):
+    for code in (*codes, *body, "unauthenticated", "forbidden", "misdirected", "rate_limited", "storage_away", "error"):
         status, title = PROBLEMS[code]
         schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
         described = found.setdefault(status, {"description": title, "content": {MEDIA_TYPE: schema}})

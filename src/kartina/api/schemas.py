@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from kartina.services.access import SCOPES, Caller, Scope
 from kartina.services.generations import Submission
+from kartina.services.keys import RATE
 from kartina.services.models import ModelInfo
 from kartina.storage.assets import Asset as StoredAsset
 from kartina.storage.keys import Key as StoredKey
@@ -100,7 +101,7 @@ class KeyRequest(Request):
     name: str = Field(min_length=1, max_length=200, pattern=TEXT, description="What it is for")
     scopes: list[Scope] = Field(default=["generate"], min_length=1, max_length=len(SCOPES))
     quota: KeyQuota = KeyQuota()
-    rate: str = Field(default="600/minute", min_length=1, max_length=50, description="Requests: 60/minute, 5/second")
+    rate: str = Field(default=RATE, min_length=1, max_length=50, description="Requests: 60/minute, 5/second")
     days: int | None = Field(default=None, ge=1, le=3650, description="It ends after so many days")
 
     def limits(self) -> Quota:

@@ -13,9 +13,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import time
 from asyncio import to_thread
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
@@ -32,6 +35,7 @@ from kartina.errors import ConfigError, KartinaError
 from kartina.models.package import MAX_BYTES
 from kartina.services.access import LOCAL, Caller
 from kartina.services.keys import GUESSES, secret_file
+from kartina.services.metrics import Metrics
 
 if TYPE_CHECKING:
     from kartina.api.dependencies import Services
@@ -46,6 +50,7 @@ UNKNOWN = (
     "`Authorization: Bearer ...`."
 )
 UNSAFE = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+PROBES = ("/healthz", "/readyz", "/metrics")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 PAGE_CSP = (
@@ -53,6 +58,7 @@ PAGE_CSP = (
     "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 API_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
 
 
@@ -175,9 +181,10 @@ def body_limit(method: str, path: str) -> int:
 class Guard:
     """ASGI middleware: host, proxy, origin and session checks; request ids; security headers; the last net."""
 
-    def __init__(self, app: ASGIApp, access: LocalAccess):
+    def __init__(self, app: ASGIApp, access: LocalAccess, metrics: Metrics):
         self.app = app
         self.access = access
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -186,8 +193,43 @@ class Guard:
             else:  # there are no websockets
                 await send({"type": "websocket.close", "code": 1008})
             return
-        request_id = f"req_{secrets.token_hex(8)}"
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
         scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id), self._watched(scope, send) as watched:
+            await self._guarded(scope, receive, watched, headers, request_id)
+
+    @contextmanager
+    def _watched(self, scope: Scope, send: Send) -> Iterator[Send]:
+        """`send`, measured: a line in the log and a count for every request."""
+        begun, status, stream = time.perf_counter(), 0, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, stream
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+                if stream:
+                    self.metrics.streams.inc()
+            await send(message)
+
+        try:
+            yield watched
+        finally:
+            if stream:
+                self.metrics.streams.dec()
+            seconds = time.perf_counter() - begun
+            route = getattr(scope.get("route"), "path", "page" if not _is_api(scope["path"]) else "none")
+            self.metrics.answered(scope["method"], route, status, seconds)
+            who = scope["state"].get("caller")
+            tell = log.debug if route in PROBES else log.info
+            tell(
+                "request", method=scope["method"], route=route, status=status, ms=round(seconds * 1e3, 1),
+                key=who.prefix if who is not None else None,
+            )  # fmt: skip
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str) -> None:
         started = lost = False
 
         async def guarded_send(message: Message) -> None:
@@ -219,7 +261,6 @@ class Guard:
                 raise HTTPException(413)
             return message
 
-        headers = Headers(scope=scope)
         try:
             refusal = self._refuse(scope, headers, most)
             if refusal:
@@ -239,9 +280,9 @@ class Guard:
             await self.app(scope, guarded_receive, guarded_send)
         except Exception as error:  # the last net: what no route foresaw is logged, and answered where it can be
             if lost:
-                log.warning("caller_lost", request_id=request_id, path=scope["path"], error=str(error))
+                log.warning("caller_lost", path=scope["path"], error=str(error))
                 return
-            log.error("request_crashed", request_id=request_id, path=scope["path"], exc_info=error)
+            log.error("request_crashed", path=scope["path"], exc_info=error)
             if not started:
                 detail = "Something went wrong inside Kartina; the service's log says more under this request_id."
                 await answer(problem_of("error", detail, request_id=request_id))(scope, receive, guarded_send)
@@ -298,11 +339,11 @@ class Guard:
 
 
 def _is_api(path: str) -> bool:
-    return path.startswith("/v1/") or path in ("/v1", "/healthz", "/openapi.json")
+    return path.startswith("/v1/") or path in ("/v1", *PROBES, "/openapi.json")
 
 
 def _is_open(method: str, path: str) -> bool:
     """What needs no session: health, the exchange of the token, and the page's own files."""
     if _is_api(path):
-        return path == "/healthz" or (path == "/v1/session" and method == "POST")
+        return path in ("/healthz", "/readyz") or (path == "/v1/session" and method == "POST")
     return method in ("GET", "HEAD")

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 import uvicorn
 
 from kartina.api.app import create_app
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC
-from kartina.api.security import LocalAccess, check_host, cookie_key
+from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
 from kartina.errors import ConfigError, ConflictError
-from kartina.serving.cache import SIZE
 from kartina.serving.client import LocalEngine
 from kartina.serving.supervisor import Keeper, Supervisor
+from kartina.settings import Settings
 from kartina.storage.only import only_service
+
+log = structlog.get_logger("kartina.api")
 
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
 JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
-PATIENCE = 15  # seconds that the worker of jobs has to end: a training saves what it has
-GRACE = 10  # seconds that responses have to end when the service stops
 
 
 def listen(host: str, port: int | None, keys: bool = False) -> socket.socket:
@@ -67,7 +69,7 @@ def url(sock: socket.socket, host: str, token: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that ends open streams itself, and leaves what follows a signal to its caller."""
+    """uvicorn that says when it answers and when it is about to stop; signals are its caller's."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], goodbye: Callable[[], None]):
         super().__init__(config)
@@ -84,45 +86,47 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        yield
+
+    def stop(self, number: int) -> None:
+        """SIGINT or SIGTERM: the first one drains, the next one ends this process and its children at once."""
+        if self.should_exit or not self.started:
+            os._exit(128 + number)
+        self.should_exit = True
 
 
 async def run(
-    sock: socket.socket,
-    token: str,
-    ready: Callable[[], None],
-    *,
-    worker: Sequence[str] = (),
-    cache: int = SIZE,
-    deterministic: bool = False,
-    jobs: bool = True,
-    static: Path = STATIC,
-    hosts: Sequence[str] = (),
+    sock: socket.socket, token: str, ready: Callable[[], None], settings: Settings, *, static: Path = STATIC
 ) -> None:
     """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
 
-    `worker` goes to the sampling worker's command line; `cache` is the size of the cache of results in bytes, 0 for
-    none; `deterministic` makes every image byte for byte the same at any load; `jobs` says whether queued jobs are run
-    too; `hosts` are the names that others reach this service by (none: local mode). Raises ConflictError when another
-    process serves this KARTINA_HOME, or its database.
+    Then no connection is taken any more, streams of events end with `reconnect`, running jobs save and go back to the
+    queue, and responses have `settings.drain` seconds to end; generations that are left are made by the next service.
+    Raises ConflictError when another process serves this KARTINA_HOME, or its database.
     """
-    access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=tuple(hosts))
+    hosts = () if is_loopback(settings.host) else (settings.host.strip("[]"), *settings.allow_host)
+    access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=hosts)
     with only_service():
-        supervisor = Supervisor(worker)
-        engine = LocalEngine(supervisor.socket, cache=cache, deterministic=deterministic)
-        app = create_app(engine, access, static=static)
+        supervisor = Supervisor(_worker_options(settings))
+        engine = LocalEngine(
+            supervisor.socket,
+            capacity=settings.queue,
+            cache=settings.cache * 2**20,
+            deterministic=settings.deterministic,
+        )
+        kept: dict[str, Keeper] = {"sampling": supervisor}
+        if settings.jobs:
+            kept["jobs"] = Keeper(JOBS, patience=settings.drain)
+        app = create_app(engine, access, static=static, workers=kept)
+        stopping: list[asyncio.Task[None]] = []
 
         def goodbye() -> None:
+            log.info("draining", seconds=settings.drain)
             opened: Services | None = getattr(app.state, "services", None)
             if opened is not None:
-                opened.generations.say_goodbye()
+                opened.drain()
+            if "jobs" in kept:
+                stopping.append(asyncio.create_task(kept["jobs"].stop()))
 
         config = uvicorn.Config(
             app,
@@ -132,13 +136,22 @@ async def run(
             ws="none",
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=settings.drain,
         )
-        kept: list[Keeper] = [supervisor, *([Keeper(JOBS, patience=PATIENCE)] if jobs else [])]
-        for each in kept:
+        server = _Server(config, ready, goodbye)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.stop, number)
+        for each in kept.values():
             await each.start()
         try:
-            await _Server(config, ready, goodbye).serve([sock])
+            await server.serve([sock])
         finally:
             await engine.close()
-            await asyncio.gather(*(each.stop() for each in kept))
+            await asyncio.gather(*stopping, *(each.stop() for each in kept.values()))
+
+
+def _worker_options(settings: Settings) -> list[str]:
+    """The sampling worker's command line."""
+    options = {"--device": settings.device, "--threads": settings.threads, "--batch": settings.batch,
+               "--bytes": settings.memory * 2**20, "--runtime": settings.runtime}  # fmt: skip
+    return [str(part) for option in options.items() for part in option]

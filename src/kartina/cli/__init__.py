@@ -69,6 +69,9 @@ def _register() -> None:
         ("serve", "serve"),
         ("jobs", "jobs"),
         ("keys", "keys"),
+        ("settings", "settings"),
+        ("backup", "backup"),
+        ("backup", "restore"),
     ):
         verb: Any = getattr(import_module(f"kartina.cli.{module}"), "app" if name == module == "data" else name)
         if isinstance(verb, typer.Typer):

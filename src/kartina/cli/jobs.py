@@ -189,8 +189,9 @@ def work(
 ) -> None:
     """Run jobs until Ctrl-C, which gives running ones back to the queue. `kartina serve` does this too."""
     from kartina import logs
+    from kartina.settings import load
 
-    logs.configure()
+    logs.configure(load())
     if watch_stdin:
         _end_with_stdin()
     if slots > 1:

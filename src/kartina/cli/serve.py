@@ -8,91 +8,89 @@ import sys
 import threading
 import webbrowser
 from importlib.util import find_spec
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from kartina.cli.settings import CONFIG
 from kartina.errors import ConfigError
+from kartina.settings import WHERE, Settings, default, load, show, variable
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-RUNTIMES: dict[str, tuple[str, ...]] = {  # and the packages that they need
-    "auto": (),
-    "eager": (),
+NEEDS: dict[str, tuple[str, ...]] = {  # the packages of a runtime
     "onnx": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino", "onnx", "onnxscript"),
 }
 
 
+def _option(name: str, *words: str) -> Any:
+    """The option of a setting: its meaning and default are the model's."""
+    field = Settings.model_fields[name]
+    without = "Default: " in (field.description or "") or default(name) in (None, ())
+    told = "" if without else f" Default: {show(default(name))}."
+    return typer.Option(*words, help=f"{(field.description or '').rstrip('.')}.{told}", show_default=False)
+
+
 def serve(
-    host: Annotated[
-        str, typer.Option(help="The address to serve on. Any but a loopback one needs an API key (kartina keys).")
-    ] = "127.0.0.1",
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name that others reach this service by, where --host is no loopback address."),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Default: the first free port from 8765 on.")
-    ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
-    device: Annotated[str, typer.Option(help="What samples: auto, cpu, cuda or mps.")] = "auto",
-    threads: Annotated[
-        int, typer.Option(min=0, max=1024, help="CPU threads for sampling; 0: measured for each model.")
-    ] = 0,
-    batch: Annotated[
-        int, typer.Option(min=1, max=4096, help="Images in one evaluation, at most; how many is measured.")
-    ] = 64,
-    runtime: Annotated[
-        str, typer.Option(help="What evaluates networks on a CPU: eager, onnx, openvino, or auto (the fastest).")
-    ] = "auto",
-    memory: Annotated[
-        int, typer.Option(min=1, help="MiB of models that stay in memory while nobody uses them.")
-    ] = 2048,
-    cache: Annotated[int, typer.Option(min=0, help="MiB of finished images kept to answer repetitions; 0: none.")] = 64,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same image byte for byte at any load: slower.")
-    ] = False,
-    jobs: Annotated[bool, typer.Option(help="Also run queued jobs (kartina jobs), one at a time.")] = True,
+    config: Annotated[Path | None, CONFIG] = None,
+    host: Annotated[str | None, _option("host")] = None,
+    allow_host: Annotated[list[str] | None, _option("allow_host")] = None,
+    port: Annotated[int | None, _option("port")] = None,
+    open: Annotated[bool | None, _option("open", "--open/--no-open")] = None,
+    device: Annotated[str | None, _option("device")] = None,
+    threads: Annotated[int | None, _option("threads")] = None,
+    batch: Annotated[int | None, _option("batch")] = None,
+    runtime: Annotated[str | None, _option("runtime")] = None,
+    memory: Annotated[int | None, _option("memory")] = None,
+    cache: Annotated[int | None, _option("cache")] = None,
+    queue: Annotated[int | None, _option("queue")] = None,
+    deterministic: Annotated[bool | None, _option("deterministic", "--deterministic/--no-deterministic")] = None,
+    jobs: Annotated[bool | None, _option("jobs", "--jobs/--no-jobs")] = None,
+    drain: Annotated[float | None, _option("drain")] = None,
+    log_level: Annotated[str | None, _option("log_level")] = None,
+    log_format: Annotated[str | None, _option("log_format")] = None,
 ) -> None:
-    """Serve the models on a page and an HTTP API, and run queued jobs, until Ctrl-C."""
+    """Serve the models on a page and an HTTP API, and run queued jobs, until Ctrl-C.
+
+    Each option can also be set by the environment or a file: see `kartina settings`.
+    """
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    flags["allow_host"] = tuple(allow_host) if allow_host else None
+    settings = load(flags, config=config, strict=True)
+    if config is not None:
+        os.environ[WHERE] = str(config.absolute())  # the processes that this one starts
+    for name in ("log_level", "log_format"):
+        os.environ[variable(name)] = getattr(settings, name)
     import asyncio
 
     from kartina import logs
     from kartina.api import server
     from kartina.api.security import is_loopback
 
-    if device not in DEVICES:
-        raise ConfigError(f"Found --device {device}; expected one of {', '.join(DEVICES)}.")
-    if runtime not in RUNTIMES:
-        raise ConfigError(f"Found --runtime {runtime}; expected one of {', '.join(RUNTIMES)}.")
-    if missing := [name for name in RUNTIMES.get(runtime, ()) if find_spec(name) is None]:
+    if missing := [name for name in NEEDS.get(settings.runtime, ()) if find_spec(name) is None]:
         raise ConfigError(
-            f"Found no {' and no '.join(missing)}, which --runtime {runtime} needs. Run: pip install 'kartina[fast]'"
+            f"Found no {' and no '.join(missing)}, which the runtime {settings.runtime} needs. Run: "
+            "pip install 'kartina[fast]'"
         )
-    logs.configure()
-    local = is_loopback(host)
-    if local and allow_host:
-        raise ConfigError(f"Found --allow-host with the address {host}; it is for addresses that others can reach.")
-    sock = server.listen(host, port, keys=not local and _has_key())
+    logs.configure(settings)
+    local = is_loopback(settings.host)
+    if local and settings.allow_host:
+        raise ConfigError(
+            f"Found --allow-host with the address {settings.host}; it is for addresses that others can reach."
+        )
+    sock = server.listen(settings.host, settings.port, keys=not local and _has_key())
     token = secrets.token_urlsafe(24) if local else ""
-    names = [] if local else [host.strip("[]"), *(allow_host or ())]
-    where = server.url(sock, host, token)
+    where = server.url(sock, settings.host, token)
 
     def ready() -> None:
         typer.echo(f"Kartina is at {where}")
         typer.echo("Press Ctrl-C to stop.")
         sys.stdout.flush()
-        if not no_open and _has_desktop():
+        if settings.open and _has_desktop():
             threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
 
-    options = {"--device": device, "--threads": threads, "--batch": batch, "--bytes": memory * 2**20}
-    options["--runtime"] = runtime
-    worker = [str(part) for option in options.items() for part in option]
     with sock:
-        serving = server.run(
-            sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs, hosts=names
-        )
-        asyncio.run(serving)
+        asyncio.run(server.run(sock, token, ready, settings))
 
 
 def _has_key() -> bool:

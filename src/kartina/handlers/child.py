@@ -7,9 +7,10 @@ import sys
 from kartina import logs
 from kartina.handlers.kinds import find
 from kartina.jobs.child import run
+from kartina.settings import load
 
 COMMAND = (sys.executable, "-m", "kartina.handlers.child")  # for `jobs.worker.Worker`
 
 if __name__ == "__main__":
-    logs.configure()
+    logs.configure(load())
     sys.exit(run(find))

@@ -13,6 +13,7 @@ import threading
 from kartina import logs
 from kartina.errors import KartinaError
 from kartina.handlers.study import evaluator
+from kartina.settings import load
 from kartina.study import trials
 from kartina.study.folder import Study
 from kartina.training.loop import interruptible
@@ -25,7 +26,7 @@ def _listen() -> None:
 
 
 def main() -> int:
-    logs.configure()
+    logs.configure(load())
     threading.Thread(target=_listen, daemon=True, name="stdin").start()
     study = Study.open(sys.argv[1])
     with interruptible() as stop:

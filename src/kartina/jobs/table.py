@@ -21,15 +21,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
+import structlog
 from pydantic import Field
 
 from kartina.config import Frozen, home
 from kartina.errors import ConflictError, NotFoundError
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import job_events, jobs
+
+log = structlog.get_logger("kartina.jobs")
 
 Status = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled"]
 ACTIVE = ("running", "canceling")  # a worker has it
@@ -158,7 +161,10 @@ class Jobs:
                       "last_event": 0}  # fmt: skip
             id = c.execute(sa.insert(jobs).values(values).returning(jobs.c.id)).scalar_one()
             self._tell(c, id, "status", {"status": "queued"})
-            return self._get(c, id)
+            job = self._get(c, id)
+        if "request_id" in structlog.contextvars.get_contextvars():  # in the service, whose log this is for
+            log.info("job_accepted", job=job.id, kind=kind)
+        return job
 
     def _with_key(self, c: sa.Connection, key: str, now: float) -> Job | None:
         if self.database.engine.dialect.name == "postgresql":  # of two that submit at once, the second sees the first
@@ -188,6 +194,14 @@ class Jobs:
             asked = asked.where(jobs.c.id < before)
         with self.database.read() as c:
             return [_job(row) for row in c.execute(asked)]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each status."""
+        found: dict[str, int] = dict.fromkeys(get_args(Status), 0)
+        with self.database.read() as c:
+            for status, n in c.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)):
+                found[status] = n
+        return found
 
     def position(self, id: int) -> int | None:
         """Its place in the queue, 1 for the next one; None for a job that does not wait."""

@@ -9,12 +9,13 @@ from typing import Literal, get_args
 from kartina.errors import ForbiddenError
 from kartina.storage.usage import NONE, Quota
 
-Scope = Literal["generate", "models", "keys"]
+Scope = Literal["generate", "models", "keys", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ABOUT: dict[Scope, str] = {
     "generate": "make images; its own generations, gallery and assets",
     "models": "import, activate, roll back and delete models",
     "keys": "create, list and revoke API keys",
+    "metrics": "read /metrics",
 }
 
 
@@ -27,6 +28,7 @@ class Caller:
     quota: Quota = NONE
     rate: str = ""  # as `limits` writes it, such as "60/minute"; "" for none
     name: str = ""
+    prefix: str = ""  # how the key begins
 
     def needs(self, scope: Scope) -> None:
         """Raises ForbiddenError without the scope."""
@@ -37,7 +39,7 @@ class Caller:
             )
 
 
-LOCAL = Caller("local", frozenset(SCOPES), name="local")
+LOCAL = Caller("local", frozenset(SCOPES), name="local", prefix="local")
 
 
 def as_scopes(names: Sequence[str]) -> frozenset[Scope]:

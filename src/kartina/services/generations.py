@@ -25,6 +25,7 @@ from kartina.errors import ConfigError, ConflictError, KartinaError, NotFoundErr
 from kartina.models import png
 from kartina.services.access import Caller
 from kartina.services.controls import check_controls
+from kartina.services.metrics import Metrics
 from kartina.services.models import ModelInfo, Models, TaskInfo
 from kartina.services.zips import Entry
 from kartina.serving.protocol import (
@@ -179,7 +180,16 @@ def replay(record: Generation, after: int = 0) -> list[Event]:
 class Generations:
     """The generations of one database, made by one engine. Belongs to one event loop."""
 
-    def __init__(self, records: Records, assets: Assets, commits: Commits, models: Models, engine: Engine):
+    def __init__(
+        self,
+        records: Records,
+        assets: Assets,
+        commits: Commits,
+        models: Models,
+        engine: Engine,
+        metrics: Metrics | None = None,
+    ):
+        self.metrics = metrics or Metrics()
         self.records = records
         self.assets = assets
         self.commits = commits
@@ -535,6 +545,7 @@ class Generations:
                 outs = tuple(sorted((*live.record.outputs, one), key=lambda out: out.index))
                 live.record = live.record.model_copy(update={"outputs": outs})
                 live.tell(OutputMade(live.record, one))
+            self.metrics.made(live.record.model, len(stored))
 
     async def _end(self, live: _Live, status: Status, error: Failure | None = None) -> None:
         """Write down how it ended, and tell.
@@ -558,6 +569,7 @@ class Generations:
                 live.saved = False
             if not live.finished.is_set():
                 live.tell_status(record)
+            self.metrics.ended(record)
         if live.saved and self._live.get(record.id) is live:
             del self._live[record.id]
 
@@ -608,6 +620,7 @@ def _spec(record: Generation, info: ModelInfo, inputs: dict[str, tuple[bytes, ..
         controls=record.controls,
         inputs=inputs,
         client=record.owner,
+        request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
     )
 
 

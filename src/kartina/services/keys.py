@@ -17,20 +17,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from kartina.config import home
-from kartina.errors import ConfigError, RateError, disk_errors
+from kartina.errors import ConfigError, RateError, StorageError, disk_errors
 from kartina.files import make_folder
 from kartina.services.access import SCOPES, Caller, as_scopes
+from kartina.settings import load
 from kartina.storage.ids import new_id
 from kartina.storage.keys import Key, Keys
 from kartina.storage.records import now
 from kartina.storage.usage import NONE, Quota, Used
 
-SETTING = "KARTINA_SECRET"  # the environment variable that holds the secret
+log = structlog.get_logger("kartina.services.keys")
+
 RATE = "600/minute"  # requests of a key, where nothing else is said
 GUESSES = "30/minute"  # wrong keys and tokens from one address
 _SHAPE = re.compile(r"kt_([0-9a-z]{12})_([A-Za-z0-9_-]{43})")
@@ -58,8 +61,8 @@ def secret_file(name: str) -> bytes:
 
 def pepper() -> bytes:
     """The secret that keys are digested with."""
-    given = os.environ.get(SETTING)
-    return given.encode() if given else secret_file("keys.key")
+    given = load().secret
+    return given.get_secret_value().encode() if given else secret_file("keys.key")
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,11 @@ class Access:
     def _caller(self, key: Key, at: datetime) -> Caller | None:
         if not key.works(at):
             return None
-        self.keys.note_use(key, at)
-        return Caller(key.id, as_scopes(key.scopes), key.quota, key.rate, key.name)
+        try:
+            self.keys.note_use(key, at)
+        except StorageError as error:  # a full disk keeps nobody from reading
+            log.warning("use_not_noted", key=key.prefix, error=str(error))
+        return Caller(key.id, as_scopes(key.scopes), key.quota, key.rate, key.name, f"kt_{key.prefix}")
 
     def _digest(self, text: str) -> str:
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()

@@ -16,6 +16,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextvars import Context
 
 import structlog
 
@@ -220,6 +221,15 @@ class LocalEngine:
             request.spec = request.spec.model_copy(update={"previews": previews})
             self._send(Watch(id=id, previews=previews))
 
+    async def ready(self) -> bool:
+        """See `Engine.ready`."""
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
     async def stats(self) -> Stats:
         """See `Engine.stats`. Raises UnavailableError when no worker answers within `patience` seconds."""
         answer: asyncio.Future[Stats] = asyncio.get_running_loop().create_future()
@@ -261,7 +271,8 @@ class LocalEngine:
             self._writer.write(pack(message))
             return
         if self._link is None:
-            self._link = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own: what it logs is not of the request that happens to be the first.
+            self._link = asyncio.get_running_loop().create_task(self._run(), context=Context())
         self._work.set()
 
     def _hand_over(self, request: _Request) -> None:

@@ -49,6 +49,7 @@ class RequestSpec(Frozen):
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     controls: dict[str, Any] = Field(default={})  # over the task's defaults
     inputs: dict[str, Inputs] = Field(default={})  # encoded images by kind: row i gets the one at i mod M
+    request_id: str = ""  # of the HTTP request that asked, for the log
     client: str = ""  # whose turn it takes: turns go round the clients, then round each one's requests
     previews: bool = False  # send previews (see also Engine.watch)
     deterministic: bool = False  # byte for byte the same whatever else is made: its rows are evaluated one by one
@@ -132,6 +133,7 @@ class Stats(Frozen):
     rows: int = 0  # rows over those batches: rows / batches is the mean batch size
     seconds: float = 0.0  # in those batches: seconds / batches is the mean time of a step
     outputs: int = 0
+    rss: int = 0  # bytes of memory that the worker has
 
 
 class Activated(Frozen):
@@ -200,6 +202,15 @@ class Engine(Protocol):
 
     def watch(self, id: str, previews: bool) -> None:
         """Turn a request's previews on or off."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Images that were asked for and are not there yet."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a worker answers now."""
         ...
 
     async def stats(self) -> Stats:

@@ -17,6 +17,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ from kartina.errors import IntegrityError
 from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
 from kartina.serving.protocol import (
+    TERMINAL,
     Activate,
     Activated,
     AskStats,
     Cancel,
     Failed,
     Message,
+    RequestSpec,
     Stats,
     Submit,
     Watch,
@@ -46,6 +49,7 @@ from kartina.serving.protocol import (
 from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
 from kartina.serving.runtimes import SWITCHES
 from kartina.serving.tuning import Tuner, evaluate, example
+from kartina.settings import load
 from kartina.training.loop import pick_device
 
 log = structlog.get_logger("kartina.serving.worker")
@@ -171,7 +175,7 @@ class Worker:
                     if spec.id in batcher.requests:
                         send(Failed(id=spec.id, code="conflict", message=f"Found a second request {spec.id}."))
                     else:
-                        batcher.submit(spec, send, connection)
+                        batcher.submit(spec, _logged(spec, send), connection)
 
                 self._inbox.put(submit)
             case Cancel(id=id):
@@ -197,7 +201,31 @@ class Worker:
             rows=self._batcher.rows,
             seconds=self._batcher.seconds,
             outputs=self._batcher.outputs,
+            rss=resident(),
         )
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _logged(spec: RequestSpec, send: Callable[[Message], None]) -> Callable[[Message], None]:
+    """`send` that also logs how the request ended."""
+    begun = time.monotonic()
+
+    def tell(message: Message) -> None:
+        if isinstance(message, TERMINAL):
+            log.info(
+                "request_ended", id=spec.id, request_id=spec.request_id or None, end=message.type,
+                rows=len(spec.rows), ms=round((time.monotonic() - begun) * 1e3),
+            )  # fmt: skip
+        send(message)
+
+    return tell
 
 
 def _nothing() -> None:
@@ -231,7 +259,7 @@ def main() -> None:
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
     given = parser.parse_args()
 
-    logs.configure()
+    logs.configure(load())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     if given.watch_stdin:
         threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()

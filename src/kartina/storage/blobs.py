@@ -14,7 +14,6 @@ without its blob.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kartina.config import home
 from kartina.errors import ConfigError, IntegrityError, NotFoundError, StorageError, disk_errors
 from kartina.files import make_folder, sync
+from kartina.settings import load
 from kartina.storage.database import Database
 from kartina.storage.tables import blob_refs, blobs
 
@@ -43,7 +43,7 @@ def open_store(url: str | None = None) -> ObjectStore:
 
     Raises ConfigError for a URL that cannot be used, StorageError for a folder that cannot be made.
     """
-    url = url or os.environ.get(SETTING)
+    url = url or load().blobs
     if url is None:
         with disk_errors("make the folder of blobs"):
             make_folder(home() / FOLDER)
@@ -90,13 +90,7 @@ class Blobs:
 
     def put(self, digest: str, content: bytes | Path, size: int) -> None:
         """Bring the bytes of an expected blob to the store, unless they are there."""
-        if self._size(digest) == size:
-            return
-        with store_errors("store a blob"):
-            obstore.put(self.store, _path(digest), content)
-        if isinstance(self.store, LocalStore) and self.store.prefix is not None:
-            with disk_errors("store a blob"):
-                sync(Path(self.store.prefix) / _path(digest))
+        put(self.store, digest, content, size)
 
     def arrived(self, c: sa.Connection, digest: str) -> None:
         """The bytes of an expected blob are in the store."""
@@ -164,13 +158,38 @@ class Blobs:
             c.execute(sa.delete(blobs).where(blobs.c.hash == digest))
         return True
 
-    def _size(self, digest: str) -> int | None:
-        """Bytes that the store has under this hash; None for none."""
-        with store_errors("look for a blob"):
-            try:
-                return obstore.head(self.store, _path(digest))["size"]
-            except FileNotFoundError:
-                return None
+
+def put(store: ObjectStore, digest: str, content: bytes | Path, size: int) -> None:
+    """Bring bytes, or a file's, to a store under their hash, unless they are there."""
+    if _size(store, digest) == size:
+        return
+    with store_errors("store a blob"):
+        obstore.put(store, _path(digest), content)
+    if isinstance(store, LocalStore) and store.prefix is not None:
+        with disk_errors("store a blob"):
+            sync(Path(store.prefix) / _path(digest))
+
+
+def fetch(store: ObjectStore, digest: str, target: Path) -> tuple[int, str]:
+    """Copy a blob into a file: (bytes, their SHA-256). Raises IntegrityError for one that is missing."""
+    found, size = hashlib.sha256(), 0
+    with store_errors("read a blob"), target.open("xb") as file:
+        try:
+            for part in obstore.get(store, _path(digest)).stream(min_chunk_size=_PART):
+                found.update(part)
+                size += file.write(part)
+        except FileNotFoundError:
+            raise IntegrityError(f"Found the blob {digest[:12]} missing in its store; restore it there.") from None
+    return size, found.hexdigest()
+
+
+def _size(store: ObjectStore, digest: str) -> int | None:
+    """Bytes that the store has under this hash; None for none."""
+    with store_errors("look for a blob"):
+        try:
+            return obstore.head(store, _path(digest))["size"]
+        except FileNotFoundError:
+            return None
 
 
 def _path(digest: str) -> str:

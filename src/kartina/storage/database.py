@@ -5,14 +5,14 @@
     with database.write() as c: ...         # a transaction: all of it, or nothing
 
 SQLite runs in WAL mode, so readers never wait for the writer; a write transaction takes the write lock when it begins
-(BEGIN IMMEDIATE) and waits up to BUSY seconds for it, so that it can never fail half-way for a lock. A commit is on the
-disk when it returns.
+(BEGIN IMMEDIATE) and waits for it as long as the setting `busy` says, so that it can never fail half-way for a lock. A
+commit is on the disk when it returns.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +24,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from kartina.config import home
-from kartina.errors import ConfigError, IntegrityError, KartinaError, StorageError, disk_errors
+from kartina.errors import ConfigError, IntegrityError, KartinaError, StorageAwayError, StorageError, disk_errors
 from kartina.files import make_folder
+from kartina.settings import load
 
 SETTING = "KARTINA_DATABASE"  # the environment variable that names a database by its URL
 FILE = "kartina.db"  # in KARTINA_HOME, where there is no such setting
-BUSY = 30.0  # seconds that a write waits for another process's
 IDLE = 10.0  # seconds after which PostgreSQL drops a process that stopped inside a transaction, and its locks
 HEAD = "0002"  # the newest migration
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -63,13 +63,18 @@ class Database:
             )
         return time.time()
 
+    def ping(self) -> None:
+        """Raises StorageError when the database does not answer."""
+        with self.read() as c:
+            c.execute(sa.select(1))
+
     def close(self) -> None:
         self.engine.dispose()
 
 
 def setting() -> str:
-    """The database's URL: $KARTINA_DATABASE, else SQLite in KARTINA_HOME."""
-    return os.environ.get(SETTING) or f"sqlite:///{home() / FILE}"
+    """The database's URL: the setting, else SQLite in KARTINA_HOME."""
+    return load().database or f"sqlite:///{home() / FILE}"
 
 
 def open_database(url: str | None = None) -> Database:
@@ -78,8 +83,8 @@ def open_database(url: str | None = None) -> Database:
     Raises ConfigError for a URL that is none, StorageError when it cannot be reached or written, IntegrityError when a
     newer Kartina has migrated it.
     """
-    parsed = _parse(url or setting())
-    database = Database(_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed))
+    parsed, busy = parse(url or setting()), load().busy
+    database = Database(_sqlite(parsed, busy) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed, busy))
     try:
         migrate(database)
     except BaseException:
@@ -88,11 +93,12 @@ def open_database(url: str | None = None) -> Database:
     return database
 
 
-def _parse(url: str) -> sa.URL:
+def parse(url: str) -> sa.URL:
+    """The URL of a database that can be used. Raises ConfigError."""
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        raise ConfigError(f"Found {SETTING}={url!r}, which is no URL; {_EXPECTED}") from None
+        raise ConfigError(f"Found {SETTING} set to what is no URL; {_EXPECTED}") from None
     match parsed.drivername:
         case "sqlite" if parsed.database and parsed.database != ":memory:":
             return parsed
@@ -105,11 +111,11 @@ _EXPECTED = "expected sqlite:////path/to/kartina.db or postgresql://user:passwor
 _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 
-def _sqlite(url: sa.URL) -> sa.Engine:
+def _sqlite(url: sa.URL, busy: float) -> sa.Engine:
     assert url.database is not None
     with disk_errors("open the database"):
         make_folder(Path(url.database).parent)
-    engine = sa.create_engine(url, json_serializer=_json, connect_args={"timeout": BUSY})
+    engine = sa.create_engine(url, json_serializer=_json, connect_args={"timeout": busy})
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
@@ -125,7 +131,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _postgresql(url: sa.URL) -> sa.Engine:
+def _postgresql(url: sa.URL, busy: float) -> sa.Engine:
     # READ COMMITTED, whatever the server's default: claims rely on seeing what others have committed.
     engine = sa.create_engine(url, json_serializer=_json, isolation_level="READ COMMITTED", pool_pre_ping=True)
 
@@ -133,6 +139,7 @@ def _postgresql(url: sa.URL) -> sa.Engine:
     def connected(connection: Any, record: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE * 1000)}")
+            cursor.execute(f"SET lock_timeout = {int(busy * 1000)}")
         connection.commit()
 
     return engine
@@ -179,7 +186,21 @@ def database_errors(what: str) -> Iterator[None]:
         raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if _passes(error):
+            raise StorageAwayError(
+                f"Could not {what} the database: {reason}. Nothing was changed; another process has locked it, or it "
+                f"cannot be reached ({SETTING}, or KARTINA_HOME/{FILE}). Try again in a moment."
+            ) from error
         raise StorageError(
-            f"Could not {what} the database: {reason}. Nothing was changed; check that it can be reached and written "
+            f"Could not {what} the database: {reason}. Nothing was changed; check that it can be written "
             f"({SETTING}, or KARTINA_HOME/{FILE}) and that the disk has room, then try again."
         ) from error
+
+
+def _passes(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether it is a matter of time: a lock, a server that is away; not a disk that is full or cannot be written."""
+    met = getattr(error, "orig", None)
+    if isinstance(met, sqlite3.Error):
+        return (getattr(met, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    state: str | None = getattr(met, "sqlstate", None)  # PostgreSQL's; none: it was not even reached
+    return state is None or state[:2] in ("08", "55", "57") or state == "53300"  # too many connections

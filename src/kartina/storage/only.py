@@ -24,12 +24,12 @@ def only_service() -> Iterator[None]:
 
     Both locks go with the process, however that ends.
     """
-    with _only_process(home() / "service.lock"):
+    with alone(home() / "service.lock"):
         database = open_database()
         try:
             postgresql = database.engine.dialect.name == "postgresql"
             # An SQLite file may lie outside this home, and be another's too.
-            with _only_connection(database) if postgresql else _only_process(_beside(database)):
+            with _only_connection(database) if postgresql else alone(_beside(database)):
                 yield
         finally:
             database.close()
@@ -40,7 +40,8 @@ def _beside(database: Database) -> Path:
 
 
 @contextmanager
-def _only_process(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`, which goes with this process. Raises ConflictError while another one has it."""
     with disk_errors("lock the folder of the service"):
         make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

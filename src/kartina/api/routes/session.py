@@ -1,4 +1,4 @@
-"""Signing in with the start-up token, and health."""
+"""Signing in with the start-up token, or a key."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from kartina.api.dependencies import Anyone, ServicesDep
 from kartina.api.problems import HttpProblem, responses
-from kartina.api.schemas import Health, Session, SessionRequest
+from kartina.api.schemas import Session, SessionRequest
 from kartina.api.security import COOKIE_AGE
 from kartina.services.keys import GUESSES
 
 router = APIRouter(tags=["session"])
-
-
-@router.get("/healthz", openapi_extra={"security": []})
-async def health() -> Health:
-    """The process answers. Open to all."""
-    return Health()
 
 
 @router.get("/v1/session", responses=responses())
@@ -38,4 +32,8 @@ async def open_session(body: SessionRequest, of: ServicesDep, request: Request, 
     if value is None:
         of.rates.check(GUESSES, f"guess:{request.client.host if request.client else ''}")
         raise HttpProblem("unauthenticated", "Found a wrong token; open the URL that `kartina serve` printed last.")
-    response.set_cookie(of.access.cookie, value, max_age=COOKIE_AGE, httponly=True, samesite="strict", path="/")
+    # A proxy says so where it speaks TLS; local mode knows no proxy.
+    secure = request.headers.get("x-forwarded-proto", "").lower() == "https"
+    response.set_cookie(
+        of.access.cookie, value, max_age=COOKIE_AGE, httponly=True, samesite="strict", secure=secure, path="/"
+    )
