@@ -54,12 +54,12 @@ def test_credentials_from_arguments_the_url_and_the_environment(monkeypatch: pyt
     assert Place.of("http://127.0.0.1:8765/?token=abc", None) == Place("http://127.0.0.1:8765", "abc")
     assert Place.of("http://127.0.0.1:8765/?token=abc", "kt_x").key == "kt_x"
     monkeypatch.delenv("KARTINA_KEY")
-    with pytest.raises(ConfigError, match="no key that can be sent.*kartina keys create"):
+    with pytest.raises(ConfigError, match=r"no key that can be sent.*kartina keys create"):
         Place.of("http://localhost:1", None)
     with pytest.raises(ConfigError, match="no key"):
         Place.of("http://localhost:1", "kt_x\r\nX-Evil: 1")
     for wrong in ("localhost:8765", "ftp://x", "http://", "http://user:word@x"):
-        with pytest.raises(ConfigError, match="expected one like http://127.0.0.1:8765"):
+        with pytest.raises(ConfigError, match=r"expected one like http://127.0.0.1:8765"):
             Place.of(wrong, "kt_x")
     assert "kt_secret" not in repr(Place("http://x", "kt_secret")) + repr(Client("http://x", "kt_secret"))
 
@@ -196,7 +196,7 @@ def test_pauses_double_and_are_blurred() -> None:
 
 def test_an_error_says_what_the_service_said() -> None:
     client, _ = client_of(problem(422, "config", errors=["n: too many"], request_id="req_1", newer=True))
-    with pytest.raises(InputError, match="^D$") as caught:
+    with pytest.raises(InputError, match=r"^D$") as caught:
         client.health()
     error = caught.value
     assert (error.code, error.status, error.errors, error.request_id) == ("config", 422, ["n: too many"], "req_1")
