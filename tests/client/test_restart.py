@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kartina.client import AsyncClient, Client, OutputEvent, StatusEvent
+from kartina.client import AsyncClient, AsyncOutputEvent, Client, StatusEvent
 from tests.engine import toy_package, toys  # noqa: F401  a fixture
 from tests.service import Service
 
@@ -34,7 +34,7 @@ def test_events_go_on_with_the_next_process(toys: None, tmp_path: Path, number: 
             job = await client.generate("toy", n=2, controls=ASKED)
             async for event in job.events():
                 statuses += [event.job.status] if isinstance(event, StatusEvent) else []
-                outputs += [event.output.index] if isinstance(event, OutputEvent) else []
+                outputs += [event.output.index] if isinstance(event, AsyncOutputEvent) else []
                 if event.type == "progress" and not restarts:
                     restarts.append(asyncio.create_task(asyncio.to_thread(restart)))
             return statuses, outputs, len([one async for one in client.generations.list()])
