@@ -99,7 +99,8 @@ export async function every(): Promise<void> {{
 
 export async function answers(): Promise<string> {{
   const given = {{ task: "generate", n: 1, controls: {{}}, format: "png" as const }};
-  const {{ data, error }} = await client.POST("/v1/generations", {{ body: {{ model: "m", labels: ["Bag"], ...given }} }});
+  const body = {{ model: "m", labels: ["Bag"], ...given }};
+  const {{ data, error }} = await client.POST("/v1/generations", {{ body }});
   if (error) return error.detail + error.code;
   if (typeof data === "string") return data; // Accept: image/png
   const job: components["schemas"]["Job"] = data;

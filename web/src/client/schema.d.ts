@@ -705,7 +705,12 @@ export interface components {
              * Image
              * @description JPEG, PNG or WebP
              */
-            image: string;
+            image?: string | null;
+            /**
+             * Image[]
+             * @description The same in a list of one
+             */
+            "image[]"?: string[] | null;
             /**
              * Mask
              * @description Transparent (or, without transparency, white) parts are made anew
@@ -726,10 +731,18 @@ export interface components {
              * @default
              */
             prompt: string;
-            /** Response Format */
-            response_format?: "b64_json" | null;
+            /**
+             * Response Format
+             * @description b64_json
+             */
+            response_format?: string | null;
             /** Size */
             size?: string | null;
+            /**
+             * Stream
+             * @description false
+             */
+            stream?: boolean | null;
         };
         /**
          * ClassQuality
@@ -995,8 +1008,11 @@ export interface components {
              * @description A class of the model; empty for every class in turn
              */
             prompt: string;
-            /** Response Format */
-            response_format?: "b64_json" | null;
+            /**
+             * Response Format
+             * @description b64_json
+             */
+            response_format?: string | null;
             /** Seed */
             seed?: number | null;
             /**
@@ -1004,6 +1020,11 @@ export interface components {
              * @description auto, or the model's own
              */
             size?: string | null;
+            /**
+             * Stream
+             * @description false
+             */
+            stream?: boolean | null;
             /** User */
             user?: string | null;
         };
