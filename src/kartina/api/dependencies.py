@@ -11,13 +11,18 @@ from fastapi import Depends, Request
 
 from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
+from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
 from kartina.services.assets import Decoder, Uploads
+from kartina.services.desk import Desk
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
+from kartina.services.jobs import Work
 from kartina.services.keys import Access, Rates, pepper
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.runs import Runs
+from kartina.services.studies import Studies
 from kartina.serving.protocol import Engine
 from kartina.storage.assets import Assets
 from kartina.storage.blobs import Blobs, open_store
@@ -37,6 +42,10 @@ class Services:
     generations: Generations
     gallery: Gallery
     uploads: Uploads
+    work: Work
+    desk: Desk
+    runs: Runs
+    studies: Studies
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -49,6 +58,7 @@ class Services:
         records, assets = Records(database, blobs), Assets(database, blobs)
         commits, models, sandbox = Commits(database), Models(), Sandbox()
         decoder = Decoder(sandbox)
+        work, desk = Work(Jobs(database)), Desk()
         return cls(
             database=database,
             sandbox=sandbox,
@@ -58,6 +68,10 @@ class Services:
             generations=Generations(records, assets, commits, models, engine),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
+            work=work,
+            desk=desk,
+            runs=Runs(desk, work, models),
+            studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -69,9 +83,11 @@ class Services:
 
     async def stop(self) -> None:
         await self.generations.stop()
+        await self.work.stop()
         await self.gallery.stop()
         await self.generations.commits.close()
         self.sandbox.close()
+        self.desk.close()
         self.database.close()
 
 
@@ -86,10 +102,11 @@ def caller(request: Request) -> Caller:
     return found
 
 
-def _needing(scope: Scope) -> Callable[[Request], Caller]:
+def _needing(*scopes: Scope) -> Callable[[Request], Caller]:
     def needed(request: Request) -> Caller:
         found = caller(request)
-        found.needs(scope)
+        for scope in scopes:
+            found.needs(scope)
         return found
 
     return needed
@@ -100,3 +117,6 @@ Anyone = Annotated[Caller, Depends(caller)]
 Maker = Annotated[Caller, Depends(_needing("generate"))]
 Curator = Annotated[Caller, Depends(_needing("models"))]
 Keeper = Annotated[Caller, Depends(_needing("keys"))]
+DataKeeper = Annotated[Caller, Depends(_needing("data"))]
+Trainer = Annotated[Caller, Depends(_needing("train"))]
+Publisher = Annotated[Caller, Depends(_needing("train", "models"))]  # what is published is everybody's

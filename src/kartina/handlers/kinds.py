@@ -16,6 +16,7 @@ KINDS = {
     "evaluate": "kartina.handlers.jobs:evaluate",
     "publish": "kartina.handlers.jobs:publish",
     "study": "kartina.handlers.jobs:study",
+    "publish-study": "kartina.handlers.jobs:publish_study",
 }
 
 
