@@ -17,7 +17,7 @@ from typing import IO
 from kartina.data.paths import PathList, is_junk
 from kartina.errors import DataError
 
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 1_100_000  # a million images, and what may lie beside them
 MAX_RATIO = 100  # unpacked to packed, for each entry and for the whole
 MAX_ENTRY = 512 * 1024 * 1024  # bytes of one unpacked entry
 _SLACK = 64 * 1024  # small entries may pack better than MAX_RATIO without being a bomb
@@ -44,11 +44,18 @@ class Archive:
     """The files of a ZIP, without folders and junk, in the archive's order.
 
     Raises DataError for what is no ZIP, is encrypted or damaged, holds links, absolute names or `..`, or unpacks to
-    more than `max_ratio` times its size or `max_entries` entries.
+    more than `max_ratio` times its size, `max_entries` entries or `max_entry` bytes of one of them.
     """
 
-    def __init__(self, path: Path, max_entries: int = MAX_ENTRIES, max_ratio: float = MAX_RATIO):
+    def __init__(
+        self,
+        path: Path,
+        max_entries: int = MAX_ENTRIES,
+        max_ratio: float = MAX_RATIO,
+        max_entry: int = MAX_ENTRY,
+    ):
         self.path = path
+        self.max_entry = max_entry
         self.names = PathList()
         self.folders: set[str] = set()  # empty ones as well, where the archive lists them
         self._columns = {
@@ -92,8 +99,8 @@ class Archive:
                 continue
             if flags & _ENCRYPTED:
                 raise DataError(f"Found {self.path.name} encrypted ({name!r}); expected a ZIP without a password.")
-            if size > max_ratio * packed + _SLACK or size > MAX_ENTRY:
-                raise _bomb(self.path, f"{name!r}, which unpacks from {packed:,} to {size:,} bytes", max_ratio)
+            if size > max_ratio * packed + _SLACK or size > self.max_entry:
+                raise self._bomb(f"{name!r}, which unpacks from {packed:,} to {size:,} bytes", max_ratio)
             packed_all, size_all = packed_all + packed, size_all + size
             if is_junk(name):
                 continue
@@ -102,7 +109,13 @@ class Archive:
                 self._columns[key].append(value)
             self._columns["method"].append(min(method, 255))
         if size_all > max_ratio * max(packed_all, 1) + _SLACK or packed_all > self.path.stat().st_size:
-            raise _bomb(self.path, f"{size_all:,} bytes in a file of {self.path.stat().st_size:,}", max_ratio)
+            raise self._bomb(f"{size_all:,} bytes in a file of {self.path.stat().st_size:,}", max_ratio)
+
+    def _bomb(self, what: str, max_ratio: float) -> DataError:
+        return DataError(
+            f"Found in {self.path.name} {what}; expected at most {max_ratio:g} times the packed size and "
+            f"{self.max_entry // 1024**2} MiB a file. It looks like a ZIP bomb; nothing was unpacked."
+        )
 
 
 def read_entry(file: IO[bytes], entry: Entry) -> bytes:
@@ -190,10 +203,3 @@ def _safe_name(raw: bytes, utf8: bool, path: Path) -> str:
 
 def _damaged(path: Path, why: str) -> DataError:
     return DataError(f"Found {path.name} damaged: {why}; expected a whole ZIP. Copy or download it again.")
-
-
-def _bomb(path: Path, what: str, max_ratio: float) -> DataError:
-    return DataError(
-        f"Found in {path.name} {what}; expected at most {max_ratio:g} times the packed size and "
-        f"{MAX_ENTRY // 1024**2} MiB a file. It looks like a ZIP bomb; nothing was unpacked."
-    )
