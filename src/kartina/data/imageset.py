@@ -8,6 +8,7 @@ On disk, a folder of KARTINA_HOME/data:
     groups.npy    int64 N             (absent without --group-by)
     sources.npy   uint8 N,C',H,W      (absent unless the data are pairs: image i's input)
     files.txt     N lines: where image i came from, relative to what was imported
+    report.json   what was found when it was looked at before the import (where that was done)
 
 Images are stored split by split, train then val then test, so that a split is a slice and not a copy.
 """
@@ -67,6 +68,7 @@ class ImageSet:
         return np.bincount(self.labels, minlength=len(self.spec.classes)).astype(np.int64)
 
 
+LOCAL = "local"  # the owner of what is made from the command line or in the local session
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # what a data set may be called
 
 
@@ -93,6 +95,12 @@ def record(name: str) -> dict[str, Any]:
             f"Found {name}/data.json that cannot be read ({error}); import the data again with --replace."
         ) from None
     return found
+
+
+def owner(name: str) -> str:
+    """Whose the set is: the local session's, unless an API key had it made."""
+    found = record(name).get("by")
+    return str(found.get("owner", LOCAL)) if isinstance(found, dict) else LOCAL
 
 
 def open_set(name: str) -> ImageSet:

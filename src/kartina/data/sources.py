@@ -18,7 +18,7 @@ import io
 import json
 import os
 import re
-from array import array
+from array import array as Column  # of numbers
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -632,9 +632,9 @@ class _Rows:
 
     title: str
     names: PathList = field(default_factory=PathList)
-    given: array[int] = field(default_factory=lambda: array("b"))  # splits
-    labels: array[int] = field(default_factory=lambda: array("q"))
-    groups: array[int] = field(default_factory=lambda: array("q"))
+    given: Column[int] = field(default_factory=lambda: Column("b"))  # splits
+    labels: Column[int] = field(default_factory=lambda: Column("q"))
+    groups: Column[int] = field(default_factory=lambda: Column("q"))
     label_of: dict[str, int] = field(default_factory=dict)
     group_of: dict[str, int] = field(default_factory=dict)
 
