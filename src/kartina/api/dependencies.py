@@ -11,10 +11,12 @@ from fastapi import Depends, Request
 
 from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
+from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
 from kartina.services.assets import Decoder, Uploads
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
+from kartina.services.jobs import Work
 from kartina.services.keys import Access, Rates, pepper
 from kartina.services.models import Models
 from kartina.services.packages import Packages
@@ -37,6 +39,7 @@ class Services:
     generations: Generations
     gallery: Gallery
     uploads: Uploads
+    work: Work
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -58,6 +61,7 @@ class Services:
             generations=Generations(records, assets, commits, models, engine),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
+            work=Work(Jobs(database)),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -69,6 +73,7 @@ class Services:
 
     async def stop(self) -> None:
         await self.generations.stop()
+        await self.work.stop()
         await self.gallery.stop()
         await self.generations.commits.close()
         self.sandbox.close()
@@ -100,3 +105,5 @@ Anyone = Annotated[Caller, Depends(caller)]
 Maker = Annotated[Caller, Depends(_needing("generate"))]
 Curator = Annotated[Caller, Depends(_needing("models"))]
 Keeper = Annotated[Caller, Depends(_needing("keys"))]
+DataKeeper = Annotated[Caller, Depends(_needing("data"))]
+Trainer = Annotated[Caller, Depends(_needing("train"))]

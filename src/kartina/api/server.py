@@ -123,6 +123,7 @@ async def run(
             opened: Services | None = getattr(app.state, "services", None)
             if opened is not None:
                 opened.generations.say_goodbye()
+                opened.work.say_goodbye()
 
         config = uvicorn.Config(
             app,

@@ -25,19 +25,20 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="generate (default), models, keys; give it several times for several."),
+        typer.Option(help="generate (default), models, keys, data, train; give it several times for several."),
     ] = None,
     rate: Annotated[str, typer.Option(help="Requests, such as 60/minute.")] = "600/minute",
     steps: Annotated[int | None, typer.Option(min=0, help="At most so many images x steps a day.")] = None,
     images: Annotated[int | None, typer.Option(min=0, help="At most so many stored images.")] = None,
     size: Annotated[int | None, typer.Option("--bytes", min=0, help="At most so many stored bytes.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="At most so many jobs that are not at their end.")] = 20,
     days: Annotated[int | None, typer.Option(min=1, help="It ends after so many days.")] = None,
     json: Json = False,
 ) -> None:
     """Create an API key and print it: it is not kept, and cannot be shown again."""
     from kartina.storage.usage import Quota
 
-    key, text = _access().create(name, scope or ["generate"], Quota(steps, images, size), rate, days)
+    key, text = _access().create(name, scope or ["generate"], Quota(steps, images, size, jobs), rate, days)
     if json:
         return print_json({"id": key.id, "key": text, "name": key.name, "scopes": list(key.scopes)})
     out.print(f"Key {key.id} for {name!r}. It is shown this once:", highlight=False)

@@ -27,7 +27,8 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from kartina.config import Frozen, home
-from kartina.errors import ConflictError, NotFoundError
+from kartina.errors import ConflictError, KeyReusedError, NotFoundError, QuotaError
+from kartina.owners import LOCAL
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import job_events, jobs
 
@@ -77,6 +78,7 @@ class Job(Frozen):
     created_at: float  # seconds since 1970, as all times here
     started_at: float | None
     completed_at: float | None
+    caller: str = LOCAL  # whose it is
 
     @property
     def finished(self) -> bool:
@@ -139,26 +141,50 @@ class Jobs:
 
     # -- for whoever wants something done ------------------------------------------------------------------------------
 
-    def submit(self, kind: str, spec: Mapping[str, Any], *, key: str | None = None, max_tries: int = MAX_TRIES) -> Job:
-        """Accept a job; it is on the disk when this returns.
+    def submit(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        *,
+        caller: str = LOCAL,
+        most: int | None = None,
+        key: str | None = None,
+        max_tries: int = MAX_TRIES,
+    ) -> Job:
+        """Accept a job of `caller`; it is on the disk when this returns.
 
-        With a `key`, submitting the same again within a day gives the same job. Raises ConflictError for a key that
-        stands for another job.
+        With a `key`, submitting the same again within a day gives the same job. Raises KeyReusedError for a key that
+        stands for another job, QuotaError where the caller has `most` jobs already that are not at their end.
         """
         with self.database.write() as c:
             now = self.database.clock(c)
             if key is not None and (known := self._with_key(c, key, now)) is not None:
-                if (known.kind, known.spec) != (kind, json.loads(json.dumps(spec))):
-                    raise ConflictError(
+                if (known.kind, known.spec, known.caller) != (kind, json.loads(json.dumps(spec)), caller):
+                    raise KeyReusedError(
                         f"Found the key {key!r} used for job {known.id}, which is another one; use a new key."
                     )
                 return known
+            self._check_room(c, caller, most)
             values = {"kind": kind, "spec": dict(spec), "key": key, "max_tries": max_tries, "not_before": now,
-                      "created_at": now, "status": "queued", "saved": {}, "progress": {}, "attempt": 0, "tries": 0,
-                      "last_event": 0}  # fmt: skip
+                      "caller": caller, "created_at": now, "status": "queued", "saved": {}, "progress": {},
+                      "attempt": 0, "tries": 0, "last_event": 0}  # fmt: skip
             id = c.execute(sa.insert(jobs).values(values).returning(jobs.c.id)).scalar_one()
             self._tell(c, id, "status", {"status": "queued"})
             return self._get(c, id)
+
+    def _check_room(self, c: sa.Connection, caller: str, most: int | None) -> None:
+        """QuotaError where the caller has `most` jobs that are not at their end."""
+        if most is None:
+            return
+        if self.database.engine.dialect.name == "postgresql":  # of two that submit at once, the second sees the first
+            c.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(caller, 1))))
+        going = sa.and_(jobs.c.caller == caller, jobs.c.status.not_in(TERMINAL))
+        have = c.execute(sa.select(sa.func.count()).where(going)).scalar_one()
+        if have >= most:
+            raise QuotaError(
+                f"Found {have} jobs that are not at their end, of {most} that this key may have; wait for one, or "
+                "cancel it."
+            )
 
     def _with_key(self, c: sa.Connection, key: str, now: float) -> Job | None:
         if self.database.engine.dialect.name == "postgresql":  # of two that submit at once, the second sees the first
@@ -188,6 +214,38 @@ class Jobs:
             asked = asked.where(jobs.c.id < before)
         with self.database.read() as c:
             return [_job(row) for row in c.execute(asked)]
+
+    def page(
+        self,
+        caller: str,
+        limit: int,
+        *,
+        before: int | None = None,
+        status: Status | None = None,
+        kind: str | None = None,
+    ) -> list[Job]:
+        """The caller's jobs, newest first: those with an id below `before`, of one status or kind where it is given."""
+        asked = sa.select(jobs).where(jobs.c.caller == caller).order_by(jobs.c.id.desc()).limit(limit)
+        for column, wanted in ((jobs.c.status, status), (jobs.c.kind, kind)):
+            if wanted is not None:
+                asked = asked.where(column == wanted)
+        if before is not None:
+            asked = asked.where(jobs.c.id < before)
+        with self.database.read() as c:
+            return [_job(row) for row in c.execute(asked)]
+
+    def active(self, caller: str, kind: str | None = None) -> list[Job]:
+        """The caller's jobs that are not at their end, oldest first."""
+        asked = sa.select(jobs).where(jobs.c.caller == caller, jobs.c.status.not_in(TERMINAL)).order_by(jobs.c.id)
+        with self.database.read() as c:
+            return [_job(row) for row in c.execute(asked if kind is None else asked.where(jobs.c.kind == kind))]
+
+    def newer(self, seen: Mapping[int, int]) -> list[Job]:
+        """Those of the jobs in `seen` (id -> the last event that was seen) to which something has happened since."""
+        with self.database.read() as c:
+            rows = c.execute(sa.select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(seen))).all()
+            changed = [row.id for row in rows if row.last_event != seen[row.id]]
+            return [_job(row) for row in c.execute(sa.select(jobs).where(jobs.c.id.in_(changed)))] if changed else []
 
     def position(self, id: int) -> int | None:
         """Its place in the queue, 1 for the next one; None for a job that does not wait."""
@@ -220,9 +278,11 @@ class Jobs:
                 self._tell(c, id, "status", {"status": "canceling"})
             return self._get(c, id)
 
-    def resume(self, id: int) -> Job:
-        """Queue a failed or canceled job again; it goes on from what it last saved. Raises ConflictError for others."""
+    def resume(self, id: int, most: int | None = None) -> Job:
+        """Queue a failed or canceled job again; it goes on from what it last saved. Raises ConflictError for others,
+        QuotaError as `submit` does."""
         with self.database.write() as c:
+            self._check_room(c, self._get(c, id).caller, most)
             ended = sa.and_(jobs.c.id == id, jobs.c.status.in_(("failed", "canceled")))
             fresh = {"status": "queued", "tries": 0, "not_before": self.database.clock(c), "error": None,
                      "completed_at": None}  # fmt: skip
@@ -231,6 +291,15 @@ class Jobs:
                 raise ConflictError(f"Found job {id} {status}; only a failed or canceled job can be resumed.")
             self._tell(c, id, "status", {"status": "queued", "why": "resumed"})
             return self._get(c, id)
+
+    def delete(self, id: int) -> None:
+        """Forget a finished job and remove its files. Raises NotFoundError, ConflictError for one that goes on."""
+        with self.database.write() as c:
+            ended = sa.and_(jobs.c.id == id, jobs.c.status.in_(TERMINAL))
+            if not c.execute(sa.delete(jobs).where(ended)).rowcount:
+                status = self._get(c, id).status
+                raise ConflictError(f"Found job {id} {status}; only a finished job can be deleted. Cancel it first.")
+        shutil.rmtree(folder() / str(id), ignore_errors=True)
 
     # -- for workers ---------------------------------------------------------------------------------------------------
 

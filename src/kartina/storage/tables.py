@@ -33,7 +33,9 @@ jobs = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("completed_at", sa.Double),
+    sa.Column("caller", KEY, nullable=False, server_default="local"),  # whose it is: the local session's, or a key's
     sa.Index("jobs_by_status", "status", "id"),
+    sa.Index("jobs_by_caller", "caller", "id"),
     sqlite_autoincrement=True,  # an id is never given twice
 )
 

@@ -24,6 +24,7 @@ class Quota:
     steps: int | None = None  # n x steps a day (UTC)
     images: int | None = None  # stored, and promised by unfinished generations
     bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations
+    jobs: int | None = None  # that are not at their end
 
 
 @dataclass(frozen=True)
