@@ -22,10 +22,11 @@ MAX_RATIO = 100  # unpacked to packed, for each entry and for the whole
 MAX_ENTRY = 512 * 1024 * 1024  # bytes of one unpacked entry
 _SLACK = 64 * 1024  # small entries may pack better than MAX_RATIO without being a bomb
 
-_END, _END64, _LOCATOR64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
-_CENTRAL, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
+END_SIGN, END64_SIGN, LOCATOR64_SIGN = b"PK\5\6", b"PK\6\6", b"PK\6\7"
+CENTRAL_SIGN, LOCAL_SIGN = b"PK\1\2", b"PK\3\4"
+CENTRAL, LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
 _STORED, _DEFLATED = 0, 8
-_ENCRYPTED, _UTF8 = 0x1, 0x800
+_ENCRYPTED, UTF8 = 0x1, 0x800
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,18 @@ class Archive:
     def _read(self, file: IO[bytes], count: int, base: int, max_ratio: float) -> None:
         packed_all = size_all = 0
         for _ in range(count):
-            raw = file.read(_CENTRAL.size)
-            if len(raw) < _CENTRAL.size or raw[:4] != b"PK\1\2":
+            raw = file.read(CENTRAL.size)
+            if len(raw) < CENTRAL.size or raw[:4] != CENTRAL_SIGN:
                 raise _damaged(self.path, "its list of entries ends early")
             (_, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_note, _, _, attributes, offset) = (
-                _CENTRAL.unpack(raw)
+                CENTRAL.unpack(raw)
             )
             name_bytes = file.read(n_name)
             extra = file.read(n_extra)
             file.seek(n_note, 1)
             if 0xFFFFFFFF in (packed, size, offset):
                 size, packed, offset = _zip64(extra, size, packed, offset)
-            name = _safe_name(name_bytes, bool(flags & _UTF8), self.path)
+            name = _safe_name(name_bytes, bool(flags & UTF8), self.path)
             if (attributes >> 16) & 0o170000 == 0o120000:
                 raise DataError(
                     f"Found the link {name!r} in {self.path.name}; expected files only. Pack the files themselves."
@@ -121,10 +122,10 @@ class Archive:
 def read_entry(file: IO[bytes], entry: Entry) -> bytes:
     """The bytes of one entry, checked against its size and CRC. Raises DataError with the reason."""
     file.seek(entry.offset)
-    raw = file.read(_LOCAL.size)
-    if len(raw) < _LOCAL.size or raw[:4] != b"PK\3\4":
+    raw = file.read(LOCAL.size)
+    if len(raw) < LOCAL.size or raw[:4] != LOCAL_SIGN:
         raise DataError("found a damaged entry, expected the ZIP to hold the file where it says")
-    n_name, n_extra = _LOCAL.unpack(raw)[-2:]
+    n_name, n_extra = LOCAL.unpack(raw)[-2:]
     file.seek(n_name + n_extra, 1)
     packed = file.read(entry.packed)
     if entry.method == _STORED:
@@ -147,7 +148,7 @@ def _directory(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     tail_at = max(0, length - 65557)
     file.seek(tail_at)
     tail = file.read()
-    at = tail.rfind(_END)
+    at = tail.rfind(END_SIGN)
     if at < 0 or len(tail) - at < 22:
         raise DataError(
             f"Found {path.name}, which is no ZIP or is cut off (no list of entries at its end); expected a whole ZIP. "
@@ -156,19 +157,19 @@ def _directory(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     count, size, start = struct.unpack_from("<H2L", tail, at + 10)
     end = tail_at + at
     if 0xFFFF in (count,) or 0xFFFFFFFF in (size, start):
-        if tail[at - 20 : at - 16] != _LOCATOR64:
+        if tail[at - 20 : at - 16] != LOCATOR64_SIGN:
             if count == 0xFFFF and 0xFFFFFFFF not in (size, start):  # exactly 65,535 entries, no Zip64
                 return count, end - size, end - size - start
             raise _damaged(path, "its Zip64 record is missing")
         where = struct.unpack_from("<Q", tail, at - 12)[0]
         file.seek(where)
         record = file.read(56)
-        if len(record) < 56 or record[:4] != _END64:
+        if len(record) < 56 or record[:4] != END64_SIGN:
             raise _damaged(path, "its Zip64 record is not where it should be")
         count, size, start = struct.unpack_from("<3Q", record, 32)
         end = where
     base = end - size - start  # above 0 where something was put before the ZIP
-    if base < 0 or size < count * _CENTRAL.size:
+    if base < 0 or size < count * CENTRAL.size:
         raise _damaged(path, "its list of entries does not fit")
     return count, end - size, base
 
