@@ -13,7 +13,10 @@ from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
 from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
+from kartina.services.archives import Archives
 from kartina.services.assets import Decoder, Uploads
+from kartina.services.bulk import Bulk
+from kartina.services.datasets import Datasets
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
 from kartina.services.jobs import Work
@@ -27,6 +30,7 @@ from kartina.storage.commits import Commits
 from kartina.storage.database import Database, open_database
 from kartina.storage.keys import Keys
 from kartina.storage.records import Records
+from kartina.storage.uploads import Uploads as StoredUploads
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Services:
     gallery: Gallery
     uploads: Uploads
     work: Work
+    archives: Archives
+    datasets: Datasets
+    bulk: Bulk
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -51,6 +58,7 @@ class Services:
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
         commits, models, sandbox = Commits(database), Models(), Sandbox()
+        jobs, archives = Jobs(database), StoredUploads(database)
         decoder = Decoder(sandbox)
         return cls(
             database=database,
@@ -61,7 +69,10 @@ class Services:
             generations=Generations(records, assets, commits, models, engine),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
-            work=Work(Jobs(database)),
+            work=Work(jobs),
+            archives=Archives(archives, commits),
+            datasets=Datasets(archives, jobs),
+            bulk=Bulk(models, jobs, engine),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -70,11 +81,13 @@ class Services:
     async def start(self) -> None:
         await self.generations.start()
         await self.gallery.start()
+        await self.archives.start()
 
     async def stop(self) -> None:
         await self.generations.stop()
         await self.work.stop()
         await self.gallery.stop()
+        await self.archives.stop()
         await self.generations.commits.close()
         self.sandbox.close()
         self.database.close()

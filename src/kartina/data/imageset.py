@@ -68,7 +68,6 @@ class ImageSet:
         return np.bincount(self.labels, minlength=len(self.spec.classes)).astype(np.int64)
 
 
-LOCAL = "local"  # the owner of what is made from the command line or in the local session
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # what a data set may be called
 
 
@@ -95,12 +94,6 @@ def record(name: str) -> dict[str, Any]:
             f"Found {name}/data.json that cannot be read ({error}); import the data again with --replace."
         ) from None
     return found
-
-
-def owner(name: str) -> str:
-    """Whose the set is: the local session's, unless an API key had it made."""
-    found = record(name).get("by")
-    return str(found.get("owner", LOCAL)) if isinstance(found, dict) else LOCAL
 
 
 def open_set(name: str) -> ImageSet:

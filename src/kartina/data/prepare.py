@@ -20,7 +20,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,11 +29,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kartina import owners
 from kartina.config import FORMAT, ImageSpec
 from kartina.data import imageset, pool, splits, worker
 from kartina.data.archive import MAX_ENTRIES
 from kartina.data.decode import FITS, Fit
-from kartina.data.imageset import LOCAL, ImageSet, open_set
+from kartina.data.imageset import ImageSet, open_set
 from kartina.data.paths import SPLITS
 from kartina.data.sources import Source, open_source
 from kartina.errors import ConflictError, DataError, StorageError, disk_errors
@@ -112,12 +113,14 @@ def import_source(
         plan = _plan(source, size, fit, channels, seed, decoders)
         if by is not None and by.room is not None:
             by.room(len(source) * plan.size**2 * (plan.channels + plan.source_channels))
-        with _folder_for(name, replace, LOCAL if by is None else by.owner) as folder, disk_errors(f"import {name!r}"):
+        owner = owners.LOCAL if by is None else by.owner
+        with _folder_for(name, replace, owner) as folder, disk_errors(f"import {name!r}"):
+            owners.write(folder, owner)
             order, bad = _pack(source, plan, folder, skip_bad, decoders, progress)
             flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
             for file, content in (more or {}).items():
                 (folder / file).write_bytes(content)
-            _seal(source, plan, folder, name, order, bad, flip_safe, asked, by)
+            _seal(source, plan, folder, name, order, bad, flip_safe, asked)
     return open_set(name)
 
 
@@ -126,7 +129,6 @@ class Maker:
     """On whose behalf a data set is made."""
 
     owner: str
-    mark: Mapping[str, Any] = field(default_factory=dict)  # kept with it: which job made it
     room: Callable[[int], None] | None = None  # is told its bytes before they are written, and may refuse
 
 
@@ -381,7 +383,6 @@ def _seal(
     bad: dict[int, str],
     flip_safe: bool,
     asked: dict[str, Any],
-    by: Maker | None,
 ) -> None:
     """Write what stands beside the pixels, data.json last, and see all of it on the disk."""
     bounds = _bounds(plan.split[order])
@@ -416,7 +417,6 @@ def _seal(
         },
         "skipped": [{"path": source.name(i), "message": m} for i, m in sorted(bad.items())],
         "ignored": source.ignored,
-        **({} if by is None else {"by": {"owner": by.owner, **by.mark}}),
         "kartina": _version(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -473,7 +473,7 @@ def _folder_for(name: str, replace: bool, owner: str) -> Iterator[Path]:
         yield folder
         with disk_errors(f"import {name!r}"):
             if replace and target.exists():
-                if imageset.owner(name) != owner:
+                if not owners.sees(target, owner):
                     raise ConflictError(f"Found a data set called {name!r} already; choose another name.")
                 target.rename(old)
             try:

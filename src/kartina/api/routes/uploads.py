@@ -14,7 +14,7 @@ from fastapi import Response as HttpResponse
 from starlette.requests import ClientDisconnect
 
 from kartina.api.data_schemas import Upload, UploadPage, UploadRequest
-from kartina.api.dependencies import Analyst, ServicesDep
+from kartina.api.dependencies import DataKeeper, ServicesDep
 from kartina.api.problems import HttpProblem, responses
 from kartina.api.schemas import MAX_SEED, TEXT
 from kartina.services.archives import MAX_BYTES, MAX_PART
@@ -52,7 +52,7 @@ def _state(found: StoredUpload) -> dict[str, str]:
         **responses("input", "too_large", "quota", "storage"),
     },
 )
-async def create_upload(body: UploadRequest, of: ServicesDep, who: Analyst, response: HttpResponse) -> Upload:
+async def create_upload(body: UploadRequest, of: ServicesDep, who: DataKeeper, response: HttpResponse) -> Upload:
     """Begin an upload. Its bytes count from now on; one that nothing is done with for a day is removed."""
     found = await of.archives.begin(who, body.filename, body.bytes, body.sha256)
     response.headers.update({"Location": f"/v1/uploads/{found.id}", **_state(found)})
@@ -62,7 +62,7 @@ async def create_upload(body: UploadRequest, of: ServicesDep, who: Analyst, resp
 @router.get("", responses=responses("input"))
 async def list_uploads(
     of: ServicesDep,
-    who: Analyst,
+    who: DataKeeper,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=100, pattern=TEXT)] = None,
 ) -> UploadPage:
@@ -72,7 +72,7 @@ async def list_uploads(
 
 
 @router.get("/{id}", responses=responses("not_found", "input"))
-async def get_upload(id: Id, of: ServicesDep, who: Analyst) -> Upload:
+async def get_upload(id: Id, of: ServicesDep, who: DataKeeper) -> Upload:
     """What has come of it."""
     return Upload.of(await of.archives.get(who.owner, id))
 
@@ -83,7 +83,7 @@ async def get_upload(id: Id, of: ServicesDep, who: Analyst) -> Upload:
     response_class=HttpResponse,
     responses={204: {"description": "How far it is", "headers": STATE}, **responses("not_found", "input", "storage")},
 )
-async def get_upload_offset(id: Id, of: ServicesDep, who: Analyst) -> HttpResponse:
+async def get_upload_offset(id: Id, of: ServicesDep, who: DataKeeper) -> HttpResponse:
     """Where to go on after a broken connection. A part that is still being received ends with this."""
     return HttpResponse(status_code=204, headers=_state(await of.archives.offset(who.owner, id)))
 
@@ -108,7 +108,7 @@ async def append_to_upload(
     id: Id,
     request: Request,
     of: ServicesDep,
-    who: Analyst,
+    who: DataKeeper,
     response: HttpResponse,
     offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=MAX_SEED, description="Where this part begins")],
     content_type: Annotated[str, Header(max_length=200, description=PART)] = "",
@@ -126,6 +126,6 @@ async def append_to_upload(
 
 
 @router.delete("/{id}", status_code=204, responses=responses("not_found", "input", "conflict", "storage"))
-async def delete_upload(id: Id, of: ServicesDep, who: Analyst) -> None:
+async def delete_upload(id: Id, of: ServicesDep, who: DataKeeper) -> None:
     """Give an upload up; its bytes no longer count."""
     await of.archives.delete(who.owner, id)
