@@ -8,7 +8,8 @@
     │  └─ KeyReusedError         key_reused  an idempotency key came again with another request
     ├─ ForbiddenError            forbidden   this caller may not do that
     ├─ ConflictError             conflict    the name is taken, or another process holds the run
-    │  └─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
+    │  ├─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
+    │  └─ OffsetError            wrong_offset  a part of an upload does not begin where the one before ended
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
     ├─ DivergedError             diverged    training met NaN or Inf and stopped
@@ -79,6 +80,14 @@ class ConflictError(KartinaError):
 
 class InFlightError(ConflictError):
     code = "in_flight"
+
+
+class OffsetError(ConflictError):
+    code = "wrong_offset"
+
+    def __init__(self, message: str, *, offset: int):
+        super().__init__(message)
+        self.offset = offset  # where the next part shall begin
 
 
 class IntegrityError(KartinaError):

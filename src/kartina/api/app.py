@@ -15,7 +15,21 @@ from fastapi.openapi.utils import get_openapi
 from kartina.api import problems
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC, Page
-from kartina.api.routes import assets, gallery, generations, jobs, keys, models, openai, runs, session, studies
+from kartina.api.routes import (
+    assets,
+    bulk,
+    datasets,
+    gallery,
+    generations,
+    jobs,
+    keys,
+    models,
+    openai,
+    runs,
+    session,
+    studies,
+    uploads,
+)
 from kartina.api.schemas import Problem
 from kartina.api.security import Guard, LocalAccess
 from kartina.serving.protocol import Engine
@@ -56,7 +70,8 @@ def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) ->
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    for routes in (session, keys, models, assets, openai, generations, gallery, jobs, runs, studies):
+    work = (jobs, runs, studies, uploads, datasets, bulk)
+    for routes in (session, keys, models, assets, openai, generations, gallery, *work):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Guard, access=access)

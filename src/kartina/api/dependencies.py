@@ -13,7 +13,10 @@ from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
 from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
+from kartina.services.archives import Archives
 from kartina.services.assets import Decoder, Uploads
+from kartina.services.bulk import Bulk
+from kartina.services.datasets import Datasets
 from kartina.services.desk import Desk
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
@@ -30,6 +33,7 @@ from kartina.storage.commits import Commits
 from kartina.storage.database import Database, open_database
 from kartina.storage.keys import Keys
 from kartina.storage.records import Records
+from kartina.storage.uploads import Uploads as StoredUploads
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Services:
     desk: Desk
     runs: Runs
     studies: Studies
+    archives: Archives
+    datasets: Datasets
+    bulk: Bulk
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -57,8 +64,9 @@ class Services:
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
         commits, models, sandbox = Commits(database), Models(), Sandbox()
+        jobs, archives = Jobs(database), StoredUploads(database)
         decoder = Decoder(sandbox)
-        work, desk = Work(Jobs(database)), Desk()
+        work, desk = Work(jobs), Desk()
         return cls(
             database=database,
             sandbox=sandbox,
@@ -72,6 +80,9 @@ class Services:
             desk=desk,
             runs=Runs(desk, work, models),
             studies=Studies(desk, work),
+            archives=Archives(archives, commits),
+            datasets=Datasets(archives, jobs),
+            bulk=Bulk(models, jobs, engine),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -80,11 +91,13 @@ class Services:
     async def start(self) -> None:
         await self.generations.start()
         await self.gallery.start()
+        await self.archives.start()
 
     async def stop(self) -> None:
         await self.generations.stop()
         await self.work.stop()
         await self.gallery.stop()
+        await self.archives.stop()
         await self.generations.commits.close()
         self.sandbox.close()
         self.desk.close()

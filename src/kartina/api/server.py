@@ -26,6 +26,7 @@ from kartina.storage.only import only_service
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
 JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
+LANES = ("device", "data")  # workers of jobs: a data set is imported while a model is trained
 PATIENCE = 15  # seconds that the worker of jobs has to end: a training saves what it has
 GRACE = 10  # seconds that responses have to end when the service stops
 
@@ -135,7 +136,8 @@ async def run(
             server_header=False,
             timeout_graceful_shutdown=GRACE,
         )
-        kept: list[Keeper] = [supervisor, *([Keeper(JOBS, patience=PATIENCE)] if jobs else [])]
+        lanes = [Keeper((*JOBS, "--lane", lane), patience=PATIENCE) for lane in LANES] if jobs else []
+        kept: list[Keeper] = [supervisor, *lanes]
         for each in kept:
             await each.start()
         try:

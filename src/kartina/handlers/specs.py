@@ -49,6 +49,53 @@ class EvaluateJob(Frozen):
     device: Device = "auto"
 
 
+class InspectJob(Frozen):
+    """A look at an upload."""
+
+    upload: str
+    class_names: tuple[str, ...] = ()
+    group_by: str | None = None
+    unlabelled: bool = False
+
+
+class ImportJob(Frozen):
+    """An upload, or what a bulk generation made, becomes a data set."""
+
+    name: str
+    upload: str | None = None
+    bulk: int | None = None  # the job
+    class_names: tuple[str, ...] = ()
+    group_by: str | None = None
+    unlabelled: bool = False
+    size: int | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal["auto", "1", "3"] = "auto"
+    flip: Literal["auto", "on", "off"] = "auto"
+    skip_bad: bool = False
+    replace: bool = False
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImportJob:
+        if (self.upload is None) == (self.bulk is None):
+            raise ValueError("expected one of upload and bulk")
+        return self
+
+
+class BulkJob(Frozen):
+    """Many images of one model, as the ZIP of a data set."""
+
+    model: str  # name@version
+    hash: str  # of its weights
+    labels: tuple[str, ...] | None = None  # image i has labels[i mod len(labels)]; or
+    counts: dict[str, int] | None = None  # so many images of each class, class after class
+    n: int = Field(ge=1, le=1_000_000)
+    seed: int = Field(ge=0, lt=2**62)  # image i has seed + i
+    controls: dict[str, Any] = Field({})
+    format: Literal["png", "webp"] = "png"
+    device: Device = "auto"
+
+
 class StudyJob(Frozen):
     """What is left of a study."""
 

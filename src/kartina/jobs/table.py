@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,13 @@ from kartina.errors import ConflictError, KeyReusedError, NotFoundError, QuotaEr
 from kartina.owners import LOCAL
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import job_events, jobs
+from kartina.storage.usage import let_go
 
 Status = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled"]
 ACTIVE = ("running", "canceling")  # a worker has it
 TERMINAL = ("succeeded", "failed", "canceled")
 
+KEPT = "kept"  # the folder that a job's attempts share
 LEASE = 6.0  # seconds without a sign of life after which a worker counts as dead
 MAX_TRIES = 3
 BACKOFF = (0.0, 1.0, 5.0, 15.0, 60.0)  # seconds before the next try, after so many that ended badly
@@ -150,8 +152,10 @@ class Jobs:
         most: int | None = None,
         key: str | None = None,
         max_tries: int = MAX_TRIES,
+        also: Callable[[sa.Connection, int], None] | None = None,
     ) -> Job:
-        """Accept a job of `caller`; it is on the disk when this returns.
+        """Accept a job of `caller`; it is on the disk when this returns. `also`: what is done in the same transaction,
+        given the new job's number; whatever it raises, there is no job.
 
         With a `key`, submitting the same again within a day gives the same job. Raises KeyReusedError for a key that
         stands for another job, QuotaError where the caller has `most` jobs already that are not at their end.
@@ -169,6 +173,8 @@ class Jobs:
                       "caller": caller, "created_at": now, "status": "queued", "saved": {}, "progress": {},
                       "attempt": 0, "tries": 0, "last_event": 0}  # fmt: skip
             id = c.execute(sa.insert(jobs).values(values).returning(jobs.c.id)).scalar_one()
+            if also is not None:
+                also(c, id)
             self._tell(c, id, "status", {"status": "queued"})
             return self._get(c, id)
 
@@ -306,12 +312,16 @@ class Jobs:
             if not c.execute(sa.delete(jobs).where(ended)).rowcount:
                 status = self._get(c, id).status
                 raise ConflictError(f"Found job {id} {status}; only a finished job can be deleted. Cancel it first.")
+            let_go(c, self.database, f"job:{id}")
         shutil.rmtree(folder() / str(id), ignore_errors=True)
 
     # -- for workers ---------------------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, seconds: float = LEASE) -> Job | None:
-        """Take the oldest job that is due, for so many seconds; None when there is none.
+    def claim(
+        self, owner: str, seconds: float = LEASE, *, kinds: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> Job | None:
+        """Take the oldest job that is due, for so many seconds; None when there is none. `kinds`: only of these;
+        `without`: not of those.
 
         Jobs of dead workers are made due (or ended) first. Two workers never get the same attempt.
         """
@@ -320,7 +330,9 @@ class Jobs:
             dead = sa.and_(jobs.c.status.in_(ACTIVE), jobs.c.leased_until < now)
             for row in c.execute(sa.select(jobs).where(dead).with_for_update(skip_locked=True)).all():
                 self._end_badly(c, _job(row), f"the worker {row.owner} was not heard of again", now)
-            due = sa.and_(jobs.c.status == "queued", jobs.c.not_before <= now)
+            due = sa.and_(jobs.c.status == "queued", jobs.c.not_before <= now, jobs.c.kind.not_in(without))
+            if kinds:
+                due = sa.and_(due, jobs.c.kind.in_(kinds))
             first = sa.select(jobs.c.id).where(due).order_by(jobs.c.id).limit(1).with_for_update(skip_locked=True)
             id = c.execute(first).scalar()
             if id is None:
@@ -436,10 +448,13 @@ class Jobs:
 
 
 def clean(job: Job) -> None:
-    """Remove the files of a finished job's attempts, but for those of the one that was committed."""
+    """Remove the files of a finished job's attempts, but for those of the one that was committed; what its attempts
+    share stays with a job that can be resumed."""
     for attempt in job.folder.glob("attempt-*"):
         if job.finished and attempt.name != job.output:
             shutil.rmtree(attempt, ignore_errors=True)
+    if job.status == "succeeded":
+        shutil.rmtree(job.folder / KEPT, ignore_errors=True)
 
 
 def sweep(known: Jobs) -> None:
