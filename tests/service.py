@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Service:
         prefix: Sequence[str] = (),
     ):
         self.home = home
+        self.database = database
         command = [*prefix, sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1"]
         command += ["--runtime", "eager", *options]
         if "--port" not in options:
@@ -110,11 +112,27 @@ class Service:
 
     def events(self, id: str, **headers: str) -> Iterator[Event]:
         """The generation's server-sent events, until the stream ends."""
-        url = f"/v1/generations/{id}/events"
-        with self.client.stream("GET", url, headers={k.replace("_", "-"): v for k, v in headers.items()}) as answer:
+        yield from self.stream(self.client, f"/v1/generations/{id}/events", **headers)
+
+    @staticmethod
+    def stream(client: httpx.Client, url: str, **headers: str) -> Iterator[Event]:
+        """The server-sent events at a URL, until the stream ends."""
+        with client.stream("GET", url, headers={k.replace("_", "-"): v for k, v in headers.items()}) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
             yield from parse(answer)
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """This process's environment as the service's: what is opened here is what the service has open."""
+        set = {"KARTINA_HOME": str(self.home), "KARTINA_DATABASE": self.database or ""}
+        before = {name: os.environ.get(name) for name in set}
+        os.environ.update(set)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""

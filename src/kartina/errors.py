@@ -8,7 +8,8 @@
     │  └─ KeyReusedError         key_reused  an idempotency key came again with another request
     ├─ ForbiddenError            forbidden   this caller may not do that
     ├─ ConflictError             conflict    the name is taken, or another process holds the run
-    │  └─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
+    │  ├─ InFlightError          in_flight   the first request with that idempotency key is not yet accepted
+    │  └─ OffsetError            wrong_offset  a part of an upload does not begin where the one before ended
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
     │  └─ StorageAwayError       storage_away  the database is locked, or cannot be reached now: try again
@@ -82,6 +83,14 @@ class InFlightError(ConflictError):
     code = "in_flight"
 
 
+class OffsetError(ConflictError):
+    code = "wrong_offset"
+
+    def __init__(self, message: str, *, offset: int):
+        super().__init__(message)
+        self.offset = offset  # where the next part shall begin
+
+
 class IntegrityError(KartinaError):
     code = "integrity"
 
@@ -124,6 +133,17 @@ class QuotaError(UnavailableError):
 
 class CanceledError(KartinaError):
     code = "canceled"
+
+
+def of_code(code: str, message: str, details: Iterable[str] = ()) -> KartinaError:
+    """The error with this code, as another process told of it; KartinaError itself for a code that is none's."""
+    classes: list[type[KartinaError]] = [KartinaError]
+    for each in classes:
+        classes += each.__subclasses__()
+    found = next((each for each in classes if "code" in vars(each) and each.code == code), KartinaError)
+    made = found.__new__(found)
+    KartinaError.__init__(made, message, details=details)
+    return made
 
 
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",

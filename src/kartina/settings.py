@@ -35,6 +35,7 @@ from kartina.errors import ConfigError
 PREFIX = "KARTINA_"
 FILE = "config.toml"  # in KARTINA_HOME
 WHERE = "KARTINA_CONFIG"  # the environment variable that names another file
+CLIENTS = ("KARTINA_URL", "KARTINA_KEY")  # kartina.client's, which may stand in the same environment
 DEFAULT = "default"  # the source of what nobody has set
 
 
@@ -227,7 +228,7 @@ def _readable(file: Path, named: bool) -> bool:
 
 
 def _refuse_unknown_variables() -> None:
-    known = [WHERE, *map(variable, Settings.model_fields)]
+    known = [WHERE, *CLIENTS, *map(variable, Settings.model_fields)]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             raise ConfigError(f"Found the environment variable {name}, which is no setting.{_instead(name, known)}")

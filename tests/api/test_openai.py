@@ -54,6 +54,31 @@ def test_edits_of_an_image(client: openai.OpenAI) -> None:
     assert made.tobytes() == given.tobytes()
 
 
+def test_what_else_clients_send(client: openai.OpenAI) -> None:
+    """Left alone where it changes nothing, refused where the answer would be a lie."""
+    found = client.images.generate(
+        model="toy", prompt="dog", n=None, size="8x8", background="opaque", moderation="low", style="natural",
+        output_compression=90, partial_images=0, safety_identifier="me", stream=False, extra_body={"seed": 7},
+    )  # fmt: skip
+    assert found.data is not None and found.size == "8x8" and found.output_format == "png"
+    recipe = png.read_recipe(b64decode(found.data[0].b64_json or ""))
+    assert recipe is not None and recipe["seed"] == 7
+    listed = client.images.edit(
+        model="flow", image=[picture()], prompt="a", input_fidelity="high", quality="high", user="me"
+    )
+    assert listed.data is not None and len(listed.data) == 1
+    with pytest.raises(openai.UnprocessableEntityError, match="2 images; a model edits one at a time"):
+        client.images.edit(model="flow", image=[picture(), picture(shade=3)], prompt="a")
+    for wrong, says in (({"response_format": "url"}, "b64_json only: their URLs need your key"),
+                        ({"stream": True}, "images come here when they are finished")):  # fmt: skip
+        with pytest.raises(openai.UnprocessableEntityError, match=says):
+            client.images.generate(model="toy", prompt="dog", **wrong)
+        with pytest.raises(openai.UnprocessableEntityError, match=says):
+            client.images.edit(model="flow", image=picture(), prompt="a", **wrong)
+    with pytest.raises(openai.UnprocessableEntityError, match="output_format"):
+        client.images.generate(model="toy", prompt="dog", output_format="jpeg")
+
+
 def test_errors_are_the_clients_own(client: openai.OpenAI, service: Service) -> None:
     with pytest.raises(openai.NotFoundError, match="no class called 'cow'"):
         client.images.generate(model="toy", prompt="cow")

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from kartina.api.openapi import document
+from kartina.jobs.table import Jobs
+from kartina.services.access import SCOPES
 from tests.service import Service
 
 # Who may: everybody, whoever is signed in, or who has a scope. "own": and nobody but its owner finds it.
@@ -49,6 +51,13 @@ TABLE: dict[tuple[str, str], str] = {
     ("post", "/v1/images/{id}/restore"): "generate, own",
     ("post", "/v1/images/generations"): "generate",
     ("post", "/v1/images/edits"): "generate",
+    ("get", "/v1/jobs"): "signed in",
+    ("get", "/v1/jobs/{id}"): "signed in, own",
+    ("post", "/v1/jobs/{id}/cancel"): "signed in, own",
+    ("post", "/v1/jobs/{id}/resume"): "signed in, own",
+    ("delete", "/v1/jobs/{id}"): "signed in, own",
+    ("get", "/v1/jobs/{id}/events"): "signed in, own",
+    ("get", "/v1/jobs/{id}/files/{name}"): "signed in, own",
     ("get", "/v1/assets"): "generate",
     ("post", "/v1/assets"): "generate",
     ("get", "/v1/assets/{id}"): "generate, own",
@@ -66,7 +75,7 @@ def picture() -> bytes:
 
 
 class Owner:
-    """A key that has made an image and uploaded one."""
+    """A key that has made an image, uploaded one, and has a job that is done."""
 
     def __init__(self, service: Service):
         self.client = service.bearer("generate")
@@ -74,12 +83,27 @@ class Owner:
         job = self.client.post("/v1/generations", json={"model": "toy"}, headers=headers).json()
         asset = self.client.post("/v1/assets", files={"file": picture()}).json()
         self.ids = {"generations": job["id"], "images": job["outputs"][0]["id"], "assets": asset["id"], "keys": "key_x"}
+        self.ids["jobs"] = self.done_job(service)
+
+    def done_job(self, service: Service) -> str:
+        """Its number. It has made a file."""
+        key = next(one["id"] for one in service.client.get("/v1/keys").json()["items"])  # the newest
+        with service.environment():
+            jobs = Jobs.open()
+            jobs.submit("train", {}, caller=key)
+            job = jobs.claim("a test", 60)
+            assert job is not None
+            (job.folder / "attempt-1").mkdir(parents=True)
+            (job.folder / "attempt-1" / "x.txt").write_text("x")
+            assert jobs.succeed(job.lease, {}, "attempt-1")
+            jobs.database.close()
+        return str(job.id)
 
     def url(self, path: str) -> str:
         """The path of this owner's things."""
         kind = path.split("/")[2] if path.count("/") > 1 else ""
         found = path.replace("{id}", self.ids.get(kind, "x"))
-        return found.replace("{ref}", "toy@1").replace("{index}", "0")
+        return found.replace("{ref}", "toy@1").replace("{index}", "0").replace("{name}", "x.txt")
 
 
 @pytest.fixture(scope="module")
@@ -130,22 +154,22 @@ def test_nobody_gets_in_without_a_session(service: Service, owner: Owner) -> Non
             assert client.get("/v1/models", headers=cookie).status_code == 401
 
 
-@pytest.mark.parametrize("scope", ["generate", "models", "keys", "metrics"])
+@pytest.mark.parametrize("scope", SCOPES)
 def test_a_key_does_what_its_scope_says_and_nothing_else(service: Service, owner: Owner, scope: str) -> None:
     with service.bearer(scope) as client:
         for (method, path), who in TABLE.items():
             needed = who.partition(",")[0]
-            if needed in ("generate", "models", "keys", "metrics") and needed != scope:
+            if needed in SCOPES and needed != scope:
                 answer = request(client, method, path, owner)
                 assert answer.status_code == 403, (method, path, answer.text)
                 assert answer.json()["code"] == "forbidden" and needed in answer.json()["detail"]
-            elif method == "get" and needed == "signed in":
+            elif method == "get" and who == "signed in":
                 assert request(client, method, path, owner).status_code == 200, (method, path)
 
 
 def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: Owner) -> None:
     """The other key has every scope; so does the local session, which is an owner like any other."""
-    with service.bearer("generate", "models", "keys") as other:
+    with service.bearer(*SCOPES) as other:
         for client in (other, service.client):
             for (method, path), who in TABLE.items():
                 if who.endswith("own"):
@@ -157,14 +181,14 @@ def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: O
                     said, never = answer.json()["detail"], missing.json()["detail"]
                     kind = path.split("/")[2]
                     assert said.replace(owner.ids[kind], "x") == never
-        for path in ("/v1/generations", "/v1/images", "/v1/assets"):
+        for path in ("/v1/generations", "/v1/images", "/v1/assets", "/v1/jobs"):
             assert other.get(path).json()["items"] == []
         given = {"model": "toy", "image": owner.ids["assets"], "task": "generate"}
         assert other.post("/v1/generations", json=given).status_code == 422
     for (method, path), who in TABLE.items():
         if who.endswith("own") and method == "get":
             assert request(owner.client, method, path, owner).status_code == 200, path
-    for path, items in (("/v1/generations", 1), ("/v1/images", 1), ("/v1/assets", 1)):
+    for path, items in (("/v1/generations", 1), ("/v1/images", 1), ("/v1/assets", 1), ("/v1/jobs", 1)):
         assert len(owner.client.get(path).json()["items"]) == items
 
 

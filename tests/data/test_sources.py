@@ -145,6 +145,19 @@ def test_one_idx_file_finds_its_partner(tmp_path: Path) -> None:
         assert len(found) == 10 and found.classes == ("0", "1", "2") and (found.given == -1).all()
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_files_in_a_zip_are_read_like_their_folder(tmp_path: Path, ending: str) -> None:
+    root = mnist(tmp_path / "m", ending)
+    inside, outside = open_source(pack(root, tmp_path / "m.zip", "mnist/")), open_source(root)
+    assert (inside.kind, inside.classes, inside.splits()) == ("idx", outside.classes, outside.splits())
+    assert inside.labels is not None and inside.labels.tolist() == outside.labels.tolist()  # type: ignore[union-attr]
+
+    def bodies(source: Source) -> list[bytes]:
+        return [body for _, (_, body) in source.files.tasks(source.index)]
+
+    assert bodies(inside) == bodies(outside)
+
+
 def test_idx_faults(tmp_path: Path) -> None:
     root = mnist(tmp_path / "m")
     idx(root / "t10k-labels-idx1-ubyte", np.zeros(9, np.uint8))
@@ -226,6 +239,13 @@ def test_a_file_called_npz_that_is_none(tmp_path: Path) -> None:
         open_source(path)
 
 
+def test_an_npz_that_unpacks_to_too_much_is_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.zeros((3000, 32, 32), np.uint8), labels=np.arange(3000) % 3)
+    with pytest.raises(DataError, match="ZIP bomb"):
+        open_source(path)
+
+
 # -- manifests ---------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +265,23 @@ def test_manifests_in_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
             "pics/03.png": ("b", 2),
         }
         assert found.groups is not None and found.groups.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("top", ["", "data/"])
+def test_a_zip_or_folder_with_a_manifest_is_read_by_it(tmp_path: Path, top: str) -> None:
+    root = tree(tmp_path / "in", {"T-shirt-top": 3, "Bag": 2, "left-out": 1})
+    lines = [f"T-shirt-top/{i:02d}.png,T-shirt/top\n" for i in (2, 0, 1)] + [f"Bag/{i:02d}.png,Bag\n" for i in (1, 0)]
+    (root / "manifest.csv").write_text("path,label\n" + "".join(lines))
+    path = pack(root, tmp_path / "a.zip", top)
+    inside, outside = open_source(path), open_source(root)
+    assert inside.classes == outside.classes == ("Bag", "T-shirt/top")
+    assert {k.removeprefix(top): v for k, v in named(inside).items()} == named(outside)
+    assert len(inside) == 5 and inside.kind == "manifest"
+    task, _ = next(task for _, task in inside.files.tasks(np.sort(inside.index)))
+    assert [entry[0].removeprefix(top)[:3] for entry in task["entries"]] == ["Bag", "Bag", "T-s", "T-s", "T-s"]
+    (root / "manifest.csv").write_text("path,label\nBag/00.png,Bag\nBag/99.png,Bag\n")
+    with pytest.raises(DataError, match=r"'Bag/99.png' in manifest.csv, which is not in b.zip"):
+        open_source(pack(root, tmp_path / "b.zip", top))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from kartina.errors import ConflictError, NotFoundError
+from kartina.errors import ConflictError, KeyReusedError, NotFoundError, QuotaError
 from kartina.jobs.table import BACKOFF, Jobs, Progress, clean
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import jobs as table
@@ -266,7 +266,7 @@ def test_submitting_twice_with_a_key_is_once(jobs: Jobs, url: str) -> None:
         assert len(set(threads.map(submit, range(12)))) == 1
     assert len(jobs.recent()) == 1
     for other in (("toy", {"n": [1, 3]}), ("other", {"n": [1, 2]})):
-        with pytest.raises(ConflictError, match="'k'"):
+        with pytest.raises(KeyReusedError, match="'k'"):
             jobs.submit(*other, key="k")
     with jobs.database.write() as c:
         c.execute(table.update().values(created_at=time.time() - 25 * 3600))
@@ -293,3 +293,51 @@ def test_only_the_committed_attempts_files_are_kept(jobs: Jobs) -> None:
     jobs.succeed(mine.lease, {}, "attempt-2")
     clean(jobs.get(id))
     assert [p.name for p in mine.folder.iterdir()] == ["attempt-2"]
+
+
+def test_jobs_belong_to_who_asked(jobs: Jobs) -> None:
+    cli, first, other = (jobs.submit("toy", {}, caller=name) for name in ("local", "key_a", "key_b"))
+    second = jobs.submit("train", {}, caller="key_a")
+    assert (cli.caller, jobs.submit("toy", {}).caller) == ("local", "local")
+    assert [job.id for job in jobs.page("key_a", 10)] == [second.id, first.id]
+    assert [job.id for job in jobs.page("key_a", 1)] == [second.id]
+    assert [job.id for job in jobs.page("key_a", 10, before=second.id)] == [first.id]
+    assert [job.id for job in jobs.page("key_a", 10, kind="train")] == [second.id]
+    jobs.cancel(first.id)
+    assert [job.id for job in jobs.page("key_a", 10, status="canceled")] == [first.id]
+    assert [job.id for job in jobs.active("key_a")] == [second.id]
+    assert jobs.active("key_a", "toy") == [] and [job.id for job in jobs.active("key_b")] == [other.id]
+
+    seen = {job.id: job.last_event for job in (first, second, other)}
+    assert [job.id for job in jobs.newer(seen)] == [first.id]
+
+    with pytest.raises(ConflictError, match="queued"):
+        jobs.delete(second.id)
+    jobs.delete(first.id)
+    assert jobs.events(first.id) == []
+    with pytest.raises(NotFoundError):
+        jobs.delete(first.id)
+
+
+def test_a_caller_has_so_many_jobs_at_most(jobs: Jobs, url: str) -> None:
+    """Four that ask at once, of the same caller, get two jobs; the command line is not bounded."""
+    opened = [open_database(url) for _ in range(4)]
+
+    def ask(number: int) -> int | None:
+        try:
+            return Jobs(opened[number]).submit("toy", {}, caller="key_a", most=2).id
+        except QuotaError as error:
+            assert "2 jobs that are not at their end" in str(error)
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        made = [id for id in threads.map(ask, range(4)) if id is not None]
+    for database in opened:
+        database.close()
+    assert len(made) == 2 and jobs.submit("toy", {}).caller == "local"
+    jobs.cancel(made[0])
+    third = jobs.submit("toy", {}, caller="key_a", most=2)
+    with pytest.raises(QuotaError):
+        jobs.resume(made[0], most=2)
+    jobs.cancel(third.id)
+    assert jobs.resume(made[0], most=2).status == "queued"

@@ -16,7 +16,22 @@ from fastapi.openapi.utils import get_openapi
 from kartina.api import problems
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC, Page
-from kartina.api.routes import assets, gallery, generations, keys, models, openai, operations, session
+from kartina.api.routes import (
+    assets,
+    bulk,
+    datasets,
+    gallery,
+    generations,
+    jobs,
+    keys,
+    models,
+    openai,
+    operations,
+    runs,
+    session,
+    studies,
+    uploads,
+)
 from kartina.api.schemas import Problem
 from kartina.api.security import Guard, LocalAccess
 from kartina.services.health import Kept
@@ -63,7 +78,8 @@ def create_app(
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    for routes in (operations, session, keys, models, assets, openai, generations, gallery):
+    work = (jobs, runs, studies, uploads, datasets, bulk)
+    for routes in (operations, session, keys, models, assets, openai, generations, gallery, *work):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Guard, access=access, metrics=metrics)

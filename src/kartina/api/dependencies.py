@@ -14,14 +14,21 @@ from kartina.api.security import LocalAccess
 from kartina.data.sandbox import Sandbox
 from kartina.jobs.table import Jobs
 from kartina.services.access import Caller, Scope
+from kartina.services.archives import Archives
 from kartina.services.assets import Decoder, Uploads
+from kartina.services.bulk import Bulk
+from kartina.services.datasets import Datasets
+from kartina.services.desk import Desk
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
 from kartina.services.health import Health, Kept
+from kartina.services.jobs import Work
 from kartina.services.keys import Access, Rates, pepper
 from kartina.services.metrics import Metrics
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.runs import Runs
+from kartina.services.studies import Studies
 from kartina.serving.protocol import Engine
 from kartina.storage.assets import Assets
 from kartina.storage.blobs import Blobs, open_store
@@ -29,6 +36,7 @@ from kartina.storage.commits import Commits
 from kartina.storage.database import Database, open_database
 from kartina.storage.keys import Keys
 from kartina.storage.records import Records
+from kartina.storage.uploads import Uploads as StoredUploads
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,13 @@ class Services:
     generations: Generations
     gallery: Gallery
     uploads: Uploads
+    work: Work
+    desk: Desk
+    runs: Runs
+    studies: Studies
+    archives: Archives
+    datasets: Datasets
+    bulk: Bulk
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -56,7 +71,9 @@ class Services:
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
         commits, models, sandbox = Commits(database), Models(), Sandbox()
+        jobs, archives = Jobs(database), StoredUploads(database)
         decoder = Decoder(sandbox)
+        work, desk = Work(jobs), Desk()
         return cls(
             database=database,
             sandbox=sandbox,
@@ -66,6 +83,13 @@ class Services:
             generations=Generations(records, assets, commits, models, engine, metrics),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
+            work=work,
+            desk=desk,
+            runs=Runs(desk, work, models),
+            studies=Studies(desk, work),
+            archives=Archives(archives, commits),
+            datasets=Datasets(archives, jobs),
+            bulk=Bulk(models, jobs, engine),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -77,16 +101,21 @@ class Services:
         """The service is about to stop: it is not ready, and streams of events end."""
         self.health.draining = True
         self.generations.say_goodbye()
+        self.work.say_goodbye()
 
     async def start(self) -> None:
         await self.generations.start()
         await self.gallery.start()
+        await self.archives.start()
 
     async def stop(self) -> None:
         await self.generations.stop()
+        await self.work.stop()
         await self.gallery.stop()
+        await self.archives.stop()
         await self.generations.commits.close()
         self.sandbox.close()
+        self.desk.close()
         self.database.close()
 
 
@@ -101,10 +130,11 @@ def caller(request: Request) -> Caller:
     return found
 
 
-def _needing(scope: Scope) -> Callable[[Request], Caller]:
+def _needing(*scopes: Scope) -> Callable[[Request], Caller]:
     def needed(request: Request) -> Caller:
         found = caller(request)
-        found.needs(scope)
+        for scope in scopes:
+            found.needs(scope)
         return found
 
     return needed
@@ -116,3 +146,6 @@ Maker = Annotated[Caller, Depends(_needing("generate"))]
 Curator = Annotated[Caller, Depends(_needing("models"))]
 Keeper = Annotated[Caller, Depends(_needing("keys"))]
 Operator = Annotated[Caller, Depends(_needing("metrics"))]
+DataKeeper = Annotated[Caller, Depends(_needing("data"))]
+Trainer = Annotated[Caller, Depends(_needing("train"))]
+Publisher = Annotated[Caller, Depends(_needing("train", "models"))]  # what is published is everybody's

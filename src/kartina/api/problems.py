@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from kartina.api.schemas import Problem
-from kartina.errors import KartinaError, QueueFullError, RateError
+from kartina.errors import KartinaError, OffsetError, QueueFullError, RateError
 
 log = structlog.get_logger("kartina.api")
 
@@ -27,6 +27,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "key_reused": (422, "The idempotency key was used for another request"),
     "conflict": (409, "Conflict"),
     "in_flight": (409, "The first request with this idempotency key is being accepted"),
+    "wrong_offset": (409, "The part does not begin where the last one ended"),
     "integrity": (500, "A stored file is damaged"),
     "storage": (507, "Could not be stored"),
     "storage_away": (503, "The database is busy or away"),
@@ -50,7 +51,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
 OPENAI = ("/v1/images/generations", "/v1/images/edits")  # whose clients look for a `message`
 _BY_STATUS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
               406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 421: "misdirected"}  # fmt: skip
-TOO_LARGE = "Found a request body over the size limit (1 MiB; 20 MiB for each image); send less."
+TOO_LARGE = (
+    "Found a request body over the size limit (1 MiB; 20 MiB for each image; 64 MiB for a part of an upload); "
+    "send less."
+)
 _RETRY_AFTER = {
     "queue_full": "5",
     "unavailable": "5",
@@ -94,8 +98,10 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(problem.model_dump(mode="json"), problem.status, extra, media_type=MEDIA_TYPE)
 
 
-def retry_after(error: KartinaError) -> dict[str, str]:
-    """The header that says when to ask again, where the error knows."""
+def extra_headers(error: KartinaError) -> dict[str, str]:
+    """What to do next, where the error knows: when to ask again, where an upload goes on."""
+    if isinstance(error, OffsetError):
+        return {"Upload-Offset": str(error.offset)}
     return {"Retry-After": str(error.retry_after)} if isinstance(error, RateError | QueueFullError) else {}
 
 
@@ -117,7 +123,7 @@ def install(app: FastAPI) -> None:
         if problem.status >= 500:
             tell = log.warning if problem.status == 503 else log.error
             tell("request_failed", code=error.code, error=str(error), path=request.url.path)
-        return respond(request, problem, retry_after(error))
+        return respond(request, problem, extra_headers(error))
 
     @app.exception_handler(HttpProblem)
     async def http_problem(request: Request, error: HttpProblem) -> Response:

@@ -5,6 +5,7 @@ Field names are the product's JSON contract (`openapi.json`); what each status a
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -93,6 +94,7 @@ class KeyQuota(Request):
     steps: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Images x steps a day (UTC)")
     images: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Stored images")
     bytes: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Stored bytes")
+    jobs: int | None = Field(default=20, ge=0, le=MAX_SEED, description="Jobs (/v1/jobs) that are not at their end")
 
 
 class KeyRequest(Request):
@@ -105,7 +107,7 @@ class KeyRequest(Request):
     days: int | None = Field(default=None, ge=1, le=3650, description="It ends after so many days")
 
     def limits(self) -> Quota:
-        return Quota(self.quota.steps, self.quota.images, self.quota.bytes)
+        return Quota(self.quota.steps, self.quota.images, self.quota.bytes, self.quota.jobs)
 
 
 class KeyUsage(Response):
@@ -136,7 +138,7 @@ class Key(Response):
             name=key.name,
             prefix=f"kt_{key.prefix}",
             scopes=list(key.scopes),
-            quota=KeyQuota(steps=key.quota.steps, images=key.quota.images, bytes=key.quota.bytes),
+            quota=KeyQuota(**asdict(key.quota)),
             used=KeyUsage(steps=used.steps, images=used.images, bytes=used.bytes),
             rate=key.rate,
             created_at=key.created_at,

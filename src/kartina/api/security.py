@@ -29,11 +29,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kartina.api.problems import TOO_LARGE, answer, problem_of, retry_after
+from kartina.api.problems import TOO_LARGE, answer, extra_headers, problem_of
 from kartina.data.sandbox import MAX_BYTES as MAX_UPLOAD
 from kartina.errors import ConfigError, KartinaError
 from kartina.models.package import MAX_BYTES
 from kartina.services.access import LOCAL, Caller
+from kartina.services.archives import MAX_PART
 from kartina.services.keys import GUESSES, secret_file
 from kartina.services.metrics import Metrics
 
@@ -175,6 +176,8 @@ def body_limit(method: str, path: str) -> int:
             return 2 * MAX_UPLOAD + MAX_BODY
         if path == "/v1/models":
             return MAX_PACKAGE
+    if method == "PATCH" and path.startswith("/v1/uploads/"):
+        return MAX_PART
     return MAX_BODY
 
 
@@ -270,7 +273,7 @@ class Guard:
                 scope["state"]["caller"] = await self._caller(scope, headers)
             except KartinaError as error:
                 problem = problem_of(error.code, str(error), request_id=request_id)
-                await answer(problem, retry_after(error))(scope, receive, guarded_send)
+                await answer(problem, extra_headers(error))(scope, receive, guarded_send)
                 return
             if scope["state"]["caller"] is None and not _is_open(scope["method"], scope["path"]):
                 await answer(problem_of("unauthenticated", UNKNOWN, request_id=request_id))(

@@ -30,6 +30,7 @@ log = structlog.get_logger("kartina.api")
 PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
 JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
+LANES = ("device", "data")  # workers of jobs: a data set is imported while a model is trained
 
 
 def listen(host: str, port: int | None, keys: bool = False) -> socket.socket:
@@ -116,7 +117,7 @@ async def run(
         )
         kept: dict[str, Keeper] = {"sampling": supervisor}
         if settings.jobs:
-            kept["jobs"] = Keeper(JOBS, patience=settings.drain)
+            kept |= {f"jobs_{lane}": Keeper((*JOBS, "--lane", lane), patience=settings.drain) for lane in LANES}
         app = create_app(engine, access, static=static, workers=kept)
         stopping: list[asyncio.Task[None]] = []
 
@@ -125,8 +126,7 @@ async def run(
             opened: Services | None = getattr(app.state, "services", None)
             if opened is not None:
                 opened.drain()
-            if "jobs" in kept:
-                stopping.append(asyncio.create_task(kept["jobs"].stop()))
+            stopping.extend(asyncio.create_task(kept[name].stop()) for name in kept if name != "sampling")
 
         config = uvicorn.Config(
             app,

@@ -185,6 +185,9 @@ def _say(job: Job, json: bool) -> None:
 def work(
     slots: Annotated[int, typer.Option(min=1, max=64, help="Jobs at a time, each with a process of its own.")] = 1,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no job is left.")] = False,
+    lane: Annotated[
+        str | None, typer.Option(help="Only jobs on data sets (data), or only all others (device).", show_default=False)
+    ] = None,
     watch_stdin: Annotated[bool, typer.Option("--watch-stdin", hidden=True)] = False,
 ) -> None:
     """Run jobs until Ctrl-C, which gives running ones back to the queue. `kartina serve` does this too."""
@@ -194,26 +197,30 @@ def work(
     logs.configure(load())
     if watch_stdin:
         _end_with_stdin()
+    if lane not in (None, "data", "device"):
+        raise ConfigError(f"Found --lane {lane}; expected data or device.")
     if slots > 1:
-        _work_side_by_side(slots, until_idle)
+        _work_side_by_side(slots, until_idle, lane)
     else:
-        _work(until_idle)
+        _work(until_idle, lane)
 
 
-def _work(until_idle: bool) -> None:
+def _work(until_idle: bool, lane: str | None) -> None:
     import signal
 
     from kartina.handlers.child import COMMAND
+    from kartina.handlers.kinds import DATA
     from kartina.jobs.table import Jobs
     from kartina.jobs.worker import Worker
 
-    worker = Worker(Jobs.open(), COMMAND)
+    kinds, without = DATA if lane == "data" else (), DATA if lane == "device" else ()
+    worker = Worker(Jobs.open(), COMMAND, kinds=kinds, without=without)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: worker.stop())
     worker.run(until_idle)
 
 
-def _work_side_by_side(slots: int, until_idle: bool) -> None:
+def _work_side_by_side(slots: int, until_idle: bool, lane: str | None) -> None:
     """A worker process for each slot; they end with this one."""
     import signal
     import subprocess
@@ -221,6 +228,7 @@ def _work_side_by_side(slots: int, until_idle: bool) -> None:
 
     command = [sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin"]
     command += ["--until-idle"] if until_idle else []
+    command += ["--lane", lane] if lane is not None else []
     workers = [subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) for _ in range(slots)]
 
     def stop(*_: object) -> None:

@@ -25,12 +25,13 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="generate (default), models, keys, metrics; give it several times for several."),
+        typer.Option(help="generate (default), models, keys, data, train, metrics; give it several times for several."),
     ] = None,
     rate: Annotated[str | None, typer.Option(help="Requests at most, such as 60/minute or 5/second.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="At most so many images x steps a day.")] = None,
     images: Annotated[int | None, typer.Option(min=0, help="At most so many stored images.")] = None,
     size: Annotated[int | None, typer.Option("--bytes", min=0, help="At most so many stored bytes.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="At most so many jobs that are not at their end.")] = 20,
     days: Annotated[int | None, typer.Option(min=1, help="It ends after so many days.")] = None,
     json: Json = False,
 ) -> None:
@@ -39,7 +40,7 @@ def create(
     from kartina.storage.usage import Quota
 
     limit = RATE if rate is None else rate
-    key, text = _access().create(name, scope or ["generate"], Quota(steps, images, size), limit, days)
+    key, text = _access().create(name, scope or ["generate"], Quota(steps, images, size, jobs), limit, days)
     if json:
         return print_json({"id": key.id, "key": text, "name": key.name, "scopes": list(key.scopes)})
     out.print(f"Key {key.id} for {name!r}. It is shown this once:", highlight=False)

@@ -149,7 +149,8 @@ def _row(run: Any) -> dict[str, Any]:
 def list_(json: Json = False) -> None:
     """All runs, oldest first."""
     from kartina.errors import IntegrityError
-    from kartina.training.run import Run, names
+    from kartina.training.folder import names
+    from kartina.training.run import Run
 
     rows = []
     for name in names():

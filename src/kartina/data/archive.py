@@ -17,15 +17,16 @@ from typing import IO
 from kartina.data.paths import PathList, is_junk
 from kartina.errors import DataError
 
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 1_100_000  # a million images, and what may lie beside them
 MAX_RATIO = 100  # unpacked to packed, for each entry and for the whole
 MAX_ENTRY = 512 * 1024 * 1024  # bytes of one unpacked entry
 _SLACK = 64 * 1024  # small entries may pack better than MAX_RATIO without being a bomb
 
-_END, _END64, _LOCATOR64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
-_CENTRAL, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
+END_SIGN, END64_SIGN, LOCATOR64_SIGN = b"PK\5\6", b"PK\6\6", b"PK\6\7"
+CENTRAL_SIGN, LOCAL_SIGN = b"PK\1\2", b"PK\3\4"
+CENTRAL, LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
 _STORED, _DEFLATED = 0, 8
-_ENCRYPTED, _UTF8 = 0x1, 0x800
+_ENCRYPTED, UTF8 = 0x1, 0x800
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,18 @@ class Archive:
     """The files of a ZIP, without folders and junk, in the archive's order.
 
     Raises DataError for what is no ZIP, is encrypted or damaged, holds links, absolute names or `..`, or unpacks to
-    more than `max_ratio` times its size or `max_entries` entries.
+    more than `max_ratio` times its size, `max_entries` entries or `max_entry` bytes of one of them.
     """
 
-    def __init__(self, path: Path, max_entries: int = MAX_ENTRIES, max_ratio: float = MAX_RATIO):
+    def __init__(
+        self,
+        path: Path,
+        max_entries: int = MAX_ENTRIES,
+        max_ratio: float = MAX_RATIO,
+        max_entry: int = MAX_ENTRY,
+    ):
         self.path = path
+        self.max_entry = max_entry
         self.names = PathList()
         self.folders: set[str] = set()  # empty ones as well, where the archive lists them
         self._columns = {
@@ -70,18 +78,18 @@ class Archive:
     def _read(self, file: IO[bytes], count: int, base: int, max_ratio: float) -> None:
         packed_all = size_all = 0
         for _ in range(count):
-            raw = file.read(_CENTRAL.size)
-            if len(raw) < _CENTRAL.size or raw[:4] != b"PK\1\2":
+            raw = file.read(CENTRAL.size)
+            if len(raw) < CENTRAL.size or raw[:4] != CENTRAL_SIGN:
                 raise _damaged(self.path, "its list of entries ends early")
             (_, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_note, _, _, attributes, offset) = (
-                _CENTRAL.unpack(raw)
+                CENTRAL.unpack(raw)
             )
             name_bytes = file.read(n_name)
             extra = file.read(n_extra)
             file.seek(n_note, 1)
             if 0xFFFFFFFF in (packed, size, offset):
                 size, packed, offset = _zip64(extra, size, packed, offset)
-            name = _safe_name(name_bytes, bool(flags & _UTF8), self.path)
+            name = _safe_name(name_bytes, bool(flags & UTF8), self.path)
             if (attributes >> 16) & 0o170000 == 0o120000:
                 raise DataError(
                     f"Found the link {name!r} in {self.path.name}; expected files only. Pack the files themselves."
@@ -92,8 +100,8 @@ class Archive:
                 continue
             if flags & _ENCRYPTED:
                 raise DataError(f"Found {self.path.name} encrypted ({name!r}); expected a ZIP without a password.")
-            if size > max_ratio * packed + _SLACK or size > MAX_ENTRY:
-                raise _bomb(self.path, f"{name!r}, which unpacks from {packed:,} to {size:,} bytes", max_ratio)
+            if size > max_ratio * packed + _SLACK or size > self.max_entry:
+                raise self._bomb(f"{name!r}, which unpacks from {packed:,} to {size:,} bytes", max_ratio)
             packed_all, size_all = packed_all + packed, size_all + size
             if is_junk(name):
                 continue
@@ -102,16 +110,22 @@ class Archive:
                 self._columns[key].append(value)
             self._columns["method"].append(min(method, 255))
         if size_all > max_ratio * max(packed_all, 1) + _SLACK or packed_all > self.path.stat().st_size:
-            raise _bomb(self.path, f"{size_all:,} bytes in a file of {self.path.stat().st_size:,}", max_ratio)
+            raise self._bomb(f"{size_all:,} bytes in a file of {self.path.stat().st_size:,}", max_ratio)
+
+    def _bomb(self, what: str, max_ratio: float) -> DataError:
+        return DataError(
+            f"Found in {self.path.name} {what}; expected at most {max_ratio:g} times the packed size and "
+            f"{self.max_entry // 1024**2} MiB a file. It looks like a ZIP bomb; nothing was unpacked."
+        )
 
 
 def read_entry(file: IO[bytes], entry: Entry) -> bytes:
     """The bytes of one entry, checked against its size and CRC. Raises DataError with the reason."""
     file.seek(entry.offset)
-    raw = file.read(_LOCAL.size)
-    if len(raw) < _LOCAL.size or raw[:4] != b"PK\3\4":
+    raw = file.read(LOCAL.size)
+    if len(raw) < LOCAL.size or raw[:4] != LOCAL_SIGN:
         raise DataError("found a damaged entry, expected the ZIP to hold the file where it says")
-    n_name, n_extra = _LOCAL.unpack(raw)[-2:]
+    n_name, n_extra = LOCAL.unpack(raw)[-2:]
     file.seek(n_name + n_extra, 1)
     packed = file.read(entry.packed)
     if entry.method == _STORED:
@@ -134,7 +148,7 @@ def _directory(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     tail_at = max(0, length - 65557)
     file.seek(tail_at)
     tail = file.read()
-    at = tail.rfind(_END)
+    at = tail.rfind(END_SIGN)
     if at < 0 or len(tail) - at < 22:
         raise DataError(
             f"Found {path.name}, which is no ZIP or is cut off (no list of entries at its end); expected a whole ZIP. "
@@ -143,19 +157,19 @@ def _directory(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     count, size, start = struct.unpack_from("<H2L", tail, at + 10)
     end = tail_at + at
     if 0xFFFF in (count,) or 0xFFFFFFFF in (size, start):
-        if tail[at - 20 : at - 16] != _LOCATOR64:
+        if tail[at - 20 : at - 16] != LOCATOR64_SIGN:
             if count == 0xFFFF and 0xFFFFFFFF not in (size, start):  # exactly 65,535 entries, no Zip64
                 return count, end - size, end - size - start
             raise _damaged(path, "its Zip64 record is missing")
         where = struct.unpack_from("<Q", tail, at - 12)[0]
         file.seek(where)
         record = file.read(56)
-        if len(record) < 56 or record[:4] != _END64:
+        if len(record) < 56 or record[:4] != END64_SIGN:
             raise _damaged(path, "its Zip64 record is not where it should be")
         count, size, start = struct.unpack_from("<3Q", record, 32)
         end = where
     base = end - size - start  # above 0 where something was put before the ZIP
-    if base < 0 or size < count * _CENTRAL.size:
+    if base < 0 or size < count * CENTRAL.size:
         raise _damaged(path, "its list of entries does not fit")
     return count, end - size, base
 
@@ -190,10 +204,3 @@ def _safe_name(raw: bytes, utf8: bool, path: Path) -> str:
 
 def _damaged(path: Path, why: str) -> DataError:
     return DataError(f"Found {path.name} damaged: {why}; expected a whole ZIP. Copy or download it again.")
-
-
-def _bomb(path: Path, what: str, max_ratio: float) -> DataError:
-    return DataError(
-        f"Found in {path.name} {what}; expected at most {max_ratio:g} times the packed size and "
-        f"{MAX_ENTRY // 1024**2} MiB a file. It looks like a ZIP bomb; nothing was unpacked."
-    )

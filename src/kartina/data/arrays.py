@@ -39,6 +39,11 @@ class ArrayFile:
     def title(self) -> str:
         return self.path.name if self.member is None else f"{self.path.name}:{self.member}"
 
+    @property
+    def file_name(self) -> str:
+        """Of the file, or of the member of a ZIP, without its folders."""
+        return self.path.name if self.member is None else self.member.rpartition("/")[2]
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -57,40 +62,40 @@ class ArrayFile:
         return np.concatenate([*self.rows(1 << 20), np.empty((0, *self.shape[1:]), self.dtype)])
 
 
-def is_idx(path: Path) -> bool:
-    """Whether a file starts as idx does, gzipped or not."""
+def is_idx(path: Path, member: str | None = None) -> bool:
+    """Whether a file (or one in a ZIP) starts as idx does, gzipped or not."""
     try:
-        with _opened(path, None) as file:
+        with _opened(path, member) as file:
             head = file.read(4)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
         return False
     return len(head) == 4 and head[:2] == b"\0\0" and head[2] in _IDX and 1 <= head[3] <= 4
 
 
-def read_idx(path: Path) -> ArrayFile:
-    """The header of an idx file. Raises DataError when it is none, or promises more than the file holds."""
+def read_idx(path: Path, member: str | None = None) -> ArrayFile:
+    """The header of an idx file, or of one in a ZIP. Raises DataError when it is none, or promises more than the file
+    holds."""
+    title = path.name if member is None else member
     try:
-        with _opened(path, None) as file:
+        with _opened(path, member) as file:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX or not 1 <= head[3] <= 4:
                 raise DataError(
-                    f"Found {path.name}, which does not start like an idx file; expected the bytes 0, 0, type, "
+                    f"Found {title}, which does not start like an idx file; expected the bytes 0, 0, type, "
                     f"dimensions (such as train-images-idx3-ubyte.gz of MNIST)."
                 )
             dims = file.read(4 * head[3])
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"Found {path.name}, which cannot be read ({error}); expected an idx file.") from None
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"Found {title}, which cannot be read ({error}); expected an idx file.") from None
     if len(dims) < 4 * head[3]:
-        raise DataError(f"Found {path.name} to end inside its header; expected an idx file. Download it again.")
+        raise DataError(f"Found {title} to end inside its header; expected an idx file. Download it again.")
     shape = struct.unpack(f">{head[3]}I", dims)
-    found = ArrayFile(path, np.dtype(_IDX[head[2]]), shape, 4 + len(dims))
+    found = ArrayFile(path, np.dtype(_IDX[head[2]]), shape, 4 + len(dims), member)
     need = found.skip + int(np.prod([int(s) for s in shape], dtype=object)) * found.dtype.itemsize
-    have = path.stat().st_size
-    with path.open("rb") as raw:
-        gzipped = raw.read(2) == _GZIP
+    have, gzipped = _packed(path, member)
     if need > have * (_DEFLATE if gzipped else 1):
         raise DataError(
-            f"Found {path.name} of {have:,} bytes; expected {need:,} for its {' x '.join(map(str, shape))} values. "
+            f"Found {title} of {have:,} bytes; expected {need:,} for its {' x '.join(map(str, shape))} values. "
             f"It is truncated: download it again."
         )
     return found
@@ -132,21 +137,35 @@ def _npy(path: Path, info: zipfile.ZipInfo, file: IO[bytes]) -> ArrayFile:
     return ArrayFile(path, dtype, shape, skip, info.filename)
 
 
+def _packed(path: Path, member: str | None) -> tuple[int, bool]:
+    """(bytes of a file or of a member of a ZIP, whether that is gzipped)."""
+    with _plain(path, member) as file:
+        gzipped = file.read(2) == _GZIP
+        return file.seek(0, 2), gzipped
+
+
 @contextmanager
 def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unzipped, or of a member of an npz."""
-    if member is not None:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as inside:
-            yield inside
-        return
-    with path.open("rb") as file:
-        if file.read(2) == _GZIP:
-            file.seek(0)
+    """The bytes of a file, or of a member of a ZIP (such as an npz), without gzip's wrapping."""
+    with _plain(path, member) as file:
+        gzipped = file.read(2) == _GZIP
+        file.seek(0)
+        if gzipped:
             with gzip.open(file) as unzipped:
                 yield unzipped  # type: ignore[misc]
         else:
-            file.seek(0)
             yield file
+
+
+@contextmanager
+def _plain(path: Path, member: str | None) -> Iterator[IO[bytes]]:
+    """The bytes of a file, or of a member of a ZIP."""
+    if member is None:
+        with path.open("rb") as file:
+            yield file
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as inside:
+            yield inside
 
 
 def _exactly(file: IO[bytes], n: int, what: ArrayFile) -> bytes:

@@ -8,6 +8,7 @@ On disk, a folder of KARTINA_HOME/data:
     groups.npy    int64 N             (absent without --group-by)
     sources.npy   uint8 N,C',H,W      (absent unless the data are pairs: image i's input)
     files.txt     N lines: where image i came from, relative to what was imported
+    report.json   what was found when it was looked at before the import (where that was done)
 
 Images are stored split by split, train then val then test, so that a split is a slice and not a copy.
 """

@@ -47,6 +47,10 @@ class PathList:
     def __getitem__(self, i: int) -> str:
         return self._bytes[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogateescape")
 
+    def raw(self, i: int) -> bytes:
+        """The text's bytes, which sort as `order` does."""
+        return bytes(self._bytes[self._ends[i] : self._ends[i + 1]])
+
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
 
@@ -55,7 +59,7 @@ class PathList:
         longest = int(np.diff(np.frombuffer(self._ends, np.uint64)).max(initial=1))
         keys = np.empty(len(self), f"S{longest}" if longest * len(self) < _SORTED else object)
         for i in range(len(self)):
-            keys[i] = bytes(self._bytes[self._ends[i] : self._ends[i + 1]])
+            keys[i] = self.raw(i)
         return np.asarray(np.argsort(keys, kind="stable"), np.int64)
 
 

@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kartina import owners
 from kartina.config import FORMAT, ImageSpec
 from kartina.data import imageset, pool, splits, worker
 from kartina.data.archive import MAX_ENTRIES
@@ -64,6 +65,7 @@ def import_path(
     seed: int = 0,
     workers: int | None = None,
     max_entries: int = MAX_ENTRIES,
+    by: Maker | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
     """Import the images at `path` (see `sources`) as the data set `name`, and open it.
@@ -78,7 +80,7 @@ def import_path(
         path, class_names=class_names, group_by=group_by, unlabelled=unlabelled, max_entries=max_entries
     )
     return import_source(source, name, size=size, fit=fit, channels=channels, flip=flip, skip_bad=skip_bad,
-                         replace=replace, seed=seed, workers=workers, progress=progress)  # fmt: skip
+                         replace=replace, seed=seed, workers=workers, by=by, progress=progress)  # fmt: skip
 
 
 def import_source(
@@ -93,9 +95,11 @@ def import_source(
     replace: bool = False,
     seed: int = 0,
     workers: int | None = None,
+    by: Maker | None = None,
+    more: Mapping[str, bytes] | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """`import_path` for a source that is open already."""
+    """`import_path` for a source that is open already. `more`: further files of the set, by name."""
     if size is not None and not 4 <= size <= MAX_SIZE:
         raise DataError(f"Found size {size}; expected 4 to {MAX_SIZE} pixels.")
     if fit not in FITS or channels not in ("auto", "1", "3") or flip not in ("auto", "on", "off"):
@@ -107,11 +111,38 @@ def import_source(
     asked = {"fit": fit, "channels": channels, "flip": flip, "seed": seed}
     with pool.Pool(workers_for(source, workers)) as decoders:
         plan = _plan(source, size, fit, channels, seed, decoders)
-        with _folder_for(name, replace) as folder, disk_errors(f"import {name!r}"):
+        if by is not None and by.room is not None:
+            by.room(len(source) * plan.size**2 * (plan.channels + plan.source_channels))
+        owner = owners.LOCAL if by is None else by.owner
+        with _folder_for(name, replace, owner) as folder, disk_errors(f"import {name!r}"):
+            owners.write(folder, owner)
             order, bad = _pack(source, plan, folder, skip_bad, decoders, progress)
             flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
+            for file, content in (more or {}).items():
+                (folder / file).write_bytes(content)
             _seal(source, plan, folder, name, order, bad, flip_safe, asked)
     return open_set(name)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """On whose behalf a data set is made."""
+
+    owner: str
+    room: Callable[[int], None] | None = None  # is told its bytes before they are written, and may refuse
+
+
+def remove(name: str) -> None:
+    """Delete a data set. Raises NotFoundError, ConflictError for the embedded one, StorageError."""
+    if name == "digits":
+        raise ConflictError("Found the data set 'digits', which is embedded; only imported ones can be deleted.")
+    imageset.record(name)
+    target = imageset.folder(name)
+    gone = target.parent / f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    with disk_errors(f"delete {name!r}"):
+        target.rename(gone)
+        sync(target.parent)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def check_name(name: str, replace: bool = False) -> None:
@@ -422,8 +453,9 @@ def _version() -> str:
 
 
 @contextmanager
-def _folder_for(name: str, replace: bool) -> Iterator[Path]:
-    """A hidden folder that becomes KARTINA_HOME/data/NAME when the block ends well, and is gone when it does not."""
+def _folder_for(name: str, replace: bool, owner: str) -> Iterator[Path]:
+    """A hidden folder that becomes KARTINA_HOME/data/NAME when the block ends well, and is gone when it does not. Only
+    a set of the same owner is replaced."""
     target = imageset.folder(name)
     with disk_errors(f"import {name!r}"):
         try:
@@ -441,6 +473,8 @@ def _folder_for(name: str, replace: bool) -> Iterator[Path]:
         yield folder
         with disk_errors(f"import {name!r}"):
             if replace and target.exists():
+                if not owners.sees(target, owner):
+                    raise ConflictError(f"Found a data set called {name!r} already; choose another name.")
                 target.rename(old)
             try:
                 folder.rename(target)

@@ -1,11 +1,12 @@
 """Sources: what can be imported, and how its images, labels and splits are found.
 
     folder      CLASS/images, or SPLIT/CLASS/images          (split: train, val or validation, test)
-    zip         the same inside; one folder around it all is looked through
+    zip         the same inside, or idx files; one folder around it all is looked through
     pairs       SPLIT/A and SPLIT/B with equal file names, in a folder or a zip: A is what B is to be made from
     idx         MNIST's files, plain or gzipped: a folder of them, or one of a pair
     npz         images + labels, or x_train, y_train, x_test, y_test
-    manifest    CSV or JSONL: path, label, and if wanted split and group; paths inside the manifest's folder
+    manifest    CSV or JSONL: path, label, and if wanted split and group; paths inside the manifest's folder. A folder
+                or zip that has a manifest.csv or manifest.jsonl is read by it
 
 `open_source` reads names and headers only. A Source hands its images out as tasks for `worker`, a chunk at a time.
 """
@@ -13,20 +14,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
+from array import array as Column  # of numbers
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kartina.data.archive import MAX_ENTRIES, Archive
+from kartina.data.archive import MAX_ENTRIES, Archive, Entry, read_entry
 from kartina.data.arrays import ArrayFile, is_idx, read_idx, read_npz
 from kartina.data.paths import FOREIGN, IMAGES, SPLITS, PathList, Split, is_junk, natural, split_of, suffix
 from kartina.data.pool import Message
@@ -34,6 +37,7 @@ from kartina.data.splits import NONE
 from kartina.errors import DataError
 
 KINDS = "a folder or zip of class folders, an idx folder, an npz, or a CSV or JSONL manifest"
+MANIFESTS = ("manifest.csv", "manifest.jsonl")  # that a folder or zip is read by
 CHUNK = 256  # files in a task
 CHUNK_BYTES = 4 << 20  # of an array in a task
 
@@ -120,9 +124,12 @@ def open_source(
 
 def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entries: int) -> Source:
     if path.is_dir():
+        for name in MANIFESTS:
+            if (path / name).is_file():
+                return _manifest(path / name, class_names, unlabelled)
         names = sorted(p for p in path.iterdir() if "ubyte" in p.name.casefold() and not is_junk(p.name))
         if idx := [p for p in names if p.is_file()]:
-            return _idx(path.name, idx, class_names, unlabelled)
+            return _idx(path.name, [(p, None) for p in idx], class_names, unlabelled)
         listing = _walk(Path(os.path.abspath(path)))
         lists = sorted({".csv", ".jsonl", ".npz", ".zip"} & listing.ignored.keys())
         if lists and not len(listing.keep) and not listing.foreign:
@@ -130,15 +137,15 @@ def _open(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entrie
         return _arrange(listing, class_names, unlabelled)
     kind = suffix(path.name)
     if kind == ".npz":
-        return _npz(path, class_names, unlabelled)
+        return _npz(path, class_names, unlabelled, max_entries)
     if kind in (".csv", ".jsonl", ".ndjson"):
         return _manifest(path, class_names, unlabelled)
     if is_idx(path):
-        return _idx(path.name, _idx_pair(path, unlabelled), class_names, unlabelled)
+        return _idx(path.name, [(p, None) for p in _idx_pair(path)], class_names, unlabelled)
     with path.open("rb") as file:
         magic = file.read(4)
     if magic[:2] == b"PK" or kind == ".zip":
-        return _arrange(_list_zip(Archive(path, max_entries)), class_names, unlabelled)
+        return _zip(Archive(path, max_entries), class_names, unlabelled)
     raise DataError(f"Found the file {path.name}, which is none of what can be imported; expected {KINDS}.")
 
 
@@ -205,6 +212,19 @@ def _walk(root: Path) -> _Listing:
             if not is_junk(file):
                 names.append(prefix + file)
     return _Listing("folder", root.name, FolderFiles(root, names), *_sift(names, folders))
+
+
+def _zip(archive: Archive, class_names: tuple[str, ...], unlabelled: bool) -> Source:
+    """The images that a manifest in the ZIP lists, else idx files where there are no images, else folders."""
+    for i in range(len(archive)):
+        if PurePosixPath(name := archive.names[i]).name in MANIFESTS and name.count("/") <= 1:
+            return _zip_manifest(archive, archive[i], class_names, unlabelled)
+    listing = _list_zip(archive)
+    if not len(listing.keep) and len(archive) <= 64:
+        idx = [name for name in archive.names if "ubyte" in PurePosixPath(name).name.casefold()]
+        if idx:
+            return _idx(archive.path.name, [(archive.path, name) for name in sorted(idx)], class_names, unlabelled)
+    return _arrange(listing, class_names, unlabelled)
 
 
 def _list_zip(archive: Archive) -> _Listing:
@@ -481,10 +501,13 @@ def _labels(array: ArrayFile) -> NDArray[np.int64]:
     return array.whole().reshape(-1).astype(np.int64)
 
 
-def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabelled: bool) -> Source:
-    """idx files: those of three or four dimensions are images, those of one are labels; names begin with the split."""
-    found = [read_idx(p) for p in paths if is_idx(p)]
-    wrong = [p.name for p in paths if not is_idx(p)]
+def _idx(
+    title: str, paths: Sequence[tuple[Path, str | None]], class_names: tuple[str, ...], unlabelled: bool
+) -> Source:
+    """idx files (or members of ZIPs): those of three or four dimensions are images, those of one are labels; names
+    begin with the split."""
+    found = [read_idx(p, member) for p, member in paths if is_idx(p, member)]
+    wrong = [member or p.name for p, member in paths if not is_idx(p, member)]
     if wrong:
         raise DataError(f"Found {wrong[0]}, which does not start like an idx file or is damaged; download it again.")
     images = {_stem(a): a for a in found if len(a.shape) >= 3}
@@ -494,7 +517,7 @@ def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabe
     lonely = sorted(images.keys() - labels.keys())
     if lonely and not unlabelled:
         raise DataError(
-            f"Found {images[lonely[0]].path.name} without its labels; expected {lonely[0]}-labels-idx1-ubyte "
+            f"Found {images[lonely[0]].file_name} without its labels; expected {lonely[0]}-labels-idx1-ubyte "
             f"beside it, or pass --unlabelled."
         )
     parts = []
@@ -506,14 +529,14 @@ def _idx(title: str, paths: Sequence[Path], class_names: tuple[str, ...], unlabe
 
 def _stem(array: ArrayFile) -> str:
     """train-images-idx3-ubyte.gz -> train."""
-    return re.split(r"[-_.](?:images|labels)", array.path.name.casefold())[0]
+    return re.split(r"[-_.](?:images|labels)", array.file_name.casefold())[0]
 
 
 def _idx_split(stem: str) -> Split | None:
     return "test" if stem == "t10k" else split_of(stem)
 
 
-def _idx_pair(path: Path, unlabelled: bool) -> list[Path]:
+def _idx_pair(path: Path) -> list[Path]:
     """An idx file and its partner: images <-> labels."""
     swaps = (("images", "labels"), ("idx3", "idx1")), (("labels", "images"), ("idx1", "idx3"))
     for swap in swaps:
@@ -530,8 +553,9 @@ def _idx_pair(path: Path, unlabelled: bool) -> list[Path]:
 _NPZ = (("images", "labels"), ("x", "y"), ("data", "labels"), ("arr_0", "arr_1"))
 
 
-def _npz(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Source:
+def _npz(path: Path, class_names: tuple[str, ...], unlabelled: bool, max_entries: int) -> Source:
     arrays = {k.casefold(): v for k, v in read_npz(path).items()}
+    Archive(path, max_entries, max_entry=1 << 40)  # no bomb, no links
     pairs: list[tuple[Split | None, str, str]] = [(None, x, y) for x, y in _NPZ]
     pairs += [(split_of(s), x.format(s), y.format(s))
               for s in ("train", "training", "val", "valid", "validation", "test", "testing")
@@ -560,18 +584,10 @@ def _npz(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Source:
 def _manifest(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Source:
     """CSV with a header, or JSON lines: path, label, and if wanted split and group."""
     root = Path(os.path.abspath(path)).parent
-    names, given, labels, groups = PathList(), [], [], []
-    label_of: dict[str, int] = {}
-    group_of: dict[str, int] = {}
     inside: dict[str, bool] = {}  # folder -> whether it is within the manifest's, links followed
     real = os.path.realpath(root)
-    for line, row in _records(path):
-        name = row.get("path", "").strip().replace("\\", "/").removeprefix("./")
-        if not name or name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
-            raise DataError(
-                f"Found the path {row.get('path', '')!r} in line {line} of {path.name}; expected one inside the "
-                f"folder of the manifest, relative to it."
-            )
+
+    def check(name: str, line: int) -> None:
         where = os.path.dirname(name)
         if where not in inside:
             inside[where] = os.path.commonpath([real, os.path.realpath(root / where)]) == real
@@ -580,60 +596,127 @@ def _manifest(path: Path, class_names: tuple[str, ...], unlabelled: bool) -> Sou
                 f"Found {name!r} in line {line} of {path.name}, a link that may leave the folder; "
                 f"expected a file in it."
             )
+
+    with path.open("rb") as file:
+        rows = _rows(file, path.name, unlabelled, check)
+    order = rows.order()
+    return _by_manifest(rows, FolderFiles(root, rows.names), order, order, class_names, unlabelled)
+
+
+def _zip_manifest(archive: Archive, entry: Entry, class_names: tuple[str, ...], unlabelled: bool) -> Source:
+    """A manifest in a ZIP: its paths are beside it there."""
+    title = PurePosixPath(entry.name).name
+    with archive.path.open("rb") as file:
+        content = read_entry(file, entry)
+    rows = _rows(io.BytesIO(content), title, unlabelled, lambda name, line: None)
+    wrap = entry.name.removesuffix(title)
+    order, there = rows.order(), archive.names.order()
+    place = np.empty(len(order), np.int64)
+    at = 0
+    for k, i in enumerate(order):  # both are sorted
+        name = (wrap + rows.names[i]).encode("utf-8", "surrogateescape")
+        while at < len(there) and archive.names.raw(there[at]) < name:
+            at += 1
+        if at == len(there) or archive.names.raw(there[at]) != name:
+            raise DataError(
+                f"Found {rows.names[i]!r} in {title}, which is not in {archive.path.name}; expected every file that it "
+                f"lists. Pack it again."
+            )
+        place[k] = there[at]
+    return _by_manifest(rows, ZipFiles(archive), order, place, class_names, unlabelled)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a manifest says, line by line."""
+
+    title: str
+    names: PathList = field(default_factory=PathList)
+    given: Column[int] = field(default_factory=lambda: Column("b"))  # splits
+    labels: Column[int] = field(default_factory=lambda: Column("q"))
+    groups: Column[int] = field(default_factory=lambda: Column("q"))
+    label_of: dict[str, int] = field(default_factory=dict)
+    group_of: dict[str, int] = field(default_factory=dict)
+
+    def order(self) -> NDArray[np.int64]:
+        """Sorted by path, as folders are. Raises DataError where one is there twice."""
+        order = self.names.order()
+        for a, b in pairwise(order):
+            if self.names[a] == self.names[b]:
+                raise DataError(f"Found {self.names[a]!r} twice in {self.title}; expected each path once.")
+        return order
+
+
+def _rows(file: IO[bytes], title: str, unlabelled: bool, check: Callable[[str, int], None]) -> _Rows:
+    """Read a manifest; `check` is shown each path, with its line."""
+    rows = _Rows(title)
+    for line, row in _records(file, title):
+        name = row.get("path", "").strip().replace("\\", "/").removeprefix("./")
+        if not name or name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
+            raise DataError(
+                f"Found the path {row.get('path', '')!r} in line {line} of {title}; expected one inside the "
+                f"folder of the manifest, relative to it."
+            )
+        check(name, line)
         label = row.get("label", "").strip()
         if not label and not unlabelled:
-            raise DataError(f"Found no label in line {line} of {path.name}; expected one, or pass --unlabelled.")
+            raise DataError(f"Found no label in line {line} of {title}; expected one, or pass --unlabelled.")
         text = row.get("split", "").strip()
         split = split_of(text)
         if text and split is None:
-            raise DataError(f"Found the split {text!r} in line {line} of {path.name}; expected train, val or test.")
-        names.append(name)
-        given.append(NONE if split is None else SPLITS.index(split))
-        labels.append(label_of.setdefault(label, len(label_of)))
-        groups.append(group_of.setdefault(row.get("group", "").strip(), len(group_of)))
-    if not len(names):
-        raise DataError(f"Found no rows in {path.name}; expected one for each image: path,label.")
+            raise DataError(f"Found the split {text!r} in line {line} of {title}; expected train, val or test.")
+        rows.names.append(name)
+        rows.given.append(NONE if split is None else SPLITS.index(split))
+        rows.labels.append(rows.label_of.setdefault(label, len(rows.label_of)))
+        rows.groups.append(rows.group_of.setdefault(row.get("group", "").strip(), len(rows.group_of)))
+    if not len(rows.names):
+        raise DataError(f"Found no rows in {title}; expected one for each image: path,label.")
+    return rows
 
-    # Sort by path, as folders are, and classes by name.
-    order = names.order()
-    for a, b in pairwise(order):
-        if names[a] == names[b]:
-            raise DataError(f"Found {names[a]!r} twice in {path.name}; expected each path once.")
-    pick = np.array(order, np.int64)
-    classes = () if unlabelled else tuple(sorted(label_of, key=natural))
+
+def _by_manifest(
+    rows: _Rows,
+    files: FolderFiles | ZipFiles,
+    order: NDArray[np.int64],
+    place: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    unlabelled: bool,
+) -> Source:
+    """The rows at `order`, whose files are at `place` in `files`; classes by name."""
+    classes = () if unlabelled else tuple(sorted(rows.label_of, key=natural))
     if class_names and not unlabelled:
         if sorted(class_names) != sorted(classes):
             raise DataError(
-                f"Found the class names {', '.join(class_names)} but the labels {', '.join(classes)} in {path.name}; "
+                f"Found the class names {', '.join(class_names)} but the labels {', '.join(classes)} in {rows.title}; "
                 f"--class-names can only set their order here."
             )
         classes = class_names
-    rank = np.zeros(len(label_of), np.int64)
+    rank = np.zeros(len(rows.label_of), np.int64)
     for label_index, name in enumerate(classes):
-        rank[label_of[name]] = label_index
-    return Source("manifest", path.name, FolderFiles(root, names), pick,
-                  None if unlabelled else rank[np.array(labels, np.int64)][pick],
-                  np.array(given, np.int8)[pick], classes, unlabelled=unlabelled,
-                  groups=_renumber(np.array(groups, np.int64)[pick]) if set(group_of) != {""} else None)  # fmt: skip
+        rank[rows.label_of[name]] = label_index
+    labels, groups = (np.array(column, np.int64)[order] for column in (rows.labels, rows.groups))
+    return Source("manifest", rows.title, files, place, None if unlabelled else rank[labels],
+                  np.array(rows.given, np.int8)[order], classes, unlabelled=unlabelled,
+                  groups=_renumber(groups) if set(rows.group_of) != {""} else None)  # fmt: skip
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _records(raw: IO[bytes], title: str) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, record) of a CSV or JSONL manifest."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if suffix(path.name) == ".csv":
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+            if suffix(title) == ".csv":
                 reader = csv.DictReader(file, strict=True)
                 columns = [c.strip().casefold() for c in reader.fieldnames or ()]
                 if "path" not in columns:
                     raise DataError(
-                        f"Found the columns {', '.join(columns) or 'none'} in {path.name}; expected a first line "
+                        f"Found the columns {', '.join(columns) or 'none'} in {title}; expected a first line "
                         f"path,label (and if wanted split, group)."
                     )
                 reader.fieldnames = columns
                 for row in reader:
                     if None in row or None in row.values():
                         raise DataError(
-                            f"Found line {reader.line_num} of {path.name} with more or fewer values than columns."
+                            f"Found line {reader.line_num} of {title} with more or fewer values than columns."
                         )
                     yield reader.line_num, row
                 return
@@ -643,13 +726,11 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 record = json.loads(text)
                 if not isinstance(record, dict):
                     raise DataError(
-                        f'Found no object in line {line} of {path.name}; expected {{"path": ..., "label": ...}}.'
+                        f'Found no object in line {line} of {title}; expected {{"path": ..., "label": ...}}.'
                     )
                 yield line, {k.casefold(): "" if v is None else str(v) for k, v in record.items()}
     except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Found {path.name}, which cannot be read ({error}); expected UTF-8 CSV or JSON lines."
-        ) from None
+        raise DataError(f"Found {title}, which cannot be read ({error}); expected UTF-8 CSV or JSON lines.") from None
 
 
 # -- groups ------------------------------------------------------------------------------------------------------------

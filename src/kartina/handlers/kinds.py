@@ -16,7 +16,12 @@ KINDS = {
     "evaluate": "kartina.handlers.jobs:evaluate",
     "publish": "kartina.handlers.jobs:publish",
     "study": "kartina.handlers.jobs:study",
+    "publish-study": "kartina.handlers.jobs:publish_study",
+    "bulk": "kartina.handlers.bulk:bulk",
+    "inspect": "kartina.handlers.datasets:inspect",
+    "import": "kartina.handlers.datasets:import_data",
 }
+DATA = ("inspect", "import")  # kinds that need no device: a service runs them beside the others
 
 
 def find(kind: str) -> Handler:

@@ -12,7 +12,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class TrainJob(Frozen):
-    """A new run of a preset, or the rest of a `run`."""
+    """A new run of a preset; or the rest of a `run`, of which `images` may ask for more in all."""
 
     preset: str | None = None
     data: str | None = None
@@ -21,14 +21,17 @@ class TrainJob(Frozen):
     settings: tuple[str, ...] = ()  # key=value over the preset
     start: str | None = None  # the model or run whose weights it starts from
     device: Device = "auto"
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")  # after the run's number
     run: str | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainJob:
         new = self.preset is not None and self.data is not None and (self.budget is None) != (self.images is None)
-        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.images, self.start))
+        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.start, self.name))
         if not new if self.run is None else asked or self.settings:
-            raise ValueError("expected preset, data and one of budget and images; or a run, and nothing of those")
+            raise ValueError(
+                "expected preset, data and one of budget and images; or a run, and of those at most images"
+            )
         return self
 
 
@@ -46,10 +49,68 @@ class EvaluateJob(Frozen):
     device: Device = "auto"
 
 
+class InspectJob(Frozen):
+    """A look at an upload."""
+
+    upload: str
+    class_names: tuple[str, ...] = ()
+    group_by: str | None = None
+    unlabelled: bool = False
+
+
+class ImportJob(Frozen):
+    """An upload, or what a bulk generation made, becomes a data set."""
+
+    name: str
+    upload: str | None = None
+    bulk: int | None = None  # the job
+    class_names: tuple[str, ...] = ()
+    group_by: str | None = None
+    unlabelled: bool = False
+    size: int | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal["auto", "1", "3"] = "auto"
+    flip: Literal["auto", "on", "off"] = "auto"
+    skip_bad: bool = False
+    replace: bool = False
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImportJob:
+        if (self.upload is None) == (self.bulk is None):
+            raise ValueError("expected one of upload and bulk")
+        return self
+
+
+class BulkJob(Frozen):
+    """Many images of one model, as the ZIP of a data set."""
+
+    model: str  # name@version
+    hash: str  # of its weights
+    labels: tuple[str, ...] | None = None  # image i has labels[i mod len(labels)]; or
+    counts: dict[str, int] | None = None  # so many images of each class, class after class
+    n: int = Field(ge=1, le=1_000_000)
+    seed: int = Field(ge=0, lt=2**62)  # image i has seed + i
+    controls: dict[str, Any] = Field({})
+    format: Literal["png", "webp"] = "png"
+    device: Device = "auto"
+
+
 class StudyJob(Frozen):
     """What is left of a study."""
 
     study: str
+    report: bool = False  # write its report at the end
+
+
+class StudyPublishJob(Frozen):
+    """What a study chose becomes a model."""
+
+    study: str
+    data: str | None = None  # only the winner on this data set
+    name: str | None = None
+    licence: str | None = None
+    device: Device = "auto"
 
 
 class PublishJob(Frozen):

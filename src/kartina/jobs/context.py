@@ -24,7 +24,7 @@ import structlog
 
 from kartina.errors import StorageError, disk_errors
 from kartina.files import make_folder
-from kartina.jobs.table import Job, Jobs, Lease, Progress
+from kartina.jobs.table import KEPT, Job, Jobs, Lease, Progress
 
 log = structlog.get_logger("kartina.jobs")
 
@@ -44,6 +44,7 @@ class Context:
 
     def __init__(self, jobs: Jobs, job: Job, lease: Lease):
         self.id, self.attempt, self.created_at = job.id, lease.attempt, job.created_at
+        self.caller, self.database = job.caller, jobs.database  # whose the job is, and what it makes
         self._jobs, self._job, self._lease = jobs, job, lease
         self._saved = dict(job.saved)
         self._asked = threading.Event()
@@ -60,6 +61,14 @@ class Context:
         if not self._jobs.save(self._lease, saved):
             raise Lost
         self._saved = dict(saved)
+
+    @property
+    def kept(self) -> Path:
+        """A folder that every attempt finds again, made when it is first asked for; it goes with the job."""
+        path = self._job.folder / KEPT
+        with disk_errors("make the job's folder"):
+            make_folder(path)
+        return path
 
     @property
     def folder(self) -> Path:

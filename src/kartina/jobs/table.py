@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,11 @@ import structlog
 from pydantic import Field
 
 from kartina.config import Frozen, home
-from kartina.errors import ConflictError, NotFoundError
+from kartina.errors import ConflictError, KeyReusedError, NotFoundError, QuotaError
+from kartina.owners import LOCAL
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import job_events, jobs
+from kartina.storage.usage import let_go
 
 log = structlog.get_logger("kartina.jobs")
 
@@ -38,6 +40,7 @@ Status = Literal["queued", "running", "canceling", "succeeded", "failed", "cance
 ACTIVE = ("running", "canceling")  # a worker has it
 TERMINAL = ("succeeded", "failed", "canceled")
 
+KEPT = "kept"  # the folder that a job's attempts share
 LEASE = 6.0  # seconds without a sign of life after which a worker counts as dead
 MAX_TRIES = 3
 BACKOFF = (0.0, 1.0, 5.0, 15.0, 60.0)  # seconds before the next try, after so many that ended badly
@@ -80,6 +83,7 @@ class Job(Frozen):
     created_at: float  # seconds since 1970, as all times here
     started_at: float | None
     completed_at: float | None
+    caller: str = LOCAL  # whose it is
 
     @property
     def finished(self) -> bool:
@@ -142,29 +146,57 @@ class Jobs:
 
     # -- for whoever wants something done ------------------------------------------------------------------------------
 
-    def submit(self, kind: str, spec: Mapping[str, Any], *, key: str | None = None, max_tries: int = MAX_TRIES) -> Job:
-        """Accept a job; it is on the disk when this returns.
+    def submit(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        *,
+        caller: str = LOCAL,
+        most: int | None = None,
+        key: str | None = None,
+        max_tries: int = MAX_TRIES,
+        also: Callable[[sa.Connection, int], None] | None = None,
+    ) -> Job:
+        """Accept a job of `caller`; it is on the disk when this returns. `also`: what is done in the same transaction,
+        given the new job's number; whatever it raises, there is no job.
 
-        With a `key`, submitting the same again within a day gives the same job. Raises ConflictError for a key that
-        stands for another job.
+        With a `key`, submitting the same again within a day gives the same job. Raises KeyReusedError for a key that
+        stands for another job, QuotaError where the caller has `most` jobs already that are not at their end.
         """
         with self.database.write() as c:
             now = self.database.clock(c)
             if key is not None and (known := self._with_key(c, key, now)) is not None:
-                if (known.kind, known.spec) != (kind, json.loads(json.dumps(spec))):
-                    raise ConflictError(
+                if (known.kind, known.spec, known.caller) != (kind, json.loads(json.dumps(spec)), caller):
+                    raise KeyReusedError(
                         f"Found the key {key!r} used for job {known.id}, which is another one; use a new key."
                     )
                 return known
+            self._check_room(c, caller, most)
             values = {"kind": kind, "spec": dict(spec), "key": key, "max_tries": max_tries, "not_before": now,
-                      "created_at": now, "status": "queued", "saved": {}, "progress": {}, "attempt": 0, "tries": 0,
-                      "last_event": 0}  # fmt: skip
+                      "caller": caller, "created_at": now, "status": "queued", "saved": {}, "progress": {},
+                      "attempt": 0, "tries": 0, "last_event": 0}  # fmt: skip
             id = c.execute(sa.insert(jobs).values(values).returning(jobs.c.id)).scalar_one()
+            if also is not None:
+                also(c, id)
             self._tell(c, id, "status", {"status": "queued"})
             job = self._get(c, id)
         if "request_id" in structlog.contextvars.get_contextvars():  # in the service, whose log this is for
             log.info("job_accepted", job=job.id, kind=kind)
         return job
+
+    def _check_room(self, c: sa.Connection, caller: str, most: int | None) -> None:
+        """QuotaError where the caller has `most` jobs that are not at their end."""
+        if most is None:
+            return
+        if self.database.engine.dialect.name == "postgresql":  # of two that submit at once, the second sees the first
+            c.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(caller, 1))))
+        going = sa.and_(jobs.c.caller == caller, jobs.c.status.not_in(TERMINAL))
+        have = c.execute(sa.select(sa.func.count()).where(going)).scalar_one()
+        if have >= most:
+            raise QuotaError(
+                f"Found {have} jobs that are not at their end, of {most} that this key may have; wait for one, or "
+                "cancel it."
+            )
 
     def _with_key(self, c: sa.Connection, key: str, now: float) -> Job | None:
         if self.database.engine.dialect.name == "postgresql":  # of two that submit at once, the second sees the first
@@ -172,6 +204,13 @@ class Jobs:
         old = sa.and_(jobs.c.key == key, jobs.c.created_at < now - KEY_LIFE)
         c.execute(sa.update(jobs).where(old).values(key=None))
         row = c.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
+        return None if row is None else _job(row)
+
+    def with_key(self, key: str) -> Job | None:
+        """The job that was submitted with this key within a day."""
+        with self.database.read() as c:
+            young = jobs.c.created_at >= self.database.clock(c) - KEY_LIFE
+            row = c.execute(sa.select(jobs).where(jobs.c.key == key, young)).one_or_none()
         return None if row is None else _job(row)
 
     def get(self, id: int) -> Job:
@@ -202,6 +241,38 @@ class Jobs:
             for status, n in c.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)):
                 found[status] = n
         return found
+
+    def page(
+        self,
+        caller: str,
+        limit: int,
+        *,
+        before: int | None = None,
+        status: Status | None = None,
+        kind: str | None = None,
+    ) -> list[Job]:
+        """The caller's jobs, newest first: those with an id below `before`, of one status or kind where it is given."""
+        asked = sa.select(jobs).where(jobs.c.caller == caller).order_by(jobs.c.id.desc()).limit(limit)
+        for column, wanted in ((jobs.c.status, status), (jobs.c.kind, kind)):
+            if wanted is not None:
+                asked = asked.where(column == wanted)
+        if before is not None:
+            asked = asked.where(jobs.c.id < before)
+        with self.database.read() as c:
+            return [_job(row) for row in c.execute(asked)]
+
+    def active(self, caller: str, kind: str | None = None) -> list[Job]:
+        """The caller's jobs that are not at their end, oldest first."""
+        asked = sa.select(jobs).where(jobs.c.caller == caller, jobs.c.status.not_in(TERMINAL)).order_by(jobs.c.id)
+        with self.database.read() as c:
+            return [_job(row) for row in c.execute(asked if kind is None else asked.where(jobs.c.kind == kind))]
+
+    def newer(self, seen: Mapping[int, int]) -> list[Job]:
+        """Those of the jobs in `seen` (id -> the last event that was seen) to which something has happened since."""
+        with self.database.read() as c:
+            rows = c.execute(sa.select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(seen))).all()
+            changed = [row.id for row in rows if row.last_event != seen[row.id]]
+            return [_job(row) for row in c.execute(sa.select(jobs).where(jobs.c.id.in_(changed)))] if changed else []
 
     def position(self, id: int) -> int | None:
         """Its place in the queue, 1 for the next one; None for a job that does not wait."""
@@ -234,9 +305,11 @@ class Jobs:
                 self._tell(c, id, "status", {"status": "canceling"})
             return self._get(c, id)
 
-    def resume(self, id: int) -> Job:
-        """Queue a failed or canceled job again; it goes on from what it last saved. Raises ConflictError for others."""
+    def resume(self, id: int, most: int | None = None) -> Job:
+        """Queue a failed or canceled job again; it goes on from what it last saved. Raises ConflictError for others,
+        QuotaError as `submit` does."""
         with self.database.write() as c:
+            self._check_room(c, self._get(c, id).caller, most)
             ended = sa.and_(jobs.c.id == id, jobs.c.status.in_(("failed", "canceled")))
             fresh = {"status": "queued", "tries": 0, "not_before": self.database.clock(c), "error": None,
                      "completed_at": None}  # fmt: skip
@@ -246,10 +319,23 @@ class Jobs:
             self._tell(c, id, "status", {"status": "queued", "why": "resumed"})
             return self._get(c, id)
 
+    def delete(self, id: int) -> None:
+        """Forget a finished job and remove its files. Raises NotFoundError, ConflictError for one that goes on."""
+        with self.database.write() as c:
+            ended = sa.and_(jobs.c.id == id, jobs.c.status.in_(TERMINAL))
+            if not c.execute(sa.delete(jobs).where(ended)).rowcount:
+                status = self._get(c, id).status
+                raise ConflictError(f"Found job {id} {status}; only a finished job can be deleted. Cancel it first.")
+            let_go(c, self.database, f"job:{id}")
+        shutil.rmtree(folder() / str(id), ignore_errors=True)
+
     # -- for workers ---------------------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, seconds: float = LEASE) -> Job | None:
-        """Take the oldest job that is due, for so many seconds; None when there is none.
+    def claim(
+        self, owner: str, seconds: float = LEASE, *, kinds: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> Job | None:
+        """Take the oldest job that is due, for so many seconds; None when there is none. `kinds`: only of these;
+        `without`: not of those.
 
         Jobs of dead workers are made due (or ended) first. Two workers never get the same attempt.
         """
@@ -258,7 +344,9 @@ class Jobs:
             dead = sa.and_(jobs.c.status.in_(ACTIVE), jobs.c.leased_until < now)
             for row in c.execute(sa.select(jobs).where(dead).with_for_update(skip_locked=True)).all():
                 self._end_badly(c, _job(row), f"the worker {row.owner} was not heard of again", now)
-            due = sa.and_(jobs.c.status == "queued", jobs.c.not_before <= now)
+            due = sa.and_(jobs.c.status == "queued", jobs.c.not_before <= now, jobs.c.kind.not_in(without))
+            if kinds:
+                due = sa.and_(due, jobs.c.kind.in_(kinds))
             first = sa.select(jobs.c.id).where(due).order_by(jobs.c.id).limit(1).with_for_update(skip_locked=True)
             id = c.execute(first).scalar()
             if id is None:
@@ -374,10 +462,13 @@ class Jobs:
 
 
 def clean(job: Job) -> None:
-    """Remove the files of a finished job's attempts, but for those of the one that was committed."""
+    """Remove the files of a finished job's attempts, but for those of the one that was committed; what its attempts
+    share stays with a job that can be resumed."""
     for attempt in job.folder.glob("attempt-*"):
         if job.finished and attempt.name != job.output:
             shutil.rmtree(attempt, ignore_errors=True)
+    if job.status == "succeeded":
+        shutil.rmtree(job.folder / KEPT, ignore_errors=True)
 
 
 def sweep(known: Jobs) -> None:

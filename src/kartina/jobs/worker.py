@@ -42,10 +42,13 @@ class Worker:
         lease: float = LEASE,
         poll: float = POLL,
         grace: float = GRACE,
+        kinds: Sequence[str] = (),
+        without: Sequence[str] = (),
     ):
         self.jobs, self.command = jobs, tuple(command)
         self.lease, self.poll, self.grace = lease, poll, grace
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self.kinds, self.without = tuple(kinds), tuple(without)  # of jobs: only these, not those
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -57,7 +60,7 @@ class Worker:
         sweep(self.jobs)
         while not self._stop.is_set():
             try:
-                job = self.jobs.claim(self.owner, self.lease)
+                job = self.jobs.claim(self.owner, self.lease, kinds=self.kinds, without=self.without)
                 if job is not None:
                     self._work(job)
                 elif until_idle and not self.jobs.unfinished():

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from kartina import owners
 from kartina.errors import ForbiddenError
 from kartina.storage.usage import NONE, Quota
 
-Scope = Literal["generate", "models", "keys", "metrics"]
+Scope = Literal["generate", "models", "keys", "data", "train", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ABOUT: dict[Scope, str] = {
     "generate": "make images; its own generations, gallery and assets",
     "models": "import, activate, roll back and delete models",
     "keys": "create, list and revoke API keys",
+    "data": "upload, look at, change and delete its own data sets",
+    "train": "train, evaluate and compare models; its own runs and studies (publishing also takes models)",
     "metrics": "read /metrics",
 }
 
@@ -39,7 +42,7 @@ class Caller:
             )
 
 
-LOCAL = Caller("local", frozenset(SCOPES), name="local", prefix="local")
+LOCAL = Caller(owners.LOCAL, frozenset(SCOPES), name="local", prefix="local")
 
 
 def as_scopes(names: Sequence[str]) -> frozenset[Scope]:

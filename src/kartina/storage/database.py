@@ -31,7 +31,7 @@ from kartina.settings import load
 SETTING = "KARTINA_DATABASE"  # the environment variable that names a database by its URL
 FILE = "kartina.db"  # in KARTINA_HOME, where there is no such setting
 IDLE = 10.0  # seconds after which PostgreSQL drops a process that stopped inside a transaction, and its locks
-HEAD = "0002"  # the newest migration
+HEAD = "0004"  # the newest migration
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6B617274  # PostgreSQL's advisory lock that one migrating process holds
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +46,7 @@ class Keys:
     def add(self, key: Key) -> None:
         """Keep a new key."""
         quota = key.quota
-        limits = {"rate": key.rate, "steps": quota.steps, "images": quota.images, "bytes": quota.bytes}
+        limits = {"rate": key.rate, **asdict(quota)}
         with self.database.write() as c:
             c.execute(
                 sa.insert(api_keys).values(
@@ -94,7 +94,8 @@ def _key(row: Any) -> Key:
     limits = row.limits
     return Key(
         id=row.id, prefix=row.prefix, digest=row.digest, name=row.name, scopes=tuple(row.scopes),
-        quota=Quota(limits.get("steps"), limits.get("images"), limits.get("bytes")), rate=limits.get("rate") or "",
+        quota=Quota(**{name: limits.get(name) for name in ("steps", "images", "bytes", "jobs")}),
+        rate=limits.get("rate") or "",
         created_at=_time(row.created_at) or datetime.fromtimestamp(0, UTC), expires_at=_time(row.expires_at),
         used_at=_time(row.used_at), revoked_at=_time(row.revoked_at),
     )  # fmt: skip

@@ -33,7 +33,9 @@ jobs = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("completed_at", sa.Double),
+    sa.Column("caller", KEY, nullable=False, server_default="local"),  # whose it is: the local session's, or a key's
     sa.Index("jobs_by_status", "status", "id"),
+    sa.Index("jobs_by_caller", "caller", "id"),
     sqlite_autoincrement=True,  # an id is never given twice
 )
 
@@ -174,7 +176,32 @@ usage = sa.Table(
     metadata,
     sa.Column("owner", KEY, primary_key=True),
     sa.Column("images", sa.BigInteger, nullable=False),  # stored, and promised by unfinished generations
-    sa.Column("bytes", sa.BigInteger, nullable=False),  # of stored images and assets
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of stored images and assets, and of `holdings`
     sa.Column("day", sa.Text, nullable=False),  # the day (UTC) that `steps` counts
     sa.Column("steps", sa.BigInteger, nullable=False),  # n x steps accepted on it
+)
+
+holdings = sa.Table(
+    "holdings",
+    metadata,
+    sa.Column("thing", KEY, primary_key=True),  # upload:ID, dataset:NAME, bulk:ID
+    sa.Column("owner", KEY, nullable=False),
+    sa.Column("images", sa.BigInteger, nullable=False),  # what it counts for in `usage`
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", KEY, primary_key=True),
+    sa.Column("owner", KEY, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),  # of its file
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # that were announced
+    sa.Column("received", sa.BigInteger, nullable=False),  # that are on the disk for certain
+    sa.Column("sha256", sa.Text),  # as announced
+    sa.Column("digest", sa.Text),  # as found; NULL until it is whole
+    sa.Column("job", sa.Integer),  # that was last asked to read it
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double, nullable=False, index=True),  # when something was last done with it
+    sa.Index("uploads_by_owner", "owner", "id"),
 )

@@ -1,4 +1,8 @@
-"""What each owner has used: images and bytes stored, steps of work today. One row an owner, kept with every change."""
+"""What each owner has used: images and bytes stored, steps of work today. One row an owner, kept with every change.
+
+Things with a life of their own (uploads, data sets, bulk generations) are held: a row says what each counts for, so
+that saying it twice, as a job does that was killed and goes on, is the same as saying it once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from kartina.errors import QuotaError
 from kartina.storage.database import Database
-from kartina.storage.tables import usage
+from kartina.storage.tables import holdings, usage
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Quota:
 
     steps: int | None = None  # n x steps a day (UTC)
     images: int | None = None  # stored, and promised by unfinished generations
-    bytes: int | None = None  # of stored images and assets
+    bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations
+    jobs: int | None = None  # that are not at their end
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,40 @@ def charge(
     for name, asked, bound, have, advice in (
         ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
         ("stored images", images, quota.images, after.images, "Delete some first."),
-        ("stored bytes", bytes, quota.bytes, after.bytes, "Delete some images or assets first."),
+        ("stored bytes", bytes, quota.bytes, after.bytes, "Delete images, assets, uploads or data sets first."),
     ):
         if bound is not None and asked > 0 and have > bound:
             raise QuotaError(f"Found {have - asked:,} of {bound:,} {name} used, and {asked:,} more asked for. {advice}")
+
+
+def hold(
+    c: sa.Connection,
+    database: Database,
+    owner: str,
+    thing: str,
+    quota: Quota = NONE,
+    *,
+    images: int = 0,
+    bytes: int = 0,
+) -> None:
+    """From now on `thing` ("upload:ID") counts for so much, whatever it counted for. Raises QuotaError as `charge`."""
+    insert = (postgresql if database.engine.dialect.name == "postgresql" else sqlite).insert
+    there = c.execute(sa.select(holdings).where(holdings.c.thing == thing).with_for_update()).one_or_none()
+    if there is not None and there.owner != owner:
+        let_go(c, database, thing)
+        there = None
+    row = insert(holdings).values(thing=thing, owner=owner, images=images, bytes=bytes)
+    c.execute(row.on_conflict_do_update(index_elements=["thing"], set_={"images": images, "bytes": bytes}))
+    before = (0, 0) if there is None else (there.images, there.bytes)
+    charge(c, database, owner, quota, images=images - before[0], bytes=bytes - before[1])
+
+
+def let_go(c: sa.Connection, database: Database, thing: str) -> None:
+    """`thing` is no more."""
+    there = c.execute(sa.select(holdings).where(holdings.c.thing == thing).with_for_update()).one_or_none()
+    if there is not None:
+        c.execute(sa.delete(holdings).where(holdings.c.thing == thing))
+        charge(c, database, there.owner, images=-there.images, bytes=-there.bytes)
 
 
 def _today() -> str:

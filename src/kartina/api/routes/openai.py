@@ -2,7 +2,7 @@
 
 `generate` is the model's own task; `edit` is inpaint where there is a mask, else translate or transform. What OpenAI's
 API has and a conditional generator has not (quality, style, ...) is accepted and left alone, so that clients need no
-special case; what would be a lie (another size) is refused.
+special case; what would be a lie (another size, a URL, a stream, several images made one) is refused.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class ImagesRequest(BaseModel):
     prompt: str = Field(max_length=4000, description="A class of the model; empty for every class in turn")
     n: int | None = Field(default=1, ge=1, le=256)
     size: Size = Field(default=None, description="auto, or the model's own")
-    response_format: Literal["b64_json"] | None = None
+    response_format: str | None = Field(default=None, max_length=20, description="b64_json")
+    stream: bool | None = Field(default=None, description="false")
     output_format: OutputFormat | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED - 256)
     user: str | None = Field(default=None, max_length=1000)
@@ -65,6 +66,7 @@ class ImagesResponse(Response):
 )
 async def openai_generate(body: ImagesRequest, of: ServicesDep, who: Maker) -> ImagesResponse:
     """Create images, as OpenAI's `images.generate` does."""
+    _check_answer(body.response_format, body.stream)
     asked = Submission(
         model=body.model,
         labels=_class(body.prompt),
@@ -85,7 +87,10 @@ async def openai_edit(
     of: ServicesDep,
     who: Maker,
     model: Annotated[str, Form(min_length=1, max_length=200)],
-    image: Annotated[UploadFile, File(description="JPEG, PNG or WebP")],
+    image: Annotated[UploadFile | None, File(description="JPEG, PNG or WebP")] = None,
+    images: Annotated[
+        list[UploadFile] | None, File(alias="image[]", max_length=16, description="The same in a list of one")
+    ] = None,
     prompt: Annotated[str, Form(max_length=4000, description="A class of the model; empty where it has none")] = "",
     mask: Annotated[
         UploadFile | None, File(description="Transparent (or, without transparency, white) parts are made anew")
@@ -93,18 +98,36 @@ async def openai_edit(
     n: Annotated[int, Form(ge=1, le=256)] = 1,
     size: Annotated[str | None, Form(max_length=20, pattern=r"^(auto|[0-9]{1,5}x[0-9]{1,5})$")] = None,
     output_format: Annotated[OutputFormat | None, Form()] = None,
-    response_format: Annotated[Literal["b64_json"] | None, Form()] = None,
+    response_format: Annotated[str | None, Form(max_length=20, description="b64_json")] = None,
+    stream: Annotated[bool | None, Form(description="false")] = None,
 ) -> ImagesResponse:
     """Make images from an image, as OpenAI's `images.edit` does."""
+    _check_answer(response_format, stream)
+    given = [*([image] if image is not None else []), *(images or [])]
+    if len(given) != 1:
+        raise ConfigError(f"Found {len(given)} images; a model edits one at a time. Send one, as `image`.")
     info = await to_thread(of.models.get, model)
     task = _edit(info, mask is not None)
-    inputs: dict[str, tuple[str, ...]] = {"image": ((await of.uploads.add(who, await image.read())).id,)}
+    inputs: dict[str, tuple[str, ...]] = {"image": ((await of.uploads.add(who, await given[0].read())).id,)}
     if mask is not None:
         inputs["mask"] = ((await of.uploads.add(who, await mask.read(), "mask")).id,)
     asked = Submission(
         model=model, task=task, labels=_class(prompt), n=n, inputs=inputs, format=output_format or "png"
     )  # fmt: skip
     return await _make(of, who, asked, size)
+
+
+def _check_answer(response_format: str | None, stream: bool | None) -> None:
+    """Raises ConfigError for a form of answer that there is not."""
+    if response_format not in (None, "b64_json"):
+        raise ConfigError(
+            f"Found the response_format {response_format!r}; images come as b64_json only: their URLs need your key."
+        )
+    if stream:
+        raise ConfigError(
+            "Found stream=true; images come here when they are finished. Leave it out, or ask /v1/generations, whose "
+            "events show them while they are made."
+        )
 
 
 def _class(prompt: str) -> tuple[str, ...] | None:

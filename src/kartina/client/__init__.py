@@ -1,0 +1,98 @@
+"""The typed Python client of a Kartina service.
+
+    from kartina.client import Client
+
+    client = Client("https://images.example.org", key="kt_...")          # or KARTINA_URL, KARTINA_KEY
+    job = client.generate("fashion-flow", labels=["Bag"], n=4, seed=7)   # accepted: it will be made
+    for event in job.events():                                           # live; over restarts, too
+        print(job.status, job.progress.value)
+    job.images[0].save("bag.png")
+    client.generate("fashion-flow", labels=["Bag"], wait=True).images[0].pil()
+
+`AsyncClient` has the same methods to await. It needs nothing of Kartina but this package: no torch, no FastAPI.
+"""
+
+from __future__ import annotations
+
+from kartina.client.asynchronous.client import AsyncClient
+from kartina.client.asynchronous.generations import AsyncGeneration, AsyncOutputEvent
+from kartina.client.asynchronous.images import AsyncImage, AsyncStoredImage
+from kartina.client.errors import (
+    AnswerError,
+    BusyError,
+    CanceledError,
+    ClientError,
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    InternalError,
+    NotFoundError,
+    QuotaError,
+    ServiceError,
+    SignInError,
+    UnreachableError,
+    WaitError,
+)
+from kartina.client.inputs import Filters, Options
+from kartina.client.schemas import (
+    Asset,
+    GenerationSettings,
+    Health,
+    Key,
+    Metric,
+    Model,
+    NewKey,
+    PreviewEvent,
+    Problem,
+    Progress,
+    ProgressEvent,
+    Session,
+    StatusEvent,
+    Task,
+)
+from kartina.client.synchronous.client import Client
+from kartina.client.synchronous.generations import Generation, OutputEvent
+from kartina.client.synchronous.images import Image, StoredImage
+
+__all__ = [
+    "AnswerError",
+    "Asset",
+    "AsyncClient",
+    "AsyncGeneration",
+    "AsyncImage",
+    "AsyncOutputEvent",
+    "AsyncStoredImage",
+    "BusyError",
+    "CanceledError",
+    "Client",
+    "ClientError",
+    "ConflictError",
+    "Filters",
+    "ForbiddenError",
+    "Generation",
+    "GenerationSettings",
+    "Health",
+    "Image",
+    "InputError",
+    "InternalError",
+    "Key",
+    "Metric",
+    "Model",
+    "NewKey",
+    "NotFoundError",
+    "Options",
+    "OutputEvent",
+    "PreviewEvent",
+    "Problem",
+    "Progress",
+    "ProgressEvent",
+    "QuotaError",
+    "ServiceError",
+    "Session",
+    "SignInError",
+    "StatusEvent",
+    "StoredImage",
+    "Task",
+    "UnreachableError",
+    "WaitError",
+]

@@ -1,0 +1,245 @@
+# Made from asynchronous/generations.py by scripts/unasync.py. Do not edit.
+
+"""Generations: ask for images, follow, wait, cancel, fetch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Self, Unpack
+
+from pydantic import JsonValue
+
+from kartina.client import blocking, schemas
+from kartina.client.errors import CanceledError, WaitError, service_error
+from kartina.client.inputs import Labels, Options, Picture, Pictures, as_list, file_of, new_key
+from kartina.client.protocol import Call, call, read, several
+from kartina.client.synchronous.assets import Assets
+from kartina.client.synchronous.images import Image
+from kartina.client.synchronous.transport import Transport
+
+FINISHED = ("succeeded", "failed", "canceled")
+
+
+class OutputEvent(schemas.OutputEvent):
+    """One image is finished."""
+
+    output: Image
+
+
+Event = schemas.StatusEvent | schemas.ProgressEvent | schemas.PreviewEvent | OutputEvent
+
+
+class Generation:
+    """A request that was accepted. `data` is what was last heard of it; following, waiting and `refresh` hear more.
+
+    As a context it is canceled where it is left unfinished:
+
+        with client.generate("fashion-flow", n=64) as job:
+            ...
+    """
+
+    def __init__(self, data: schemas.Job, http: Transport):
+        self.data = data
+        self._http = http
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.status}, {len(self.data.outputs)} of {self.data.request.n}>"
+
+    @property
+    def id(self) -> str:
+        return self.data.id
+
+    @property
+    def status(self) -> schemas.Status:
+        """queued, running or canceling; then for good succeeded, failed or canceled."""
+        return self.data.status
+
+    @property
+    def finished(self) -> bool:
+        return self.data.status in FINISHED
+
+    @property
+    def progress(self) -> schemas.Progress:
+        return self.data.progress
+
+    @property
+    def request(self) -> schemas.GenerationSettings:
+        """The request as it was accepted, with its seed."""
+        return self.data.request
+
+    @property
+    def images(self) -> list[Image]:
+        """The images finished so far, by index."""
+        return [Image.of(output, self._http) for output in self.data.outputs]
+
+    def refresh(self) -> Self:
+        """Ask how it is now."""
+        self.data = self._http.get(call("GET", "/v1/generations/{id}", id=self.id), schemas.Job)
+        return self
+
+    def events(self, *, previews: bool = True, cancel: bool = False) -> Generator[Event]:
+        """What happens to it, live, until it is finished: first its status, then progress, previews and outputs.
+
+        A broken connection or a restart of the service loses no status and no output. `cancel`: cancel it where the
+        iterator is left (closed) before the end.
+        """
+        asked = call("GET", "/v1/generations/{id}/events", id=self.id).asking(previews=previews)
+        try:
+            with closing(self._http.events(asked)) as events:
+                for event in events:
+                    found = self._heard(event.event, event.data)
+                    if found is not None:
+                        yield found
+                    if self.finished:
+                        return
+        finally:
+            if cancel and not self.finished:
+                self.cancel()
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Come back when it has succeeded. `timeout`: at most so many seconds; it goes on after them.
+
+        Raises the ServiceError that it failed with, CanceledError, WaitError, UnreachableError.
+        """
+        if timeout is None:
+            if not self.finished:
+                for _ in self.events(previews=False):
+                    pass
+        else:
+            self._look(timeout)
+        if self.status == "canceled":
+            raise CanceledError(f"Found the generation {self.id} canceled, with {len(self.data.outputs)} images.")
+        if self.data.error is not None:
+            raise service_error(self.data.error)
+        return self
+
+    def cancel(self) -> Self:
+        """Stop it at the next step; images finished so far stay. A finished one is left as it is."""
+        self.data = self._http.get(call("POST", "/v1/generations/{id}/cancel", id=self.id), schemas.Job)
+        return self
+
+    def delete(self) -> None:
+        """Delete it and its images for good; an unfinished one is canceled first."""
+        self._http.delete(call("DELETE", "/v1/generations/{id}", id=self.id))
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Save the images finished so far into a folder, which is made; each is named by its index, class and seed."""
+        into = Path(folder)
+        blocking.to_thread(into.mkdir, parents=True, exist_ok=True)
+        return [image.save(into) for image in self.images]
+
+    def zip(self, path: str | os.PathLike[str]) -> Path:
+        """Save the images of a finished generation as one ZIP, written while it comes."""
+        return self._http.download(call("GET", "/v1/generations/{id}/images.zip", id=self.id), Path(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.finished:
+            self.cancel()
+
+    def _heard(self, kind: str, text: str) -> Event | None:
+        """Take in an event; None for one that a newer service sends."""
+        match kind:
+            case "status":
+                event = read(schemas.StatusEvent, text)
+                self.data = event.job
+                return event
+            case "progress":
+                progress = read(schemas.ProgressEvent, text)
+                self.data = self.data.model_copy(update={"progress": progress.progress})
+                return progress
+            case "preview":
+                return read(schemas.PreviewEvent, text)
+            case "output":
+                output = read(schemas.OutputEvent, text).output
+                others = [one for one in self.data.outputs if one.index != output.index]
+                outputs = sorted([*others, output], key=lambda one: one.index)
+                self.data = self.data.model_copy(update={"outputs": outputs})
+                return OutputEvent.model_construct(output=Image.of(output, self._http))
+        return None
+
+    def _look(self, timeout: float) -> None:
+        """Look again and again until it is finished. Raises WaitError after `timeout` seconds."""
+        until, pause = time.monotonic() + timeout, 0.05
+        self.refresh()
+        while not self.finished:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise WaitError(f"Found the generation {self.id} {self.status} after {timeout:g} s; it goes on.")
+            blocking.sleep(min(pause, left))
+            pause = min(1.0, pause * 1.5)
+            self.refresh()
+
+
+class Generations:
+    """Everything that was asked for: `client.generations`."""
+
+    def __init__(self, http: Transport, assets: Assets):
+        self._http = http
+        self._assets = assets
+
+    def create(
+        self,
+        model: str,
+        task: str,
+        labels: Labels = None,
+        *,
+        image: Pictures | None = None,
+        to_image: Pictures | None = None,
+        mask: Pictures | None = None,
+        **options: Unpack[Options],
+    ) -> Generation:
+        """Ask for a task by its name: also one that a family of your own has. See `Client.generate`."""
+        body: dict[str, JsonValue] = {"model": model, "task": task, "n": options.get("n", 1)}
+        body["controls"] = dict(options.get("controls", {}))
+        body["format"] = options.get("format", "png")
+        body["seed"] = options.get("seed")
+        body["labels"] = [*several(labels)] if labels is not None else None
+        for kind, given in (("image", image), ("to_image", to_image), ("mask", mask)):
+            if given is not None:
+                body[kind] = [self._assets.id_of(one, kind) for one in as_list(given)]
+        asked = call("POST", "/v1/generations").but(json=body)
+        return self._ask(asked, options.get("idempotency_key"), options.get("wait", False))
+
+    def create_from_file(
+        self,
+        file: str | os.PathLike[str] | bytes,
+        *,
+        n: int = 1,
+        image: Picture | None = None,
+        to_image: Picture | None = None,
+        mask: Picture | None = None,
+        wait: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Generation:
+        """Run again what made this PNG or WebP, from the file alone. What it started from is given again."""
+        form: dict[str, str | int] = {"n": n}
+        for kind, given in (("image", image), ("to_image", to_image), ("mask", mask)):
+            if given is not None:
+                form[kind] = self._assets.id_of(given, kind)
+        upload = blocking.to_thread(file_of, file)
+        asked = call("POST", "/v1/generations/from-file").but(form=form, files={"file": upload})
+        return self._ask(asked, idempotency_key, wait)
+
+    def get(self, id: str) -> Generation:
+        found = self._http.get(call("GET", "/v1/generations/{id}", id=id), schemas.Job)
+        return Generation(found, self._http)
+
+    def list(self) -> Iterator[Generation]:
+        """Every generation, newest first, asked for page by page."""
+        for found in self._http.items(call("GET", "/v1/generations").asking(limit=100), schemas.JobPage):
+            yield Generation(found, self._http)
+
+    def _ask(self, asked: Call, key: str | None, wait: bool) -> Generation:
+        asked = asked.saying(Idempotency_Key=key or new_key())
+        found = Generation(self._http.get(asked, schemas.Job), self._http)
+        if wait:
+            with found:
+                found.wait()
+        return found

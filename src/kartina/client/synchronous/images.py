@@ -1,0 +1,110 @@
+# Made from asynchronous/images.py by scripts/unasync.py. Do not edit.
+
+"""Images that the service made: look, save, keep, throw away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, Unpack
+
+from pydantic import PrivateAttr
+
+from kartina.client import blocking, schemas
+from kartina.client.inputs import Filters, attachment, check_format, wanted_format, write
+from kartina.client.protocol import Call, call
+from kartina.client.schemas import as_pil
+from kartina.client.synchronous.transport import Transport
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+
+class File(schemas.Data):
+    """Base of images that the service has a file of."""
+
+    id: str
+    _http: Transport = PrivateAttr()
+
+    @classmethod
+    def of(cls, data: schemas.Data, http: Transport) -> Self:
+        found = cls.model_construct(**dict(data))
+        found._http = http
+        return found
+
+    def content(self, format: Literal["png", "webp"] | None = None) -> bytes:
+        """Its file, with its recipe. `webp`: a lossless WebP of a PNG."""
+        return self._http.content(_file(self.id, format))
+
+    def pil(self) -> Picture:
+        return as_pil(self.content())
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write its file: under this name (.png or .webp), or into a folder that is there, under its own.
+
+        Raises ConfigError for another kind of name, or .png for an image that is a WebP.
+        """
+        path = Path(path)
+        wanted = blocking.to_thread(wanted_format, path)
+        answer = self._http.send(_file(self.id, "webp" if wanted == "webp" else None))
+        if wanted is None:
+            path = path / attachment(answer.headers, f"{self.id}.png")
+        else:
+            check_format(path, answer.headers)
+        return blocking.to_thread(write, path, answer.content)
+
+
+class Image(schemas.OutputImage, File):
+    """A finished image of a generation: its data, and its file."""
+
+    def about(self) -> StoredImage:
+        """What the gallery knows of it, and what can be done with it there."""
+        return Images(self._http).get(self.id)
+
+
+class StoredImage(schemas.GalleryImage, File):
+    """An image of the gallery: its data, its file, and what can be done with it."""
+
+    def favour(self, favourite: bool = True) -> StoredImage:
+        """Mark it as a favourite, or take the mark away. Returns it as it is then."""
+        asked = call("PATCH", "/v1/images/{id}", id=self.id).but(json={"favourite": favourite})
+        return self.of(self._http.get(asked, schemas.GalleryImage), self._http)
+
+    def trash(self) -> None:
+        """Put it into the trash, where it stays for 30 days."""
+        self._http.delete(call("DELETE", "/v1/images/{id}", id=self.id))
+
+    def restore(self) -> StoredImage:
+        """Take it out of the trash."""
+        asked = call("POST", "/v1/images/{id}/restore", id=self.id)
+        return self.of(self._http.get(asked, schemas.GalleryImage), self._http)
+
+    def delete(self) -> None:
+        """Delete it for good, now."""
+        self._http.delete(call("DELETE", "/v1/images/{id}", id=self.id).asking(forever=True))
+
+
+class Images:
+    """The gallery: `client.images`."""
+
+    def __init__(self, http: Transport):
+        self._http = http
+
+    def get(self, id: str) -> StoredImage:
+        found = self._http.get(call("GET", "/v1/images/{id}/about", id=id), schemas.GalleryImage)
+        return StoredImage.of(found, self._http)
+
+    def list(self, **wanted: Unpack[Filters]) -> Iterator[StoredImage]:
+        """Every stored image that fits, newest first, asked for page by page."""
+        asked = call("GET", "/v1/images").asking(limit=100, **wanted)
+        for found in self._http.items(asked, schemas.GalleryPage):
+            yield StoredImage.of(found, self._http)
+
+    def zip(self, path: str | os.PathLike[str], **wanted: Unpack[Filters]) -> Path:
+        """Save every stored image that fits as one ZIP, written while it comes."""
+        return self._http.download(call("GET", "/v1/images.zip").asking(**wanted), Path(path))
+
+
+def _file(id: str, format: str | None) -> Call:
+    return call("GET", "/v1/images/{id}", id=id).asking(format=format, download=True)
