@@ -18,6 +18,7 @@ from kartina.api.page import STATIC, Page
 from kartina.api.routes import assets, gallery, generations, keys, models, openai, session
 from kartina.api.schemas import Problem
 from kartina.api.security import Guard, LocalAccess
+from kartina.services.ready import MOST
 from kartina.serving.protocol import Engine
 
 ABOUT = """
@@ -30,15 +31,16 @@ a key makes is its own: nobody else sees it. Errors are
 """
 
 
-def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) -> FastAPI:
+def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC, ready: int = MOST) -> FastAPI:
     """The HTTP API and the page on an engine.
 
-    `static` is the built UI. When it starts, the app opens the database and takes up unfinished generations.
+    `static` is the built UI. When it starts, the app opens the database, takes up unfinished generations, and has up to
+    `ready` models made ready.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opened = await to_thread(Services.open, engine, access)
+        opened = await to_thread(Services.open, engine, access, ready)
         app.state.services = opened
         await opened.start()
         try:

@@ -18,6 +18,7 @@ from kartina.services.generations import Generations
 from kartina.services.keys import Access, Rates, pepper
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.ready import MOST, Ready
 from kartina.serving.protocol import Engine
 from kartina.storage.assets import Assets
 from kartina.storage.blobs import Blobs, open_store
@@ -36,14 +37,18 @@ class Services:
     importing: asyncio.Lock  # an import takes a thread, a process and memory: one at a time
     generations: Generations
     gallery: Gallery
+    ready: Ready
     uploads: Uploads
     keys: Access
     rates: Rates
     access: LocalAccess
 
     @classmethod
-    def open(cls, engine: Engine, access: LocalAccess) -> Services:
-        """The services of KARTINA_HOME (or of the database and bucket that the environment names). Blocks."""
+    def open(cls, engine: Engine, access: LocalAccess, ready: int = MOST) -> Services:
+        """The services of KARTINA_HOME (or of the database and bucket that the environment names). Blocks.
+
+        `ready`: models that are made ready at the start.
+        """
         database = open_database()
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
@@ -57,6 +62,7 @@ class Services:
             importing=asyncio.Lock(),
             generations=Generations(records, assets, commits, models, engine),
             gallery=Gallery(records, commits, models, decoder),
+            ready=Ready(models, records, engine, ready),
             uploads=Uploads(assets, commits, decoder),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
@@ -66,8 +72,10 @@ class Services:
     async def start(self) -> None:
         await self.generations.start()
         await self.gallery.start()
+        await self.ready.start()
 
     async def stop(self) -> None:
+        await self.ready.stop()
         await self.generations.stop()
         await self.gallery.stop()
         await self.generations.commits.close()

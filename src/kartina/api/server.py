@@ -18,6 +18,7 @@ from kartina.api.dependencies import Services
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key
 from kartina.errors import ConfigError, ConflictError
+from kartina.services.ready import MOST
 from kartina.serving.cache import SIZE
 from kartina.serving.client import LocalEngine
 from kartina.serving.supervisor import Keeper, Supervisor
@@ -105,19 +106,21 @@ async def run(
     jobs: bool = True,
     static: Path = STATIC,
     hosts: Sequence[str] = (),
+    ready_models: int = MOST,
 ) -> None:
     """Serve on a listening socket until SIGINT or SIGTERM; `ready` is called when requests are answered.
 
     `worker` goes to the sampling worker's command line; `cache` is the size of the cache of results in bytes, 0 for
     none; `deterministic` makes every image byte for byte the same at any load; `jobs` says whether queued jobs are run
-    too; `hosts` are the names that others reach this service by (none: local mode). Raises ConflictError when another
-    process serves this KARTINA_HOME, or its database.
+    too; `hosts` are the names that others reach this service by (none: local mode); `ready_models` is how many
+    models are made ready at the start. Raises ConflictError when another process serves this KARTINA_HOME, or its
+    database.
     """
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=tuple(hosts))
     with only_service():
         supervisor = Supervisor(worker)
         engine = LocalEngine(supervisor.socket, cache=cache, deterministic=deterministic)
-        app = create_app(engine, access, static=static)
+        app = create_app(engine, access, static=static, ready=ready_models)
 
         def goodbye() -> None:
             opened: Services | None = getattr(app.state, "services", None)

@@ -48,6 +48,7 @@ def serve(
     memory: Annotated[
         int, typer.Option(min=1, help="MiB of models that stay in memory while nobody uses them.")
     ] = 2048,
+    ready: Annotated[int, typer.Option(min=0, help="Models made ready at the start, in the background; 0: none.")] = 4,
     cache: Annotated[int, typer.Option(min=0, help="MiB of finished images kept to answer repetitions; 0: none.")] = 64,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same image byte for byte at any load: slower.")
@@ -78,7 +79,7 @@ def serve(
     names = [] if local else [host.strip("[]"), *(allow_host or ())]
     where = server.url(sock, host, token)
 
-    def ready() -> None:
+    def serving() -> None:
         typer.echo(f"Kartina is at {where}")
         typer.echo("Press Ctrl-C to stop.")
         sys.stdout.flush()
@@ -89,10 +90,18 @@ def serve(
     options["--runtime"] = runtime
     worker = [str(part) for option in options.items() for part in option]
     with sock:
-        serving = server.run(
-            sock, token, ready, worker=worker, cache=cache * 2**20, deterministic=deterministic, jobs=jobs, hosts=names
+        service = server.run(
+            sock,
+            token,
+            serving,
+            worker=worker,
+            cache=cache * 2**20,
+            deterministic=deterministic,
+            jobs=jobs,
+            hosts=names,
+            ready_models=ready,
         )
-        asyncio.run(serving)
+        asyncio.run(service)
 
 
 def _has_key() -> bool:

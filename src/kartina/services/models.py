@@ -111,7 +111,8 @@ class Models:
 
         Raises NotFoundError, and IntegrityError for a package that cannot be read.
         """
-        return self._with_active(self._info(package.find(ref, paths=False)), package.list_packages())
+        packages = package.list_packages()
+        return self._with_active(self._info(package.find(ref, paths=False, packages=packages)), packages)
 
     def by_hash(self, hash: str, ref: str) -> ModelInfo:
         """The very package that a recipe pins. Raises NotFoundError when it is no longer here."""

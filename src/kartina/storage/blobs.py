@@ -75,10 +75,16 @@ class Blobs:
 
     def expect(self, c: sa.Connection, owner: str, digest: str, size: int) -> None:
         """Refer to a blob whose bytes are about to come."""
+        self.expect_all(c, [(owner, digest, size)])
+
+    def expect_all(self, c: sa.Connection, given: Sequence[tuple[str, str, int]]) -> None:
+        """`expect` for several of (owner, digest, size)."""
         insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
-        row = insert(blobs).values(hash=digest, size=size, stored=False, unused_since=None)
-        c.execute(row.on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None}))
-        c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
+        row = insert(blobs).on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None})
+        there = [{"hash": digest, "size": size, "stored": False, "unused_since": None} for _, digest, size in given]
+        c.execute(row, there)
+        refs = [{"hash": digest, "owner": owner} for owner, digest, _ in given]
+        c.execute(insert(blob_refs).on_conflict_do_nothing(), refs)
 
     def refer(self, c: sa.Connection, owner: str, digest: str) -> None:
         """Refer to a blob that is there. Raises NotFoundError."""
@@ -90,17 +96,23 @@ class Blobs:
 
     def put(self, digest: str, content: bytes | Path, size: int) -> None:
         """Bring the bytes of an expected blob to the store, unless they are there."""
-        if self._size(digest) == size:
-            return
-        with store_errors("store a blob"):
-            obstore.put(self.store, _path(digest), content)
+        self.put_all([(digest, content, size)])
+
+    def put_all(self, given: Sequence[tuple[str, bytes | Path, int]]) -> None:
+        """`put` for several of (digest, content, size). All are written before the first is synced: the file system's
+        journal then takes them together, in the time of one."""
+        new = [(digest, content) for digest, content, size in given if self._size(digest) != size]
+        for digest, content in new:
+            with store_errors("store a blob"):
+                obstore.put(self.store, _path(digest), content)
         if isinstance(self.store, LocalStore) and self.store.prefix is not None:
             with disk_errors("store a blob"):
-                sync(Path(self.store.prefix) / _path(digest))
+                for digest, _ in new:
+                    sync(Path(self.store.prefix) / _path(digest))
 
-    def arrived(self, c: sa.Connection, digest: str) -> None:
-        """The bytes of an expected blob are in the store."""
-        c.execute(sa.update(blobs).where(blobs.c.hash == digest).values(stored=True))
+    def arrived(self, c: sa.Connection, *digests: str) -> None:
+        """The bytes of expected blobs are in the store."""
+        c.execute(sa.update(blobs).where(blobs.c.hash.in_(digests)).values(stored=True))
 
     def read(self, digest: str) -> bytes:
         """A blob's bytes. Raises NotFoundError, and IntegrityError when they are no longer what they were."""

@@ -2,6 +2,7 @@
 
     commits = Commits(database)
     await commits(lambda c: records.update(c, record))     # returns when it is on the disk
+    commits.soon(lambda c: records.update(c, record))      # before any change that is asked for later
 
 A commit costs an fsync, whatever is in it. Under load a hundred requests share one; alone, a change waits for nobody.
 Should a shared transaction fail, each change is tried again in one of its own: it fails for its own reason only.
@@ -34,11 +35,18 @@ class Commits:
 
     async def __call__(self, change: Callable[[sa.Connection], T]) -> T:
         """Do the change in a transaction; what it returns or raises. Raises StorageError where it cannot be stored."""
+        return await self._ask(change)
+
+    def soon(self, change: Change) -> None:
+        """Do the change with those asked for later, or before; nobody waits for it, nor hears that it failed."""
+        self._ask(change).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _ask(self, change: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, done))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await done
+        return done
 
     async def close(self) -> None:
         """Wait for what is being committed."""

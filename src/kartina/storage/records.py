@@ -31,6 +31,7 @@ TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
 UNFINISHED: tuple[Status, ...] = ("queued", "running", "canceling")
 Format = Literal["png", "webp"]
 TRASH = 30 * 24 * 3600.0  # seconds that an image stays in the trash
+LAST = 200  # generations that say which models are used
 PREFIX = "gen"
 
 
@@ -199,21 +200,20 @@ class Records:
         if c.execute(ended).rowcount and len(record.outputs) < record.n:
             charge(c, self.database, record.owner, images=len(record.outputs) - record.n)
 
-    def expect_image(self, c: sa.Connection, record: Generation, made: Made) -> None:
-        """The bytes of an image are about to be put among the blobs."""
-        self.blobs.expect(c, _image_owner(record.image_id(made.index)), made.hash, made.size)
+    def expect_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
+        """The bytes of images are about to be put among the blobs."""
+        self.blobs.expect_all(c, [(_image_owner(record.image_id(one.index)), one.hash, one.size) for one in made])
 
-    def add_image(self, c: sa.Connection, record: Generation, made: Made) -> None:
-        """An image whose bytes are there."""
-        self.blobs.arrived(c, made.hash)
-        c.execute(
-            sa.insert(images).values(
-                id=record.image_id(made.index), owner=record.owner, generation=record.id, number=made.index,
-                model=record.model, label=made.label, seed=made.seed, width=made.width, height=made.height,
-                format=made.format, hash=made.hash, size=made.size, event=made.event, favourite=False,
-            )
-        )  # fmt: skip
-        charge(c, self.database, record.owner, bytes=made.size)
+    def add_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
+        """Images whose bytes are there."""
+        self.blobs.arrived(c, *(one.hash for one in made))
+        same = {"owner": record.owner, "generation": record.id, "model": record.model, "favourite": False}
+        rows = [
+            {"id": record.image_id(one.index), "number": one.index, **one.model_dump(exclude={"index"}), **same}
+            for one in made
+        ]
+        c.execute(sa.insert(images), rows)
+        charge(c, self.database, record.owner, bytes=sum(one.size for one in made))
 
     def delete(self, c: sa.Connection, owner: str, id: str) -> None:
         """Forget a generation and its images. Raises NotFoundError."""
@@ -249,6 +249,12 @@ class Records:
         wanted = sa.select(generations).where(generations.c.status.in_(UNFINISHED)).order_by(generations.c.id)
         with self.database.read() as c:
             return self._with_outputs(c, c.execute(wanted).all(), trash=True)
+
+    def models_used(self) -> list[tuple[str, str]]:
+        """(hash, name@version) of the models of everybody's last generations, the last one first."""
+        last = sa.select(generations.c.model_hash, generations.c.model).order_by(generations.c.id.desc()).limit(LAST)
+        with self.database.read() as c:
+            return list({row.model_hash: (row.model_hash, row.model) for row in c.execute(last)}.values())
 
     def _with_outputs(self, c: sa.Connection, rows: Sequence[Any], trash: bool = False) -> list[Generation]:
         """Generations with their images; with those in the trash, too, where `trash`."""
