@@ -41,7 +41,7 @@ def test_a_minute_of_tenfold_overload(service: Service) -> None:
 
     async def run() -> tuple[float, float, float]:
         headers = {"Authorization": f"Bearer {service.token}"}
-        limits = httpx.Limits(max_connections=1000)
+        limits = httpx.Limits(max_connections=1000, keepalive_expiry=2.0)  # before the service closes them
         async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=600, limits=limits) as client:
 
             async def ask(i: int) -> None:

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from kartina.training.loop import train
 from kartina.training.run import Run
-train(Run(Path(sys.argv[1])), lambda progress: None)
+train(Run.open(Path(sys.argv[1])), lambda progress: None)
 """
 WORKERS = 4
 

@@ -546,9 +546,9 @@ class Generations:
             first = live.last + 1
             stored = [one.model_copy(update={"event": first + i}) for i, one in enumerate(files)]
             await self.commits(lambda c: self.records.add_images(c, live.record, stored))
+            outs = tuple(sorted((*live.record.outputs, *stored), key=lambda out: out.index))
+            live.record = live.record.model_copy(update={"outputs": outs})
             for one in stored:
-                outs = tuple(sorted((*live.record.outputs, one), key=lambda out: out.index))
-                live.record = live.record.model_copy(update={"outputs": outs})
                 live.tell(OutputMade(live.record, one))
 
     async def _end(self, live: _Live, status: Status, error: Failure | None = None) -> None:

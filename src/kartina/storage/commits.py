@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from kartina.storage.database import Database
 
 MOST = 256  # changes in one transaction
+SOON = 0.05  # seconds that a change for which nobody waits is kept, to be committed with another
 
 T = TypeVar("T")
 Change = Callable[[sa.Connection], Any]
@@ -35,21 +36,26 @@ class Commits:
 
     async def __call__(self, change: Callable[[sa.Connection], T]) -> T:
         """Do the change in a transaction; what it returns or raises. Raises StorageError where it cannot be stored."""
-        return await self._ask(change)
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, done))
+        self._begin()
+        return await done
 
     def soon(self, change: Change) -> None:
         """Do the change with those asked for later, or before; nobody waits for it, nor hears that it failed."""
-        self._ask(change).add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def _ask(self, change: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        done.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append((change, done))
-        if self._worker is None or self._worker.done():
+        loop.call_later(SOON, self._begin)  # unless another change takes it along before
+
+    def _begin(self) -> None:
+        if self._waiting and (self._worker is None or self._worker.done()):
             self._worker = asyncio.create_task(self._work())
-        return done
 
     async def close(self) -> None:
-        """Wait for what is being committed."""
+        """Wait for what is being committed, or soon to be."""
+        self._begin()
         if self._worker is not None:
             await self._worker
 

@@ -177,15 +177,13 @@ class Records:
 
     def insert(self, c: sa.Connection, record: Generation) -> None:
         """Accept a generation."""
-        c.execute(sa.insert(generations).values(**_row(record)))
+        c.execute(sa.insert(generations), _row(record))
         for blob in {one.blob for given in record.inputs.values() for one in given}:
             self.blobs.refer(c, _inputs_of(record.id), blob)
 
     def update(self, c: sa.Connection, record: Generation) -> bool:
         """Write down what has become of it; False when it is no longer there."""
-        kept = _row(record)
-        changed = {key: kept[key] for key in _CHANGING}
-        return c.execute(sa.update(generations).where(generations.c.id == record.id).values(**changed)).rowcount == 1
+        return c.execute(_UPDATE, _changed(record)).rowcount == 1
 
     def give_back(self, c: sa.Connection, ids: Sequence[str]) -> None:
         """Running generations whose service stops on purpose: they wait again."""
@@ -194,10 +192,7 @@ class Records:
 
     def end(self, c: sa.Connection, record: Generation) -> None:
         """Write down how it ended, once, and give back what was promised and not made."""
-        going = sa.and_(generations.c.id == record.id, generations.c.status.in_(UNFINISHED))
-        kept = _row(record)
-        ended = sa.update(generations).where(going).values(**{key: kept[key] for key in _CHANGING})
-        if c.execute(ended).rowcount and len(record.outputs) < record.n:
+        if c.execute(_END, _changed(record)).rowcount and len(record.outputs) < record.n:
             charge(c, self.database, record.owner, images=len(record.outputs) - record.n)
 
     def expect_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
@@ -342,6 +337,17 @@ class Records:
 
 
 _CHANGING = ("status", "attempt", "crashes", "history", "step", "steps", "error", "started_at", "completed_at")
+_UPDATE = (
+    sa.update(generations)
+    .where(generations.c.id == sa.bindparam("of"))
+    .values({key: sa.bindparam(key, type_=generations.c[key].type) for key in _CHANGING})
+)
+_END = _UPDATE.where(generations.c.status.in_(UNFINISHED))
+
+
+def _changed(record: Generation) -> dict[str, Any]:
+    kept = _row(record)
+    return {"of": record.id, **{key: kept[key] for key in _CHANGING}}
 
 
 def _image_owner(id: str) -> str:
