@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MIB = 2**20
+FRESH = 2.0  # seconds that a connection is kept; the service closes what was idle for five
 
 
 class Served:
@@ -92,7 +92,7 @@ class Client:
 
     def __init__(self, service: Served):
         self.port, self.token = service.port, service.token
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []  # and since when
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request (body as JSON) and read all of the answer."""
@@ -106,13 +106,13 @@ class Client:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         found = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
         answer = Answer(int(head[0].split()[1]), found, await reader.readexactly(int(found.get("content-length", 0))))
-        self._idle.append((reader, writer))
+        self._idle.append((time.monotonic(), reader, writer))
         return answer
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle:
-            reader, writer = self._idle.pop()
-            if not reader.at_eof():  # the service closes what was idle for some seconds
+            since, reader, writer = self._idle.pop()
+            if time.monotonic() - since < FRESH:
                 return reader, writer
             writer.close()
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -132,7 +132,7 @@ class Client:
         return answer.body
 
     def close(self) -> None:
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
 
 

@@ -93,9 +93,7 @@ def test_cancel_takes_effect_within_one_step_and_100_ms_and_touches_nobody_else(
 
     asyncio.run(run())
     took.sort()
-    print(
-        f"\ncanceled after p50 {took[4]:.3f} s, at most {took[-1]:.3f} s, in steps of {step} s"
-    )
+    print(f"\ncanceled after p50 {took[4]:.3f} s, at most {took[-1]:.3f} s, in steps of {step} s")
     assert took[-2] <= step + 0.1
 
 

@@ -28,6 +28,7 @@ PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
 JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
 PATIENCE = 15  # seconds that the worker of jobs has to end: a training saves what it has
+SWITCH = 0.001  # seconds that a thread keeps the interpreter while the event loop waits for it
 GRACE = 10  # seconds that responses have to end when the service stops
 
 
@@ -116,6 +117,7 @@ async def run(
     models are made ready at the start. Raises ConflictError when another process serves this KARTINA_HOME, or its
     database.
     """
+    sys.setswitchinterval(SWITCH)
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=tuple(hosts))
     with only_service():
         supervisor = Supervisor(worker)

@@ -51,6 +51,7 @@ from kartina.training.loop import pick_device
 
 log = structlog.get_logger("kartina.serving.worker")
 
+SWITCH = 0.001  # seconds that a thread keeps the interpreter while another waits for it
 QUIET = 1.0  # seconds without a request after which models are made ready in advance
 
 
@@ -245,6 +246,7 @@ def main() -> None:
     given = parser.parse_args()
 
     logs.configure()
+    sys.setswitchinterval(SWITCH)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     if given.watch_stdin:
         threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()

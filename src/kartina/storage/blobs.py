@@ -179,6 +179,11 @@ class Blobs:
     def _size(self, digest: str) -> int | None:
         """Bytes that the store has under this hash; None for none."""
         with store_errors("look for a blob"):
+            if isinstance(self.store, LocalStore) and self.store.prefix is not None:
+                try:
+                    return (Path(self.store.prefix) / _path(digest)).stat().st_size
+                except FileNotFoundError:
+                    return None
             try:
                 return obstore.head(self.store, _path(digest))["size"]
             except FileNotFoundError:

@@ -60,6 +60,8 @@ def charge(
         "day": today,
     }
     c.execute(row.on_conflict_do_update(index_elements=["owner"], set_=added))
+    if quota == NONE:
+        return
     after = used(c, owner)
     for name, asked, bound, have, advice in (
         ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
