@@ -3,10 +3,10 @@
     python -m benchmarks.soak [--minutes 20] [--load 0.7] [--memory 24]
 
 `kartina serve` in its own process, with less memory for models than the models take: every TURN seconds other ones are
-asked for most, so that large ones are evicted and loaded again. Arrivals are a Poisson process that waits for nobody: single
-images of five bundled models, requests that are canceled on the way, pages of the gallery, and stored images. The load
-is a share of what the same mixture reaches when callers ask without a pause, measured first. A latency counts from the
-moment at which its request was due.
+asked for most, so that large ones are evicted and loaded again. Arrivals are a Poisson process that waits for nobody:
+single images of five bundled models, requests that are canceled on the way, pages of the gallery, and stored images.
+The load is a share of what the same mixture reaches when callers ask without a pause, measured first. A latency counts
+from the moment at which its request was due.
 """
 
 from __future__ import annotations

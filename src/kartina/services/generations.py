@@ -61,6 +61,7 @@ log = structlog.get_logger("kartina.services.generations")
 
 EVENTS_PER_ATTEMPT = 1_000_000  # event ids of attempt k start at k times this: they rise across restarts
 CRASHES = 2  # services that a running generation may take down
+FIRST = 0.001  # seconds in which whoever waits for an image is answered, before it is stored
 SMALL = 256 * 2**10  # bytes that are hashed in passing
 MAX_INPUT = 48 * 2**20  # bytes of input images in one request
 
@@ -539,6 +540,7 @@ class Generations:
         if live.record.n == 1:
             live.picture = made[0][1]
             live.pictured.set()
+            await asyncio.sleep(FIRST)
         files = [one for one, _ in made]
         await self.commits(lambda c: self.records.expect_images(c, live.record, files))
         await to_thread(self.records.blobs.put_all, [(one.hash, content, one.size) for one, content in made])

@@ -13,6 +13,7 @@ without its blob.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -79,12 +80,10 @@ class Blobs:
 
     def expect_all(self, c: sa.Connection, given: Sequence[tuple[str, str, int]]) -> None:
         """`expect` for several of (owner, digest, size)."""
-        insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
-        row = insert(blobs).on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None})
+        expected, referred = _expecting(self.database.engine.dialect.name)
         there = [{"hash": digest, "size": size, "stored": False, "unused_since": None} for _, digest, size in given]
-        c.execute(row, there)
-        refs = [{"hash": digest, "owner": owner} for owner, digest, _ in given]
-        c.execute(insert(blob_refs).on_conflict_do_nothing(), refs)
+        c.execute(expected, there)
+        c.execute(referred, [{"hash": digest, "owner": owner} for owner, digest, _ in given])
 
     def refer(self, c: sa.Connection, owner: str, digest: str) -> None:
         """Refer to a blob that is there. Raises NotFoundError."""
@@ -188,6 +187,14 @@ class Blobs:
                 return obstore.head(self.store, _path(digest))["size"]
             except FileNotFoundError:
                 return None
+
+
+@functools.cache
+def _expecting(dialect: str) -> tuple[sa.Executable, sa.Executable]:
+    """Adds a blob, and a reference to it; built once, for they are in every request."""
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert
+    expected = insert(blobs).on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None})
+    return expected, insert(blob_refs).on_conflict_do_nothing()
 
 
 def _path(digest: str) -> str:
