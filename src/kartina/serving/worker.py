@@ -29,6 +29,7 @@ import torch
 
 from kartina import logs
 from kartina.errors import IntegrityError
+from kartina.serving import kept
 from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
 from kartina.serving.protocol import (
@@ -90,6 +91,7 @@ class Worker:
         """Serve until the process ends: step while there is work, else wait for some."""
         io = threading.Thread(target=self._listen, args=(socket,), daemon=True, name="io")
         io.start()
+        self._encoder.submit(kept.prune)
         busy = False
         with torch.inference_mode():
             while io.is_alive():
