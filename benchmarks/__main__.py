@@ -4,7 +4,7 @@
 
 `--quick` takes a minute or two: one round of everything, of few presets, to see that all of it runs. With `--data`
 comes quality against evaluations, of these models. The other benchmarks of quality need trainings of their own and are
-called by name: ablation, curve, families, few_labels, tasks, and `peer_unet curve`.
+called by name: ablation, curve, families, few_labels, tasks, and `peer_unet curve`. So is `soak`: 20 minutes of load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import data_import, evaluations, peer_unet, runtimes, sampling, sharing, stylegan2_pair, training
+from benchmarks import (
+    data_import,
+    evaluations,
+    peer_unet,
+    runtimes,
+    sampling,
+    serving,
+    sharing,
+    stylegan2_pair,
+    training,
+)
 
 Bench = Callable[[list[str]], None]
 SPEED: tuple[tuple[str, Bench, list[str]], ...] = (
@@ -24,6 +34,7 @@ SPEED: tuple[tuple[str, Bench, list[str]], ...] = (
     ("StyleGAN2 against a figure from elsewhere", stylegan2_pair.main, []),
     ("U-Net against diffusers' own", peer_unet.main, ["speed"]),
     ("Data import", data_import.main, []),
+    ("Service", serving.main, []),
     ("Sampling beside training", sharing.main, []),
 )
 

@@ -108,6 +108,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--model", default="fashion-flow")
     parser.add_argument("--preset", default="flow-32-cpu")
+    parser.add_argument("--quick", action="store_true", help="two seconds of everything")
     parser.add_argument("--train")
     parser.add_argument("--gated", action="store_true")
     given = parser.parse_args(words)
@@ -115,7 +116,7 @@ def main(words: list[str]) -> None:
         return train_until_stopped(given.train, given.gated)
     with tempfile.TemporaryDirectory() as home:
         os.environ["KARTINA_HOME"] = home
-        asyncio.run(measure(given.model, given.preset, given.seconds))
+        asyncio.run(measure(given.model, given.preset, 2.0 if given.quick else given.seconds))
 
 
 if __name__ == "__main__":

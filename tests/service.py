@@ -53,7 +53,7 @@ class Service:
         self.home = home
         self.database = database
         command = [*prefix, sys.executable, "-c", SERVE, "--no-open", "--device", "cpu", "--threads", "1"]
-        command += ["--runtime", "eager", *options]
+        command += ["--runtime", "eager", *([] if "--ready" in options else ["--ready", "0"]), *options]
         if "--port" not in options:
             command += ["--port", "0"]
         self.log = open(home.parent / f"{home.name}-{time.monotonic_ns()}.log", "w+")  # noqa: SIM115  closed in stop

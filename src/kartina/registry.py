@@ -11,6 +11,7 @@ entry point group `kartina.families`, whose value names a module that registers 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,7 @@ F = TypeVar("F", bound=type[Any])
 
 _families: dict[str, type[Any]] = {}
 _loaded = False
+_loading = threading.RLock()
 
 
 def register(name: str) -> Callable[[F], F]:
@@ -54,7 +56,9 @@ def unregister(name: str) -> None:
 
 def _load() -> None:
     global _loaded
-    if not _loaded:
+    with _loading:  # a second thread waits until all are there
+        if _loaded:
+            return
         _loaded = True
         import_module("kartina.generators")
         for point in entry_points(group="kartina.families"):

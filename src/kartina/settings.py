@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         default="auto", description="What evaluates networks on a CPU; auto: the fastest of those installed"
     )
     memory: int = Field(default=2048, ge=1, description="MiB of models that stay in memory while nobody uses them")
+    ready: int = Field(
+        default=4, ge=0, le=1024, description="Models made ready in the background when the service starts; 0: none"
+    )
     cache: int = Field(default=64, ge=0, description="MiB of finished images kept to answer repetitions; 0: none")
     queue: int = Field(default=4096, ge=1, le=10**6, description="Images that may wait; more are refused with 429")
     deterministic: bool = Field(default=False, description="The same image byte for byte at any load: slower")

@@ -8,6 +8,7 @@ import json
 import re
 import stat
 import struct
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -101,8 +102,12 @@ def test_versions_are_activated_and_rolled_back(curator: httpx.Client, service: 
     assert active() == ["many@3"]  # the newest, as long as nothing is said
     assert curator.post("/v1/models/many@1/activate").json()["active"] is True
     assert active() == ["many@1"]
-    curator.post("/v1/models/many@2/activate")
+    hash = curator.post("/v1/models/many@2/activate").json()["hash"]
     assert active() == ["many@2"]
+    measured, deadline = service.home / "cache" / "engine" / f"{hash}-cpu.json", time.monotonic() + 30
+    while not measured.exists():  # the engine has it ready before anybody asks for its images
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert curator.post("/v1/models/many/rollback").json()["ref"] == "many@1"
     assert active() == ["many@1"]
     problem(curator.post("/v1/models/many/rollback"), 409, "conflict")

@@ -328,10 +328,10 @@ def test_a_generation_outlives_its_service_and_keeps_what_was_made(
         update={"hash": hashlib.sha256(whole).hexdigest(), "size": len(whole), "event": record.last_event + 5}
     )
     with records.database.write() as c:
-        records.expect_image(c, record, out)
+        records.expect_images(c, record, [out])
     records.blobs.put(out.hash, whole, out.size)
     with records.database.write() as c:
-        records.add_image(c, record, out)
+        records.add_images(c, record, [out])
         records.update(c, records.get("local", ids[1]).model_copy(update={"status": "canceling"}))
         records.trash(c, "local", record.image_id(1))  # is made all the same, and is not made again
     records.database.close()

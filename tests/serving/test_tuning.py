@@ -13,7 +13,7 @@ import torch
 from kartina.errors import IntegrityError, NotFoundError
 from kartina.models.model import save
 from kartina.models.package import PackageRef, read_manifest
-from kartina.serving import tuning
+from kartina.serving import kept
 from kartina.serving.protocol import Finished, Progress
 from kartina.serving.residency import Residency
 from kartina.serving.tuning import MAX_STEP, Tuner, bucket, cap, sizes
@@ -71,9 +71,9 @@ def test_a_record_of_other_circumstances_is_measured_anew(
         tuner = Tuner(models, most=4, threads=(1,))
         while tuner.step():
             pass
-    record = tuning.record(hash, "cpu")
-    kept = json.loads(record.read_text())
-    record.write_text(json.dumps({**kept, **change}) if change is not None else "{damaged")
+    record = kept.record(hash, "cpu")
+    found = json.loads(record.read_text())
+    record.write_text(json.dumps({**found, **change}) if change is not None else "{damaged")
     models.resident(hash).tuning, models.resident(hash).looked = None, False  # type: ignore[union-attr]
     assert Tuner(models, most=4, threads=(1,)).get(hash) is None
 
@@ -86,7 +86,7 @@ def test_a_model_that_fails_to_be_measured_is_served_as_it_is(toys: None, tmp_pa
         assert tuner.step() and not tuner.step()
     found = tuner.get(hash)
     assert found is not None and (found.batch, found.rate) == (4, 0.0)
-    assert not tuning.record(hash, "cpu").exists()
+    assert not kept.record(hash, "cpu").exists()
 
 
 def test_activation_measures_once_and_is_instant_later(toys: None, home: Path) -> None:
@@ -115,7 +115,7 @@ def test_activation_measures_once_and_is_instant_later(toys: None, home: Path) -
     assert [one.measured for one in found] == [True, False]
     assert found[0].batch == found[1].batch and found[0].rate == found[1].rate > 0
     assert found[0].bytes == found[1].bytes < 10_000
-    assert tuning.record(hash, "cpu").exists()
+    assert kept.record(hash, "cpu").exists()
 
 
 def test_an_activation_goes_on_among_requests_and_an_idle_worker_measures_by_itself(toys: None, home: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_activation_goes_on_among_requests_and_an_idle_worker_measures_by_its
             local.cancel("busy")
             await busy
             deadline = time.monotonic() + 20
-            where = tuning.record(read_manifest(other.path).hash, "cpu")
+            where = kept.record(read_manifest(other.path).hash, "cpu")
             while not where.exists() and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
             assert where.exists()

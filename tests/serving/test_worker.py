@@ -92,7 +92,9 @@ def test_cancel_takes_effect_within_one_step_and_100_ms_and_touches_nobody_else(
             assert_equals_solo(await kept, solo(toy, kept_spec))
 
     asyncio.run(run())
-    assert sorted(took)[-2] <= step + 0.1
+    took.sort()
+    print(f"\ncanceled after p50 {took[4]:.3f} s, at most {took[-1]:.3f} s, in steps of {step} s")
+    assert took[-2] <= step + 0.1
 
 
 def test_progress_and_previews_are_rare(toy: PackageRef, worker: Background) -> None:

@@ -175,12 +175,10 @@ def test_trash_is_emptied_after_thirty_days(records: Records) -> None:
     made = [record.made(i).model_copy(update={"hash": hash, "size": len(content)}) for i in range(3)]
     with records.database.write() as c:
         records.insert(c, record)
-        for one in made:
-            records.expect_image(c, record, one)
+        records.expect_images(c, record, made)
     records.blobs.put(hash, content, len(content))
     with records.database.write() as c:
-        for one in made:
-            records.add_image(c, record, one)
+        records.add_images(c, record, made)
         records.trash(c, "a", record.image_id(0))
         records.trash(c, "a", record.image_id(1))
         with pytest.raises(NotFoundError):

@@ -49,18 +49,23 @@ a key makes is its own: nobody else sees it. Errors are
 
 
 def create_app(
-    engine: Engine, access: LocalAccess, *, static: Path = STATIC, workers: Mapping[str, Kept] = MappingProxyType({})
+    engine: Engine,
+    access: LocalAccess,
+    *,
+    static: Path = STATIC,
+    workers: Mapping[str, Kept] = MappingProxyType({}),
+    ready: int = 0,
 ) -> FastAPI:
     """The HTTP API and the page on an engine.
 
     `static` is the built UI, `workers` the processes whose restarts are counted. When it starts, the app opens the
-    database and takes up unfinished generations.
+    database, takes up unfinished generations, and has up to `ready` models made ready.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opened = await to_thread(Services.open, engine, access, metrics, workers)
+        opened = await to_thread(Services.open, engine, access, metrics, workers, ready)
         app.state.services = opened
         await opened.start()
         try:

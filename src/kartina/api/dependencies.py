@@ -27,6 +27,7 @@ from kartina.services.keys import Access, Rates, pepper
 from kartina.services.metrics import Metrics
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.ready import Ready
 from kartina.services.runs import Runs
 from kartina.services.studies import Studies
 from kartina.serving.protocol import Engine
@@ -48,6 +49,7 @@ class Services:
     importing: asyncio.Lock  # an import takes a thread, a process and memory: one at a time
     generations: Generations
     gallery: Gallery
+    ready: Ready
     uploads: Uploads
     work: Work
     desk: Desk
@@ -64,9 +66,17 @@ class Services:
 
     @classmethod
     def open(
-        cls, engine: Engine, access: LocalAccess, metrics: Metrics, workers: Mapping[str, Kept] = MappingProxyType({})
+        cls,
+        engine: Engine,
+        access: LocalAccess,
+        metrics: Metrics,
+        workers: Mapping[str, Kept] = MappingProxyType({}),
+        ready: int = 0,
     ) -> Services:
-        """The services of KARTINA_HOME (or of the database and bucket that the environment names). Blocks."""
+        """The services of KARTINA_HOME (or of the database and bucket that the environment names). Blocks.
+
+        `ready`: models that are made ready at the start.
+        """
         database = open_database()
         blobs = Blobs(database, open_store())
         records, assets = Records(database, blobs), Assets(database, blobs)
@@ -82,6 +92,7 @@ class Services:
             importing=asyncio.Lock(),
             generations=Generations(records, assets, commits, models, engine, metrics),
             gallery=Gallery(records, commits, models, decoder),
+            ready=Ready(models, records, engine, ready),
             uploads=Uploads(assets, commits, decoder),
             work=work,
             desk=desk,
@@ -107,8 +118,10 @@ class Services:
         await self.generations.start()
         await self.gallery.start()
         await self.archives.start()
+        await self.ready.start()
 
     async def stop(self) -> None:
+        await self.ready.stop()
         await self.generations.stop()
         await self.work.stop()
         await self.gallery.stop()

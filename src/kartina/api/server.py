@@ -31,6 +31,7 @@ PORT = 8765
 TRIED = 20  # ports from PORT on, when none is asked for
 JOBS = (sys.executable, "-m", "kartina.cli", "jobs", "work", "--watch-stdin")
 LANES = ("device", "data")  # workers of jobs: a data set is imported while a model is trained
+SWITCH = 0.001  # seconds that a thread keeps the interpreter while the event loop waits for it
 
 
 def listen(host: str, port: int | None, keys: bool = False) -> socket.socket:
@@ -105,6 +106,7 @@ async def run(
     queue, and responses have `settings.drain` seconds to end; generations that are left are made by the next service.
     Raises ConflictError when another process serves this KARTINA_HOME, or its database.
     """
+    sys.setswitchinterval(SWITCH)
     hosts = () if is_loopback(settings.host) else (settings.host.strip("[]"), *settings.allow_host)
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=hosts)
     with only_service():
@@ -118,7 +120,7 @@ async def run(
         kept: dict[str, Keeper] = {"sampling": supervisor}
         if settings.jobs:
             kept |= {f"jobs_{lane}": Keeper((*JOBS, "--lane", lane), patience=settings.drain) for lane in LANES}
-        app = create_app(engine, access, static=static, workers=kept)
+        app = create_app(engine, access, static=static, workers=kept, ready=settings.ready)
         stopping: list[asyncio.Task[None]] = []
 
         def goodbye() -> None:

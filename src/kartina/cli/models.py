@@ -89,7 +89,9 @@ def rm(
     model: Annotated[str, typer.Argument(help="name (newest version), name@2 or hash.")], json: Json = False
 ) -> None:
     """Remove one version of your own models. Bundled models stay."""
-    found = package.remove(model)
+    from kartina.services import packages
+
+    found = packages.remove(model)
     if json:
         return print_json({"removed": str(found)})
     out.print(f"Removed {found}", highlight=False)

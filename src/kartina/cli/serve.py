@@ -42,6 +42,7 @@ def serve(
     batch: Annotated[int | None, _option("batch")] = None,
     runtime: Annotated[str | None, _option("runtime")] = None,
     memory: Annotated[int | None, _option("memory")] = None,
+    ready: Annotated[int | None, _option("ready")] = None,
     cache: Annotated[int | None, _option("cache")] = None,
     queue: Annotated[int | None, _option("queue")] = None,
     deterministic: Annotated[bool | None, _option("deterministic", "--deterministic/--no-deterministic")] = None,
@@ -82,7 +83,7 @@ def serve(
     token = secrets.token_urlsafe(24) if local else ""
     where = server.url(sock, settings.host, token)
 
-    def ready() -> None:
+    def serving() -> None:
         typer.echo(f"Kartina is at {where}")
         typer.echo("Press Ctrl-C to stop.")
         sys.stdout.flush()
@@ -90,7 +91,7 @@ def serve(
             threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
 
     with sock:
-        asyncio.run(server.run(sock, token, ready, settings))
+        asyncio.run(server.run(sock, token, serving, settings))
 
 
 def _has_key() -> bool:

@@ -179,12 +179,13 @@ def list_packages() -> list[PackageRef]:
     return list(found.values())
 
 
-def find(ref: str, paths: bool = True) -> PackageRef:
+def find(ref: str, paths: bool = True, packages: Sequence[PackageRef] | None = None) -> PackageRef:
     """The package that `ref` names: "name" (active version), "name@2", at least 8 hex digits of its hash, or a folder.
 
-    `paths=False` refuses folders (a network caller never names a path). Raises NotFoundError listing what there is.
+    `paths=False` refuses folders (a network caller never names a path); `packages` are those of `list_packages`, where
+    they were listed just now. Raises NotFoundError listing what there is.
     """
-    packages = list_packages()
+    packages = list_packages() if packages is None else packages
     name, at, version = ref.partition("@")
     for package in packages:
         if package.name == name and (not at or version == str(package.version)):

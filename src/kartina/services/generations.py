@@ -62,6 +62,8 @@ log = structlog.get_logger("kartina.services.generations")
 
 EVENTS_PER_ATTEMPT = 1_000_000  # event ids of attempt k start at k times this: they rise across restarts
 CRASHES = 2  # services that a running generation may take down
+FIRST = 0.001  # seconds in which whoever waits for an image is answered, before it is stored
+SMALL = 256 * 2**10  # bytes that are hashed in passing
 MAX_INPUT = 48 * 2**20  # bytes of input images in one request
 
 
@@ -133,6 +135,8 @@ class _Live:
         self.last = max(record.attempt * EVENTS_PER_ATTEMPT, record.last_event)
         self.changed = asyncio.Event()  # replaced at every change
         self.finished = asyncio.Event()
+        self.picture: bytes | None = None  # the file of its only image, as soon as it is made
+        self.pictured = asyncio.Event()
         self.watchers = 0  # readers that want previews
         self.task: asyncio.Task[None] | None = None
         self.writing = asyncio.Lock()  # what is written down and told comes one after the other
@@ -245,9 +249,7 @@ class Generations:
             raise
 
     async def _submit(self, caller: Caller, asked: Submission, key: str | None) -> Generation:
-        info = await to_thread(self.models.get, asked.model)
-        record = await to_thread(self._accept, caller, asked, info)
-        given = await to_thread(self._read_inputs, record)
+        info, record, given = await to_thread(self._checked, caller, asked)
         steps = record.controls.get("steps", 1)
         work = record.n * (steps if isinstance(steps, int) else 1)
 
@@ -267,6 +269,12 @@ class Generations:
         live = self._live[record.id] = _Live(record)
         live.task = asyncio.create_task(self._run(live, events, record.n))
         return live.record
+
+    def _checked(self, caller: Caller, asked: Submission) -> tuple[ModelInfo, Generation, dict[str, tuple[bytes, ...]]]:
+        """The model, the request with nothing left open, and its input images."""
+        info = self.models.get(asked.model)
+        record = self._accept(caller, asked, info)
+        return info, record, self._read_inputs(record)
 
     def _accept(self, caller: Caller, asked: Submission, info: ModelInfo) -> Generation:
         """The request with nothing left open."""
@@ -341,11 +349,21 @@ class Generations:
         """The generation when it is finished, or as it is after `seconds` or when the service stops."""
         live = self._of(owner, id)
         if live:
-            either = [asyncio.create_task(event.wait()) for event in (live.finished, self._stopping)]
-            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            for task in either:
-                task.cancel()
+            await _any_of(seconds, live.finished, self._stopping)
         return live.record if live else await self.get(owner, id)
+
+    async def picture(self, owner: str, id: str, seconds: float) -> tuple[Generation, bytes | None]:
+        """The generation of one image as `wait` has it, and the image's file, as soon as it is made: while it is being
+        stored. A service that dies meanwhile makes it again when it starts, for its request is on the disk.
+        """
+        live = self._of(owner, id)
+        if live:
+            await _any_of(seconds, live.pictured, live.finished, self._stopping)
+        record = live.record if live else await self.get(owner, id)
+        content = live.picture if live else None
+        if content is None and record.status == "succeeded" and record.outputs:
+            content = await to_thread(self.records.blobs.read, record.outputs[0].hash)
+        return record, content
 
     async def events(
         self, owner: str, id: str, after: int | None = None, previews: bool = False
@@ -454,6 +472,12 @@ class Generations:
             await self.commits(lambda c: self.records.update(c, record))
         live.tell_status(record)
 
+    def _turn_soon(self, live: _Live, status: Status, **changes: Any) -> None:
+        """`_turn`, told at once: nothing that follows is written down before it, and nothing waits for it."""
+        record = live.next_status(status, **changes)
+        self.commits.soon(lambda c: self.records.update(c, record))
+        live.tell_status(record)
+
     async def _run(self, live: _Live, events: AsyncIterator[EngineEvent], rows: int) -> None:
         """Follow the engine to the end of the generation."""
         id = live.record.id
@@ -486,7 +510,7 @@ class Generations:
                 case Started() if live.record.started_at is None:
                     async with live.writing:
                         if live.record.status == "queued":
-                            await self._turn(live, "running", started_at=now())
+                            self._turn_soon(live, "running", started_at=now())
                 case Progress():
                     self._progressed(live, event, rows)
                 case Preview():
@@ -520,30 +544,23 @@ class Generations:
         """Keep finished images: references first, then their bytes, then their rows; and tell of them."""
         there = {out.index for out in live.record.outputs}
         new = {event.index: event for event in outputs if event.index not in there}
-        made = await to_thread(lambda: [_file(live.record, event) for event in new.values()])
-
-        def expect(c: Any) -> None:
-            for one, _ in made:
-                self.records.expect_image(c, live.record, one)
-
-        def put() -> None:
-            for one, content in made:
-                self.records.blobs.put(one.hash, content, one.size)
-
-        await self.commits(expect)
-        await to_thread(put)
+        made = await _files(live.record, tuple(new.values()))
+        if not made:
+            return
+        if live.record.n == 1:
+            live.picture = made[0][1]
+            live.pictured.set()
+            await asyncio.sleep(FIRST)
+        files = [one for one, _ in made]
+        await self.commits(lambda c: self.records.expect_images(c, live.record, files))
+        await to_thread(self.records.blobs.put_all, [(one.hash, content, one.size) for one, content in made])
         async with live.writing:
             first = live.last + 1
-            stored = [one.model_copy(update={"event": first + i}) for i, (one, _) in enumerate(made)]
-
-            def add(c: Any) -> None:
-                for one in stored:
-                    self.records.add_image(c, live.record, one)
-
-            await self.commits(add)
+            stored = [one.model_copy(update={"event": first + i}) for i, one in enumerate(files)]
+            await self.commits(lambda c: self.records.add_images(c, live.record, stored))
+            outs = tuple(sorted((*live.record.outputs, *stored), key=lambda out: out.index))
+            live.record = live.record.model_copy(update={"outputs": outs})
             for one in stored:
-                outs = tuple(sorted((*live.record.outputs, one), key=lambda out: out.index))
-                live.record = live.record.model_copy(update={"outputs": outs})
                 live.tell(OutputMade(live.record, one))
             self.metrics.made(live.record.model, len(stored))
 
@@ -594,6 +611,13 @@ def file_name(made: Made) -> str:
     return name if made.format == "png" else f"{name.removesuffix('.png')}.{made.format}"
 
 
+async def _files(record: Generation, events: Sequence[Output]) -> list[tuple[Made, bytes]]:
+    """Finished images as files; those that take a while are made in a thread."""
+    if record.format == "png" and sum(len(event.png) for event in events) < SMALL:
+        return [_file(record, event) for event in events]
+    return await to_thread(lambda: [_file(record, event) for event in events])
+
+
 def _file(record: Generation, event: Output) -> tuple[Made, bytes]:
     """A finished image in the format that was asked for."""
     content = event.png if record.format == "png" else png.as_webp(event.png)
@@ -622,6 +646,14 @@ def _spec(record: Generation, info: ModelInfo, inputs: dict[str, tuple[bytes, ..
         client=record.owner,
         request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
     )
+
+
+async def _any_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of the events is set, at most so long."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 async def _pump(events: AsyncIterator[EngineEvent], into: asyncio.Queue[EngineEvent | None]) -> None:

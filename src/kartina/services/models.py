@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,8 @@ from kartina.models import package
 from kartina.models.package import Manifest, PackageRef
 
 log = structlog.get_logger("kartina.services.models")
+
+RACY = 50_000_000  # ns in which two changes of a folder may have the same time
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Models:
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}
+        self._listed: tuple[dict[Path, int], list[PackageRef]] = {}, []
         self._lock = threading.Lock()
 
     def list(self, limit: int, cursor: str | None = None) -> tuple[list[ModelInfo], str | None]:
@@ -111,7 +115,8 @@ class Models:
 
         Raises NotFoundError, and IntegrityError for a package that cannot be read.
         """
-        return self._with_active(self._info(package.find(ref, paths=False)), package.list_packages())
+        packages = self._packages()
+        return self._with_active(self._info(package.find(ref, paths=False, packages=packages)), packages)
 
     def by_hash(self, hash: str, ref: str) -> ModelInfo:
         """The very package that a recipe pins. Raises NotFoundError when it is no longer here."""
@@ -140,6 +145,22 @@ class Models:
                 f"Found no example image of class {index} in {found.ref}, which has {len(found.spec.classes)} classes."
             )
         return path
+
+    def _packages(self) -> list[PackageRef]:
+        """`list_packages`, read again when a folder has changed: a request costs a look at each, and no search."""
+        with self._lock:
+            folders, packages = self._listed
+        if folders and folders == {path: _changed_at(path) for path in folders}:
+            return packages
+        now = time.time_ns()
+        folders = {path: _changed_at(path) for path in (package.folder(), package.BUNDLED)}
+        packages = package.list_packages()
+        folders |= {found.path.parent: _changed_at(found.path.parent) for found in packages}
+        if any(now - at < RACY for at in folders.values()):  # a second change would look like the first
+            folders = {}
+        with self._lock:
+            self._listed = folders, packages
+        return packages
 
     @staticmethod
     def _with_active(info: ModelInfo, packages: Sequence[PackageRef]) -> ModelInfo:
@@ -182,6 +203,14 @@ def _state(path: Path) -> tuple[int, ...]:
         except OSError:
             found += [0]
     return tuple(found)
+
+
+def _changed_at(folder: Path) -> int:
+    """When something was last added to the folder or removed, in ns; 0 where there is none."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _picture(path: Path, name: str) -> Path | None:

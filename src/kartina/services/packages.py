@@ -25,9 +25,10 @@ from kartina.data.sandbox import Sandbox
 from kartina.errors import ConflictError, DataError, IntegrityError, disk_errors
 from kartina.files import make_folder
 from kartina.models import package
-from kartina.models.package import Manifest
+from kartina.models.package import Manifest, PackageRef
 from kartina.services.models import ModelInfo, Models
 from kartina.services.zips import stream_files
+from kartina.serving import kept
 
 MAX_ENTRIES = 4096
 MAX_PICTURE = 8 * 2**20  # bytes of a PNG in a package
@@ -151,7 +152,19 @@ class Packages:
 
     def delete(self, ref: str) -> None:
         """Raises NotFoundError, ConflictError for a bundled one."""
-        package.remove(self.models.get(ref).ref)
+        remove(self.models.get(ref).ref)
+
+
+def remove(ref: str) -> PackageRef:
+    """Delete a package, and what the engine keeps of it, unless the same weights are here under another name too.
+
+    Raises NotFoundError, ConflictError for a bundled one.
+    """
+    hash = package.hash_of(package.find(ref))
+    removed = package.remove(ref)
+    if hash and hash not in {package.hash_of(left) for left in package.list_packages()}:
+        kept.forget(hash)
+    return removed
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path, seen: set[str], left: int) -> int:

@@ -243,10 +243,10 @@ class LocalEngine:
             if answer in self._asking:
                 self._asking.remove(answer)
 
-    async def activate(self, model: str, hash: str) -> Activated:
+    async def activate(self, model: str, hash: str, *, idle: bool = False) -> Activated:
         """See `Engine.activate`."""
         id = secrets.token_hex(8)
-        asked = self._activating[id] = _Activation(Activate(id=id, model=model, hash=hash))
+        asked = self._activating[id] = _Activation(Activate(id=id, model=model, hash=hash, idle=idle))
         self._send(asked.asked)
         try:
             return await asked.answer

@@ -129,6 +129,8 @@ class Stats(Frozen):
     running: int = 0  # rows between their first step and their last
     models: tuple[str, ...] = ()  # hashes of those in memory, least recently used first
     bytes: int = 0  # of those models' weights
+    most_models: int = 0  # that stay in memory without requests
+    most_bytes: int = 0  # of their weights
     batches: int = 0  # steps taken
     rows: int = 0  # rows over those batches: rows / batches is the mean batch size
     seconds: float = 0.0  # in those batches: seconds / batches is the mean time of a step
@@ -178,6 +180,7 @@ class Activate(Frozen):
     id: str
     model: str  # folder of the model package
     hash: str
+    idle: bool = False  # only while nobody waits for images
 
 
 Message = Event | Stats | Activated | Submit | Cancel | Watch | AskStats | Activate
@@ -217,10 +220,11 @@ class Engine(Protocol):
         """What the worker does now. Raises UnavailableError when it does not answer."""
         ...
 
-    async def activate(self, model: str, hash: str) -> Activated:
+    async def activate(self, model: str, hash: str, *, idle: bool = False) -> Activated:
         """Have the model in the folder `model` in memory, warm and measured, before anybody asks for its images.
 
-        Raises the error that loading it met, UnavailableError when the worker does not answer.
+        Measuring goes on between the steps of requests, or, where `idle`, only while there are none. Raises the error
+        that loading it met, UnavailableError when the worker does not answer.
         """
         ...
 

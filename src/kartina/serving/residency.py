@@ -44,7 +44,7 @@ class Residency:
         self.wake = wake  # called from the loading thread when a model is there, or cannot be had
         self._ready: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Resident]] = {}
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")  # one that is waited for, and one in advance
 
     @property
     def hashes(self) -> tuple[str, ...]:

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,15 +26,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from kartina.config import home
 from kartina.generators.base import Family
+from kartina.serving import kept
 
 Switch = Literal["eager", "onnx", "openvino", "auto"]
 SWITCHES: tuple[str, ...] = get_args(Switch)
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # by runtime
 EXPORTERS = ("onnx", "onnxscript")  # packages that writing ONNX needs
 EXPORT_SECONDS = 600
-FORMAT = 1  # of exported folders
 
 Net = Callable[..., Tensor]
 
@@ -103,9 +100,6 @@ def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[st
 
 def export(path: str, hash: str, folder: Path) -> str:
     """Have a package's networks written into `folder` by a process of its own; "", or what went wrong there."""
-    for part in folder.parent.glob(f"{folder.name}.*.part"):  # of one that was killed
-        if time.time() - part.stat().st_mtime > EXPORT_SECONDS:
-            shutil.rmtree(part, ignore_errors=True)
     command = [sys.executable, "-m", "kartina.serving.export", path, hash, str(folder)]
     with tempfile.TemporaryFile("w+") as errors:
         # Its standard input stays open as long as this process lives, and waits.
@@ -115,6 +109,7 @@ def export(path: str, hash: str, folder: Path) -> str:
             except subprocess.TimeoutExpired:
                 process.kill()
         if (folder / "nets.json").exists():
+            kept.prune()  # it has grown
             return ""
         errors.seek(0)
         lines = errors.read().strip().splitlines()
@@ -124,12 +119,13 @@ def export(path: str, hash: str, folder: Path) -> str:
 
 def exported(hash: str) -> Path:
     """Where a model's networks are as ONNX, as this version of torch writes them."""
-    return home() / "cache" / "engine" / f"{hash}-onnx{FORMAT}-torch{torch.__version__}"
+    return kept.exported(hash, torch.__version__)
 
 
 def open_nets(name: str, folder: Path, threads: int) -> Runtime:
     """The networks of an exported folder in the runtime `name`, each evaluation on so many threads."""
     listed = json.loads((folder / "nets.json").read_text())["nets"]
+    kept.used(folder)
     opener = {"onnx": open_onnx, "openvino": open_openvino}[name]
     nets = {net["name"]: opener(folder / net["file"], net["inputs"], threads) for net in listed}
     return Runtime(name, nets, sum((folder / net["file"]).stat().st_size for net in listed))

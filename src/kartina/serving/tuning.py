@@ -24,17 +24,16 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import structlog
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from kartina.config import Frozen, home
+from kartina.config import Frozen
 from kartina.generators.base import Row, State
 from kartina.models.model import Model
-from kartina.serving import runtimes
+from kartina.serving import kept, runtimes
 from kartina.serving.residency import Residency, Resident
 from kartina.serving.runtimes import BrokenRuntimeError, Runtime
 
@@ -399,22 +398,19 @@ def device_name(device: str) -> str:
 # -- records ---------------------------------------------------------------------------------------------------------
 
 
-def record(hash: str, device: str) -> Path:
-    """Where a model's measurements are kept."""
-    return home() / "cache" / "engine" / f"{hash}-{device.replace(':', '-')}.json"
-
-
 def read(hash: str, device: str) -> Tuning | None:
     """What an earlier process measured; None where there is nothing that can be read."""
     try:
-        return Tuning.model_validate_json(record(hash, device).read_bytes())
+        found = Tuning.model_validate_json(kept.record(hash, device).read_bytes())
     except (OSError, ValidationError):
         return None
+    kept.used(kept.record(hash, device))
+    return found
 
 
 def write(hash: str, device: str, found: Tuning) -> None:
     """Keep what was measured; a folder that cannot be written costs the next activation a few seconds."""
-    where = record(hash, device)
+    where = kept.record(hash, device)
     part = where.with_suffix(f".{os.getpid()}.part")
     try:
         where.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ import torch
 
 from kartina import logs
 from kartina.errors import IntegrityError
+from kartina.serving import kept
 from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
 from kartina.serving.protocol import (
@@ -53,6 +54,9 @@ from kartina.settings import load
 from kartina.training.loop import pick_device
 
 log = structlog.get_logger("kartina.serving.worker")
+
+SWITCH = 0.001  # seconds that a thread keeps the interpreter while another waits for it
+QUIET = 1.0  # seconds without a request after which models are made ready in advance
 
 
 @dataclass
@@ -84,18 +88,22 @@ class Worker:
         self._batcher = Batcher(self._models, batch, self._tuner, self._encoder.submit)
         self._activations: dict[str, Activation] = {}
         self._device = Sampling(device)
+        self._asked = 0.0  # when there was a request last
 
     def run(self, socket: Path) -> None:
         """Serve until the process ends: step while there is work, else wait for some."""
         io = threading.Thread(target=self._listen, args=(socket,), daemon=True, name="io")
         io.start()
+        self._encoder.submit(kept.prune)
         busy = False
         with torch.inference_mode():
             while io.is_alive():
                 with contextlib.suppress(queue.Empty):
-                    self._inbox.get(block=not busy)()
+                    self._inbox.get(block=not busy, timeout=QUIET if self._activations else None)()
                     while True:
                         self._inbox.get_nowait()()
+                if self._batcher.requests:
+                    self._asked = time.monotonic()
                 self._device.pending(bool(self._batcher.requests or self._activations or self._tuner.busy))
                 busy = self._batcher.step()
                 busy = self._activate() or busy or self._tuner.step()
@@ -103,10 +111,15 @@ class Worker:
                     self._device.pending(False)
 
     def _activate(self) -> bool:
-        """Get the models on that are to be activated: by one evaluation, so that requests wait for no more."""
+        """Get the models on that are to be activated: by one evaluation, so that requests wait for no more.
+
+        Those that are for an idle engine wait until there have been no requests for a while.
+        """
         self._batcher.held = {activation.asked.hash for activation in self._activations.values()}
         for id, activation in list(self._activations.items()):
             asked = activation.asked
+            if asked.idle and time.monotonic() - self._asked < QUIET:
+                continue
             try:
                 model = self._models.ask(asked.hash, asked.model)
                 known = self._tuner.get(asked.hash)
@@ -197,6 +210,8 @@ class Worker:
             running=sum(r.running + len(r.parked) for r in requests),
             models=self._models.hashes,
             bytes=self._models.bytes,
+            most_models=self._models.count,
+            most_bytes=self._models.size,
             batches=self._batcher.batches,
             rows=self._batcher.rows,
             seconds=self._batcher.seconds,
@@ -260,6 +275,7 @@ def main() -> None:
     given = parser.parse_args()
 
     logs.configure(load())
+    sys.setswitchinterval(SWITCH)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     if given.watch_stdin:
         threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()

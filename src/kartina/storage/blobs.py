@@ -13,6 +13,7 @@ without its blob.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -75,10 +76,14 @@ class Blobs:
 
     def expect(self, c: sa.Connection, owner: str, digest: str, size: int) -> None:
         """Refer to a blob whose bytes are about to come."""
-        insert = (postgresql if self.database.engine.dialect.name == "postgresql" else sqlite).insert
-        row = insert(blobs).values(hash=digest, size=size, stored=False, unused_since=None)
-        c.execute(row.on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None}))
-        c.execute(insert(blob_refs).values(hash=digest, owner=owner).on_conflict_do_nothing())
+        self.expect_all(c, [(owner, digest, size)])
+
+    def expect_all(self, c: sa.Connection, given: Sequence[tuple[str, str, int]]) -> None:
+        """`expect` for several of (owner, digest, size)."""
+        expected, referred = _expecting(self.database.engine.dialect.name)
+        there = [{"hash": digest, "size": size, "stored": False, "unused_since": None} for _, digest, size in given]
+        c.execute(expected, there)
+        c.execute(referred, [{"hash": digest, "owner": owner} for owner, digest, _ in given])
 
     def refer(self, c: sa.Connection, owner: str, digest: str) -> None:
         """Refer to a blob that is there. Raises NotFoundError."""
@@ -92,9 +97,13 @@ class Blobs:
         """Bring the bytes of an expected blob to the store, unless they are there."""
         put(self.store, digest, content, size)
 
-    def arrived(self, c: sa.Connection, digest: str) -> None:
-        """The bytes of an expected blob are in the store."""
-        c.execute(sa.update(blobs).where(blobs.c.hash == digest).values(stored=True))
+    def put_all(self, given: Sequence[tuple[str, bytes | Path, int]]) -> None:
+        """`put` for several of (digest, content, size)."""
+        put_all(self.store, given)
+
+    def arrived(self, c: sa.Connection, *digests: str) -> None:
+        """The bytes of expected blobs are in the store."""
+        c.execute(sa.update(blobs).where(blobs.c.hash.in_(digests)).values(stored=True))
 
     def read(self, digest: str) -> bytes:
         """A blob's bytes. Raises NotFoundError, and IntegrityError when they are no longer what they were."""
@@ -161,13 +170,20 @@ class Blobs:
 
 def put(store: ObjectStore, digest: str, content: bytes | Path, size: int) -> None:
     """Bring bytes, or a file's, to a store under their hash, unless they are there."""
-    if _size(store, digest) == size:
-        return
-    with store_errors("store a blob"):
-        obstore.put(store, _path(digest), content)
+    put_all(store, [(digest, content, size)])
+
+
+def put_all(store: ObjectStore, given: Sequence[tuple[str, bytes | Path, int]]) -> None:
+    """`put` for several of (digest, content, size). All are written before the first is synced: the file system's
+    journal then takes them together, in the time of one."""
+    new = [(digest, content) for digest, content, size in given if _size(store, digest) != size]
+    for digest, content in new:
+        with store_errors("store a blob"):
+            obstore.put(store, _path(digest), content)
     if isinstance(store, LocalStore) and store.prefix is not None:
         with disk_errors("store a blob"):
-            sync(Path(store.prefix) / _path(digest))
+            for digest, _ in new:
+                sync(Path(store.prefix) / _path(digest))
 
 
 def fetch(store: ObjectStore, digest: str, target: Path) -> tuple[int, str]:
@@ -187,9 +203,19 @@ def _size(store: ObjectStore, digest: str) -> int | None:
     """Bytes that the store has under this hash; None for none."""
     with store_errors("look for a blob"):
         try:
+            if isinstance(store, LocalStore) and store.prefix is not None:
+                return (Path(store.prefix) / _path(digest)).stat().st_size
             return obstore.head(store, _path(digest))["size"]
         except FileNotFoundError:
             return None
+
+
+@functools.cache
+def _expecting(dialect: str) -> tuple[sa.Executable, sa.Executable]:
+    """Adds a blob, and a reference to it; built once, for they are in every request."""
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert
+    expected = insert(blobs).on_conflict_do_update(index_elements=["hash"], set_={"unused_since": None})
+    return expected, insert(blob_refs).on_conflict_do_nothing()
 
 
 def _path(digest: str) -> str:

@@ -2,6 +2,7 @@
 
     commits = Commits(database)
     await commits(lambda c: records.update(c, record))     # returns when it is on the disk
+    commits.soon(lambda c: records.update(c, record))      # before any change that is asked for later
 
 A commit costs an fsync, whatever is in it. Under load a hundred requests share one; alone, a change waits for nobody.
 Should a shared transaction fail, each change is tried again in one of its own: it fails for its own reason only.
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from kartina.storage.database import Database
 
 MOST = 256  # changes in one transaction
+SOON = 0.05  # seconds that a change for which nobody waits is kept, to be committed with another
 
 T = TypeVar("T")
 Change = Callable[[sa.Connection], Any]
@@ -36,12 +38,24 @@ class Commits:
         """Do the change in a transaction; what it returns or raises. Raises StorageError where it cannot be stored."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, done))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        self._begin()
         return await done
 
+    def soon(self, change: Change) -> None:
+        """Do the change with those asked for later, or before; nobody waits for it, nor hears that it failed."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._waiting.append((change, done))
+        loop.call_later(SOON, self._begin)  # unless another change takes it along before
+
+    def _begin(self) -> None:
+        if self._waiting and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.create_task(self._work())
+
     async def close(self) -> None:
-        """Wait for what is being committed."""
+        """Wait for what is being committed, or soon to be."""
+        self._begin()
         if self._worker is not None:
             await self._worker
 

@@ -31,6 +31,7 @@ TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
 UNFINISHED: tuple[Status, ...] = ("queued", "running", "canceling")
 Format = Literal["png", "webp"]
 TRASH = 30 * 24 * 3600.0  # seconds that an image stays in the trash
+LAST = 200  # generations that say which models are used
 PREFIX = "gen"
 
 
@@ -176,15 +177,13 @@ class Records:
 
     def insert(self, c: sa.Connection, record: Generation) -> None:
         """Accept a generation."""
-        c.execute(sa.insert(generations).values(**_row(record)))
+        c.execute(sa.insert(generations), _row(record))
         for blob in {one.blob for given in record.inputs.values() for one in given}:
             self.blobs.refer(c, _inputs_of(record.id), blob)
 
     def update(self, c: sa.Connection, record: Generation) -> bool:
         """Write down what has become of it; False when it is no longer there."""
-        kept = _row(record)
-        changed = {key: kept[key] for key in _CHANGING}
-        return c.execute(sa.update(generations).where(generations.c.id == record.id).values(**changed)).rowcount == 1
+        return c.execute(_UPDATE, _changed(record)).rowcount == 1
 
     def give_back(self, c: sa.Connection, ids: Sequence[str]) -> None:
         """Running generations whose service stops on purpose: they wait again."""
@@ -193,27 +192,23 @@ class Records:
 
     def end(self, c: sa.Connection, record: Generation) -> None:
         """Write down how it ended, once, and give back what was promised and not made."""
-        going = sa.and_(generations.c.id == record.id, generations.c.status.in_(UNFINISHED))
-        kept = _row(record)
-        ended = sa.update(generations).where(going).values(**{key: kept[key] for key in _CHANGING})
-        if c.execute(ended).rowcount and len(record.outputs) < record.n:
+        if c.execute(_END, _changed(record)).rowcount and len(record.outputs) < record.n:
             charge(c, self.database, record.owner, images=len(record.outputs) - record.n)
 
-    def expect_image(self, c: sa.Connection, record: Generation, made: Made) -> None:
-        """The bytes of an image are about to be put among the blobs."""
-        self.blobs.expect(c, _image_owner(record.image_id(made.index)), made.hash, made.size)
+    def expect_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
+        """The bytes of images are about to be put among the blobs."""
+        self.blobs.expect_all(c, [(_image_owner(record.image_id(one.index)), one.hash, one.size) for one in made])
 
-    def add_image(self, c: sa.Connection, record: Generation, made: Made) -> None:
-        """An image whose bytes are there."""
-        self.blobs.arrived(c, made.hash)
-        c.execute(
-            sa.insert(images).values(
-                id=record.image_id(made.index), owner=record.owner, generation=record.id, number=made.index,
-                model=record.model, label=made.label, seed=made.seed, width=made.width, height=made.height,
-                format=made.format, hash=made.hash, size=made.size, event=made.event, favourite=False,
-            )
-        )  # fmt: skip
-        charge(c, self.database, record.owner, bytes=made.size)
+    def add_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
+        """Images whose bytes are there."""
+        self.blobs.arrived(c, *(one.hash for one in made))
+        same = {"owner": record.owner, "generation": record.id, "model": record.model, "favourite": False}
+        rows = [
+            {"id": record.image_id(one.index), "number": one.index, **one.model_dump(exclude={"index"}), **same}
+            for one in made
+        ]
+        c.execute(sa.insert(images), rows)
+        charge(c, self.database, record.owner, bytes=sum(one.size for one in made))
 
     def delete(self, c: sa.Connection, owner: str, id: str) -> None:
         """Forget a generation and its images. Raises NotFoundError."""
@@ -249,6 +244,12 @@ class Records:
         wanted = sa.select(generations).where(generations.c.status.in_(UNFINISHED)).order_by(generations.c.id)
         with self.database.read() as c:
             return self._with_outputs(c, c.execute(wanted).all(), trash=True)
+
+    def models_used(self) -> list[tuple[str, str]]:
+        """(hash, name@version) of the models of everybody's last generations, the last one first."""
+        last = sa.select(generations.c.model_hash, generations.c.model).order_by(generations.c.id.desc()).limit(LAST)
+        with self.database.read() as c:
+            return list({row.model_hash: (row.model_hash, row.model) for row in c.execute(last)}.values())
 
     def _with_outputs(self, c: sa.Connection, rows: Sequence[Any], trash: bool = False) -> list[Generation]:
         """Generations with their images; with those in the trash, too, where `trash`."""
@@ -336,6 +337,17 @@ class Records:
 
 
 _CHANGING = ("status", "attempt", "crashes", "history", "step", "steps", "error", "started_at", "completed_at")
+_UPDATE = (
+    sa.update(generations)
+    .where(generations.c.id == sa.bindparam("of"))
+    .values({key: sa.bindparam(key, type_=generations.c[key].type) for key in _CHANGING})
+)
+_END = _UPDATE.where(generations.c.status.in_(UNFINISHED))
+
+
+def _changed(record: Generation) -> dict[str, Any]:
+    kept = _row(record)
+    return {"of": record.id, **{key: kept[key] for key in _CHANGING}}
 
 
 def _image_owner(id: str) -> str:

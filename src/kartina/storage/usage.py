@@ -6,6 +6,7 @@ that saying it twice, as a job does that was killed and goes on, is the same as 
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 
@@ -54,17 +55,10 @@ def charge(
     bytes: int = 0,
 ) -> None:
     """Add to (or, below zero, take from) what the owner has used. Raises QuotaError where that is more than allowed."""
-    insert = (postgresql if database.engine.dialect.name == "postgresql" else sqlite).insert
-    today = _today()
-    row = insert(usage).values(owner=owner, images=images, bytes=bytes, day=today, steps=steps)
-    before = sa.case((usage.c.day == today, usage.c.steps), else_=0)
-    added = {
-        "images": usage.c.images + images,
-        "bytes": usage.c.bytes + bytes,
-        "steps": before + steps,
-        "day": today,
-    }
-    c.execute(row.on_conflict_do_update(index_elements=["owner"], set_=added))
+    row = {"owner": owner, "images": images, "bytes": bytes, "day": _today(), "steps": steps}
+    c.execute(_adding(database.engine.dialect.name), row)
+    if quota == NONE:
+        return
     after = used(c, owner)
     for name, asked, bound, have, advice in (
         ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
@@ -103,6 +97,20 @@ def let_go(c: sa.Connection, database: Database, thing: str) -> None:
     if there is not None:
         c.execute(sa.delete(holdings).where(holdings.c.thing == thing))
         charge(c, database, there.owner, images=-there.images, bytes=-there.bytes)
+
+
+@functools.cache
+def _adding(dialect: str) -> sa.Executable:
+    """Adds a row to the one there is, steps to those of the same day; built once, for it is in every request."""
+    row = (postgresql if dialect == "postgresql" else sqlite).insert(usage)
+    new = row.excluded
+    added = {
+        "images": usage.c.images + new.images,
+        "bytes": usage.c.bytes + new.bytes,
+        "steps": sa.case((usage.c.day == new.day, usage.c.steps), else_=0) + new.steps,
+        "day": new.day,
+    }
+    return row.on_conflict_do_update(index_elements=["owner"], set_=added)
 
 
 def _today() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from asyncio import to_thread
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -156,13 +155,14 @@ async def _answer(
     """The job, when it is finished where that was asked for; or its only image."""
     wait = wanted_wait(prefer)
     location = {"Location": f"/v1/generations/{found.id}"}
-    if wait is not None or image is not None:
-        found = await of.generations.wait(who.owner, found.id, MAX_WAIT if wait is None else wait)
-        if wait is not None:
-            location["Preference-Applied"] = f"wait={wait:.0f}"
-    if image is not None and found.status == "succeeded" and found.outputs:
-        content = await to_thread(of.generations.records.blobs.read, found.outputs[0].hash)
-        return Response(content, media_type=image, headers=location)
+    if wait is not None:
+        location["Preference-Applied"] = f"wait={wait:.0f}"
+    if image is not None:
+        found, content = await of.generations.picture(who.owner, found.id, MAX_WAIT if wait is None else wait)
+        if content is not None:
+            return Response(content, media_type=image, headers=location)
+    elif wait is not None:
+        found = await of.generations.wait(who.owner, found.id, wait)
     if image is not None and found.status == "failed" and found.error is not None:
         raise HttpProblem(found.error.code, found.error.message)
     response.headers.update(location)

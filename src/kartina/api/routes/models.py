@@ -90,13 +90,17 @@ async def export_model(ref: Ref, of: ServicesDep, who: Curator) -> StreamingResp
 @router.post("/{ref}/activate", responses=responses("not_found", "input", "integrity", "storage"))
 async def activate_model(ref: Ref, of: ServicesDep, who: Curator) -> Model:
     """From now on the name alone means this version."""
-    return Model.of(await to_thread(of.packages.activate, ref))
+    info = await to_thread(of.packages.activate, ref)
+    of.ready.soon(info)  # nobody waits for it
+    return Model.of(info)
 
 
 @router.post("/{ref}/rollback", responses=responses("not_found", "input", "conflict", "integrity", "storage"))
 async def roll_back_model(ref: Ref, of: ServicesDep, who: Curator) -> Model:
     """Make the version active again that was before the active one. `ref` is a name."""
-    return Model.of(await to_thread(of.packages.roll_back, ref))
+    info = await to_thread(of.packages.roll_back, ref)
+    of.ready.soon(info)
+    return Model.of(info)
 
 
 @router.delete("/{ref}", status_code=204, responses=responses("not_found", "input", "conflict", "integrity", "storage"))

@@ -1,0 +1,80 @@
+"""Promise 9, over HTTP: ten times more is asked for than can be made, for a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from kartina.serving.client import CAPACITY
+from tests.engine import toy_package
+from tests.service import Service
+
+N, STEPS, DELAY, BATCH = 64, 4, 0.2, 32  # images of a request; 32 images in 4 steps of 0.2 s: about 40 a second
+RATE = BATCH / (STEPS * DELAY)
+SECONDS = 60.0
+
+
+@pytest.fixture
+def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp("service") / "home"
+    toy_package(home / "models")
+    running = Service(home, "--no-jobs", "--batch", str(BATCH), "--cache", "0")
+    yield running
+    running.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_minute_of_tenfold_overload(service: Service) -> None:
+    """Everything is accepted or refused with 429; what is accepted ends well within what a full queue takes at the
+    throughput that there is; the API's memory does not grow with what is refused."""
+    took: list[float] = []
+    codes: Counter[int] = Counter()
+    body = {"model": "toy", "n": N, "controls": {"steps": STEPS, "delay": DELAY}}
+    api = psutil.Process(service.process.pid)
+
+    async def run() -> tuple[float, float, float]:
+        headers = {"Authorization": f"Bearer {service.token}"}
+        limits = httpx.Limits(max_connections=1000, keepalive_expiry=2.0)  # before the service closes them
+        async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=600, limits=limits) as client:
+
+            async def ask(i: int) -> None:
+                due = begun + i * N / (10 * RATE)
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                sent = time.monotonic()
+                answer = await client.post("/v1/generations", json={**body, "seed": i * N})
+                codes[answer.status_code] += 1
+                if answer.status_code == 429:
+                    assert 1 <= int(answer.headers["retry-after"]) <= 600
+                    return
+                url = answer.json()["urls"]["self"]
+                while (job := (await client.get(url)).json())["status"] not in ("succeeded", "failed", "canceled"):
+                    await asyncio.sleep(0.5)
+                assert job["status"] == "succeeded" and len(job["outputs"]) == N
+                took.append(time.monotonic() - sent)
+
+            begun = time.monotonic()
+            asking = [asyncio.create_task(ask(i)) for i in range(int(10 * RATE * SECONDS / N))]
+            await asyncio.sleep(SECONDS / 2)  # the queue is full
+            before = api.memory_info().rss
+            await asyncio.sleep(SECONDS / 2)
+            grown = api.memory_info().rss - before
+            await asyncio.gather(*asking)
+            return len(took) * N / (time.monotonic() - begun), grown / 2**20, time.monotonic() - begun
+
+    rate, grown, seconds = asyncio.run(run())
+    took.sort()
+    p99, bound = took[int(0.99 * len(took))], CAPACITY / rate + BATCH / rate
+    print(
+        f"\n{sum(codes.values())} requests for {N} images in {SECONDS:.0f} s: {dict(codes)}; {rate:.0f} images/s over "
+        f"{seconds:.0f} s; accepted p99 {p99:.1f} s, bound {bound:.1f} s; memory {grown:+.1f} MiB in the second half"
+    )
+    assert set(codes) == {202, 429} and codes[429] > 3 * codes[202]
+    assert p99 <= bound + 1
+    assert grown < 30
