@@ -1,26 +1,33 @@
 /** A generation as a command that makes it again: for the shell, and for Python. */
 import type { Job } from "@/client/client";
-import { changesOf, type Field } from "@/lib/schema";
+import { changesOf, type Field } from "./schema";
 
-type Request = Pick<Job["request"], "model" | "labels" | "n" | "seed" | "controls">;
+export type Recipe = Pick<
+  Job["request"],
+  "model" | "task" | "labels" | "n" | "seed" | "controls" | "image" | "to_image" | "mask"
+>;
 
 /** One shell word, whatever is in it. */
 function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-function chosen(request: Request, fields: Field[]): Record<string, unknown> {
-  return fields.length > 0 ? changesOf(fields, request.controls) : request.controls;
+function chosen(recipe: Recipe, fields: Field[]): Record<string, unknown> {
+  return fields.length > 0 ? changesOf(fields, recipe.controls) : recipe.controls;
 }
 
-export function asCurl(request: Request, fields: Field[], origin: string): string {
-  const controls = chosen(request, fields);
+export function asCurl(recipe: Recipe, fields: Field[], origin: string): string {
+  const controls = chosen(recipe, fields);
   const body = {
-    model: request.model,
-    ...(request.labels.length > 0 && { labels: request.labels }),
-    n: request.n,
-    seed: request.seed,
+    model: recipe.model,
+    ...(recipe.task !== "generate" && { task: recipe.task }),
+    ...(recipe.labels.length > 0 && { labels: recipe.labels }),
+    n: recipe.n,
+    seed: recipe.seed,
     ...(Object.keys(controls).length > 0 && { controls }),
+    ...(recipe.image && { image: recipe.image }),
+    ...(recipe.to_image && { to_image: recipe.to_image }),
+    ...(recipe.mask && { mask: recipe.mask }),
   };
   return [
     `curl ${quoted(`${origin}/v1/generations`)}`,
@@ -46,19 +53,26 @@ export function literal(value: unknown): string {
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-export function asPython(request: Request, fields: Field[]): string {
-  const controls = Object.entries(chosen(request, fields)).filter(([name]) => NAME.test(name));
+/** The files that stand for a task's images: a command cannot carry them. */
+const FILES = { image: "image.png", to_image: "to_image.png", mask: "mask.png" } as const;
+
+export function asPython(recipe: Recipe, fields: Field[]): string {
+  const method = recipe.task === "generate" || !NAME.test(recipe.task) ? "sample" : recipe.task;
+  const files = (["image", "to_image", "mask"] as const).filter((kind) => recipe[kind]);
+  const controls = Object.entries(chosen(recipe, fields)).filter(([name]) => NAME.test(name));
+  const labels = recipe.labels.length > 0 ? literal(recipe.labels) : "None";
   const settings = [
-    request.labels.length > 0 ? literal(request.labels) : "None",
-    `n=${request.n}`,
-    `seed=${request.seed}`,
+    ...files.map((kind) => literal(FILES[kind])),
+    files.length > 0 ? `labels=${labels}` : labels,
+    `n=${recipe.n}`,
+    `seed=${recipe.seed}`,
     ...controls.map(([name, value]) => `${name}=${literal(value)}`),
   ];
   return [
     "import kartina",
     "",
-    `model = kartina.load(${literal(request.model)})`,
-    `samples = model.sample(${settings.join(", ")})`,
+    `model = kartina.load(${literal(recipe.model)})`,
+    `samples = model.${method}(${settings.join(", ")})`,
     `samples.save("pictures")`,
     "",
   ].join("\n");

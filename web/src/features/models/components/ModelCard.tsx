@@ -66,7 +66,7 @@ export function ModelCard({ model, selected, onSelect, onDetails }: Props) {
         {numbers.length > 0 ? (
           numbers.map(([name, metric]) => <MetricButton key={name} metric={metric} name={name} />)
         ) : (
-          <span className={styles.facts}>{t("models.no_numbers")}</span>
+          <span className={styles.unmeasured}>{t("models.no_numbers")}</span>
         )}
       </div>
     </li>
