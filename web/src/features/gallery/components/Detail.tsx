@@ -118,24 +118,22 @@ export function Detail({ image, place, models, has, onStep, onClose, onAct, onAg
                   {t("gallery.to_trash")}
                 </Button>
               </div>
-              <div className={dialog.pair}>
-                <Button
-                  disabled={!one || !model}
-                  leftSection={<IconPlay size={16} />}
-                  onClick={() => one && onAgain(one)}
-                  variant="default"
-                >
-                  {t("gallery.again")}
-                </Button>
-                <Button
-                  disabled={!one || !model}
-                  leftSection={<IconStudio size={16} />}
-                  onClick={() => one && onStudio(one)}
-                  variant="default"
-                >
-                  {t("gallery.studio")}
-                </Button>
-              </div>
+              <Button
+                disabled={!one || !model}
+                leftSection={<IconPlay size={16} />}
+                onClick={() => one && onAgain(one)}
+                variant="default"
+              >
+                {t("gallery.again")}
+              </Button>
+              <Button
+                disabled={!one || !model}
+                leftSection={<IconStudio size={16} />}
+                onClick={() => one && onStudio(one)}
+                variant="default"
+              >
+                {t("gallery.studio")}
+              </Button>
               {one && <RecipeMenu fields={fields} request={one} />}
               {!model && <p className={dialog.note}>{t("gallery.no_model", { model: image.model })}</p>}
             </>

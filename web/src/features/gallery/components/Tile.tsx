@@ -80,7 +80,9 @@ export const Tile = memo(function Tile(props: Props) {
           tabIndex={-1}
           type="button"
         >
-          <IconHeart filled={image.favourite} size={18} />
+          <span>
+            <IconHeart filled={image.favourite} size={15} />
+          </span>
         </button>
       )}
     </div>

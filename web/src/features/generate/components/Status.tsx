@@ -55,7 +55,7 @@ function useStatusText(watched: Watched): string[] {
     case "canceling":
       return [t("wall.canceling"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
     case "canceled":
-      return [t("wall.canceled"), count > 0 ? t("wall.kept", { count }) : t("wall.kept_none")];
+      return [t("wall.canceled"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
     case "failed":
       return [t("wall.failed"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
     case "succeeded":
