@@ -113,10 +113,10 @@ def test_a_generation_can_be_varied_reloaded_and_reopened(served: Served, visit:
     page.reload()
     expect(pictures(page)).to_have_count(3)
     page.go_back()
-    assert page.url == first
+    expect(page).to_have_url(first)
     expect(pictures(page)).to_have_count(3)
     page.get_by_role("button", name=re.compile("Open cat")).first.click()
-    assert page.url == second
+    expect(page).to_have_url(second)
 
     page.get_by_role("button", name="Recipe").click()
     page.get_by_role("menuitem", name="Copy as Python").click()

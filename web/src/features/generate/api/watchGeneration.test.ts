@@ -14,21 +14,21 @@ const made = (id: number, index: number): Said => ({
   event: { type: "output", output: output(index) },
 });
 
-/** One connection: what it says; then it ends, or breaks in the middle of an event. */
-function stream(said: Said[], torn = false): Response {
+/** One connection: what it says; then it ends, or breaks in the middle of an event, once `heard` says that it may. */
+function stream(said: Said[], heard?: () => boolean): Response {
   const text = said.map(
     ({ id, event }) => `event: ${event.type}\nid: ${id}\ndata: ${JSON.stringify(event)}\n\n`,
   );
-  const bytes = new TextEncoder().encode(`: ping\n\n${text.join("")}${torn ? 'data: {"type": "out' : ""}`);
+  const bytes = new TextEncoder().encode(`: ping\n\n${text.join("")}${heard ? 'data: {"type": "out' : ""}`);
   const half = Math.floor(bytes.length / 2);
   const chunks = [bytes.slice(0, half), bytes.slice(half)]; // a chunk ends anywhere
   const body = new ReadableStream({
     async pull(controller) {
       const chunk = chunks.shift();
       if (chunk) return controller.enqueue(chunk);
-      await new Promise((resolve) => setTimeout(resolve, 2)); // what was sent has come
-      if (torn) controller.error(new TypeError("network error"));
-      else controller.close();
+      if (heard === undefined) return controller.close();
+      while (!heard()) await new Promise((resolve) => setTimeout(resolve, 1));
+      controller.error(new TypeError("network error"));
     },
   });
   return new Response(body, { headers: { "content-type": "text/event-stream" } });
@@ -60,7 +60,7 @@ function watch(answers: (Response | Error)[]) {
     },
     means,
   );
-  const settle = () => new Promise((resolve) => setTimeout(resolve, 60));
+  const settle = () => new Promise((resolve) => setTimeout(resolve, 150));
   const kinds = () => told.filter((event) => event.type !== "link" || !event.up).map(({ type }) => type);
   return { told, kinds, asked, pauses, stop, settle, gone: () => gone };
 }
@@ -75,7 +75,7 @@ describe("watchGeneration", () => {
 
   it("goes on after the last event when the connection tears, and says so", async () => {
     const seen = watch([
-      stream([status(1, "running"), made(2, 0)], true),
+      stream([status(1, "running"), made(2, 0)], () => seen.kinds().includes("output")),
       new TypeError("refused"),
       new TypeError("refused"),
       new Response(null, { status: 503 }),

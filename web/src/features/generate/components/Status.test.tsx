@@ -8,12 +8,12 @@ import { Status } from "./Status";
 
 function say(first: Partial<Job>, ...events: [JobEvent, number][]) {
   const state = events.reduce((now, [event, at]) => reduce(now, event, at), watched(job(first)));
-  render(
+  const { container } = render(
     <MantineProvider env="test">
       <Status watched={state} />
     </MantineProvider>,
   );
-  return document.querySelector("p")?.textContent ?? "";
+  return container.querySelector("p")?.textContent ?? "";
 }
 
 const progress = (value: number): JobEvent => ({
