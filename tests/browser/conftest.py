@@ -58,7 +58,8 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        env = {**os.environ, "KARTINA_HOME": str(self.home), "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join(filter(None, [str(TOYS), os.environ.get("PYTHONPATH", "")]))
+        env = {**os.environ, "KARTINA_HOME": str(self.home), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "kartina.cli", "serve", "--no-open", "--port", self.port]
         command += ["--device", "cpu", "--threads", "1", "--runtime", "eager"]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)

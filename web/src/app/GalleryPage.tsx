@@ -330,7 +330,13 @@ function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
       closeButtonProps={{ "aria-label": t("lightbox.close") }}
       onClose={onClose}
       opened={doomed !== null}
-      title={doomed === "all" ? t("gallery.sure_all") : t("gallery.sure", { count })}
+      title={
+        doomed !== "all"
+          ? t("gallery.sure", { count })
+          : filtersSet(filters) > 0
+            ? t("gallery.sure_shown")
+            : t("gallery.sure_all")
+      }
       zIndex={320}
     >
       <p className={styles.sure}>{t("gallery.sure_lead")}</p>

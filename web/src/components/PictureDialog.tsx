@@ -3,6 +3,7 @@ import { ActionIcon, Modal } from "@mantine/core";
 import { useViewportSize, useWindowEvent } from "@mantine/hooks";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
+import { useSingleKeys } from "@/lib/singleKeys";
 import { enlarge } from "@/lib/tileSize";
 import { IconClose, IconLeft, IconRight } from "./icons";
 import { Picture } from "./Picture";
@@ -30,11 +31,13 @@ interface Props {
 export function PictureDialog({ picture, title, facts, onStep, has, onKey, onClose, children }: Props) {
   const { t } = useTranslation();
   const screen = useViewportSize();
+  const single = useSingleKeys();
   useWindowEvent("keydown", (event) => {
     if (!picture || event.defaultPrevented || isEntry(event.target)) return;
     if (event.key === "ArrowLeft" && has.previous) onStep?.(-1);
     else if (event.key === "ArrowRight" && has.next) onStep?.(1);
-    else if (!event.ctrlKey && !event.metaKey && !event.altKey) onKey?.(event);
+    else if (!event.ctrlKey && !event.metaKey && !event.altKey && (single || event.key.length > 1))
+      onKey?.(event);
   });
   const narrow = screen.width < 800;
   const room = narrow

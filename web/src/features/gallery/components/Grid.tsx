@@ -62,6 +62,15 @@ export function Grid(props: Props) {
     setWanted(null);
   });
 
+  // A key may take away the tile that has the focus: then it goes to what takes its place.
+  const losing = useRef(false);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it is lost when the images change
+  useEffect(() => {
+    if (losing.current && document.activeElement === document.body)
+      setWanted(Math.min(active, images.length - 1));
+    losing.current = false;
+  }, [images]);
+
   const last = images.length - 1;
   const at = Math.min(active, Math.max(0, last));
   const walk = (to: number) => {
@@ -86,6 +95,7 @@ export function Grid(props: Props) {
     };
     const step = steps[event.key];
     const act = () => {
+      losing.current = event.key === "Delete" || event.key.toLowerCase() === "f";
       if (step !== undefined) {
         const next = images[Math.min(Math.max(step, 0), last)];
         if (event.shiftKey && next) {

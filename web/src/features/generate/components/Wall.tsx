@@ -91,7 +91,7 @@ export function Wall({ watched, model, onVary, onUse, onKeepSeed, onStartFrom }:
               {t("wall.zip")}
             </Button>
           )}
-          {!done && job.id !== "" && <Cancel job={job} />}
+          {!done && <Cancel job={job} />}
         </div>
       </header>
       <Progress job={job} />
@@ -152,9 +152,10 @@ function Cancel({ job }: { job: Job }) {
     onSuccess: (found) => remember(client, found),
   });
   const canceling = job.status === "canceling" || cancel.isPending || cancel.isSuccess;
+  const sent = job.id !== ""; // until then only what is expected of it is known
   return (
     <>
-      <Button disabled={canceling} onClick={() => cancel.mutate()} size="sm" variant="default">
+      <Button disabled={canceling || !sent} onClick={() => cancel.mutate()} size="sm" variant="default">
         {canceling ? t("wall.canceling") : t("wall.cancel")}
       </Button>
       {cancel.isError && <ProblemNotice error={cancel.error} onRetry={() => cancel.mutate()} />}
