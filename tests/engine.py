@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,15 @@ CARD: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with toy_family(tmp_path_factory.mktemp("home")):
+        yield
+
+
+@contextmanager
+def toy_family(worker_home: Path) -> Iterator[None]:
     """The toy family, as installed by its entry point: here and in every process started meanwhile."""
     path, home = os.environ.get("PYTHONPATH"), os.environ.get("KARTINA_HOME")
-    os.environ["KARTINA_HOME"] = str(tmp_path_factory.mktemp("home"))  # of a worker that outlives a test
+    os.environ["KARTINA_HOME"] = str(worker_home)  # of a worker that outlives a test
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TOYS), *([path] if path else [])])
     os.environ["OMP_NUM_THREADS"] = "1"
     threads = torch.get_num_threads()

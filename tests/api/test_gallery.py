@@ -96,6 +96,49 @@ def test_trash_and_back_and_for_good(mine: httpx.Client) -> None:
     assert ids(mine) == [c, b]
 
 
+def test_several_at_once(mine: httpx.Client, service: Service) -> None:
+    a, b, c = (out["id"] for out in make(mine, labels=["cat"], n=3)["outputs"])
+    with service.bearer("generate") as other:
+        theirs = make(other)["outputs"][0]["id"]
+
+        def change(which: list[str], change: str) -> int:
+            answer = mine.patch("/v1/images", json={"ids": which, "change": change})
+            assert answer.status_code == 200, answer.text
+            return int(answer.json()["changed"])
+
+        assert change([a, b, theirs, "gen_x-0"], "favourite") == 2
+        assert ids(mine, favourite=True) == [b, a]
+        assert change([a], "ordinary") == 1
+        assert ids(mine, favourite=True) == [b]
+        assert change([a, b, theirs], "trash") == 2
+        since = mine.get(f"/v1/images/{a}/about").json()["trashed_at"]
+        assert change([a], "trash") == 1  # again: its 30 days go on
+        assert mine.get(f"/v1/images/{a}/about").json()["trashed_at"] == since
+        assert ids(mine) == [c] and ids(mine, trash=True) == [b, a]
+        assert change([a], "restore") == 1
+        assert ids(mine) == [c, a]
+        assert change([a, b, theirs], "delete") == 2
+        assert ids(mine) == [c] and ids(mine, trash=True) == []
+        assert ids(other) == [theirs] and not other.get(f"/v1/images/{theirs}/about").json()["favourite"]
+    for body in ({"ids": []}, {"ids": [c] * 501}, {"ids": [c], "change": "burn"}, {"ids": c, "change": "trash"}):
+        problem(mine.patch("/v1/images", json={"change": "trash", **body}), 422, "input")
+
+
+def test_a_zip_of_some(mine: httpx.Client, service: Service) -> None:
+    a, b, c = (out["id"] for out in make(mine, labels=["cat", "dog"], n=3, seed=5)["outputs"])
+
+    def names(**query: Any) -> list[str]:
+        answer = mine.get("/v1/images.zip", params=query)
+        assert answer.status_code == 200, answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as found:
+            return [name.partition("-")[2] for name in found.namelist()]
+
+    assert names(id=[a, c, "gen_x-0"]) == ["002-cat-seed7.png", "000-cat-seed5.png"]
+    assert names(id=[a, b], label="dog") == ["001-dog-seed6.png"]
+    assert len(names(id=[b, *(f"gen_{'x' * 26}-{i}" for i in range(499))])) == 1  # so long may an address be
+    problem(mine.get("/v1/images.zip", params={"id": ["x"] * 501}), 422, "input")
+
+
 def test_zips(mine: httpx.Client) -> None:
     job = make(mine, labels=["cat", "dog"], n=4, seed=5)
     mine.delete(job["outputs"][0]["url"])

@@ -44,6 +44,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("get", "/v1/generations/{id}/images.zip"): "generate, own",
     ("get", "/v1/images"): "generate",
     ("get", "/v1/images.zip"): "generate",
+    ("patch", "/v1/images"): "generate",
     ("get", "/v1/images/{id}"): "generate, own",
     ("patch", "/v1/images/{id}"): "generate, own",
     ("delete", "/v1/images/{id}"): "generate, own",
@@ -65,7 +66,10 @@ TABLE: dict[tuple[str, str], str] = {
     ("delete", "/v1/assets/{id}"): "generate, own",
 }
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
-BODIES: dict[tuple[str, str], Any] = {("patch", "/v1/images/{id}"): {"favourite": True}}
+BODIES: dict[tuple[str, str], Any] = {
+    ("patch", "/v1/images"): {"ids": ["gen_x-0"], "change": "trash"},
+    ("patch", "/v1/images/{id}"): {"favourite": True},
+}
 
 
 def picture() -> bytes:

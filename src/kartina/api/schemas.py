@@ -18,10 +18,11 @@ from kartina.services.keys import RATE
 from kartina.services.models import ModelInfo
 from kartina.storage.assets import Asset as StoredAsset
 from kartina.storage.keys import Key as StoredKey
-from kartina.storage.records import Format, Generation, Made, Picture, Status
+from kartina.storage.records import Change, Format, Generation, Made, Picture, Status
 from kartina.storage.usage import Quota, Used
 
 TEXT = r"^[^\x00]*$"  # what a database can compare with; a NUL it cannot
+MAX_IDS = 500  # images that one request names
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 
 
@@ -484,6 +485,17 @@ class ImageChange(Request):
     """What is to be changed about an image."""
 
     favourite: bool
+
+
+class ImagesChange(Request):
+    """What is to be done to several images."""
+
+    ids: list[AssetId] = Field(min_length=1, max_length=MAX_IDS, description="Ids of images")
+    change: Change = Field(description="ordinary: no favourite any more; delete: now and for good, past the trash")
+
+
+class ImagesChanged(Response):
+    changed: int = Field(description="Images that were found, and changed")
 
 
 # -- assets ---------------------------------------------------------------------------------------------------------

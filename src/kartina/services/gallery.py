@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import to_thread
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ from kartina.services.models import Models
 from kartina.services.zips import Entry
 from kartina.storage import idempotency
 from kartina.storage.commits import Commits
-from kartina.storage.records import Filter, Format, Picture, Records
+from kartina.storage.records import Change, Filter, Format, Picture, Records
 
 log = structlog.get_logger("kartina.services.gallery")
 
@@ -106,6 +106,10 @@ class Gallery:
         """Take an image out of the trash. Raises NotFoundError."""
         await self.commits(lambda c: self.records.restore(c, owner, id))
         return await self.get(owner, id)
+
+    async def change(self, owner: str, ids: Sequence[str], change: Change) -> int:
+        """Do the same to several images, all or none; says to how many. Those that are not found are passed over."""
+        return await self.commits(lambda c: self.records.change_many(c, owner, ids, change))
 
     def entries(self, owner: str, wanted: Filter) -> Iterator[Entry]:
         """The files of a ZIP of all images that are wanted, looked up page by page."""

@@ -30,6 +30,7 @@ Status = Literal["queued", "running", "succeeded", "failed", "canceling", "cance
 TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
 UNFINISHED: tuple[Status, ...] = ("queued", "running", "canceling")
 Format = Literal["png", "webp"]
+Change = Literal["favourite", "ordinary", "trash", "restore", "delete"]  # of an image; delete is for good
 TRASH = 30 * 24 * 3600.0  # seconds that an image stays in the trash
 LAST = 200  # generations that say which models are used
 PREFIX = "gen"
@@ -147,6 +148,7 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None  # before this time
     trash: bool = False  # what is in the trash, instead
+    ids: tuple[str, ...] | None = None  # only these
 
 
 def _ms(start: datetime | None, end: datetime | None) -> float | None:
@@ -286,6 +288,8 @@ class Records:
             found = found.where(images.c.favourite.is_(sa.true()))
         if wanted.since is not None:
             found = found.where(images.c.id >= first_id(PREFIX, wanted.since.timestamp()))
+        if wanted.ids is not None:
+            found = found.where(images.c.id.in_(wanted.ids))
         before = [] if wanted.until is None else [first_id(PREFIX, wanted.until.timestamp())]
         before += [] if cursor is None else [cursor]
         if before:
@@ -311,6 +315,20 @@ class Records:
         """Delete an image for good. Raises NotFoundError."""
         if not self._remove(c, owner, images.c.id == id):
             raise NotFoundError(f"Found no image {id!r}.")
+
+    def change_many(self, c: sa.Connection, owner: str, ids: Sequence[str], change: Change) -> int:
+        """Do the same to several images; says to how many. What is not there, or somebody else's, is passed over."""
+        if change == "delete":
+            return self._remove(c, owner, images.c.id.in_(ids))
+        kept = sa.func.coalesce(images.c.trashed_at, self.database.clock(c))  # twice in the trash: its time goes on
+        values: dict[Change, dict[str, Any]] = {
+            "favourite": {"favourite": True},
+            "ordinary": {"favourite": False},
+            "trash": {"trashed_at": kept},
+            "restore": {"trashed_at": None},
+        }
+        mine = sa.and_(images.c.id.in_(ids), images.c.owner == owner)
+        return c.execute(sa.update(images).where(mine).values(**values[change])).rowcount
 
     def purge(self, c: sa.Connection, most: int = 500) -> int:
         """Delete what has been in the trash for 30 days, at most so many images; says how many went."""

@@ -489,7 +489,11 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change Images
+         * @description Do the same to several images at once. What is missing, or not yours, is passed over.
+         */
+        patch: operations["change_images"];
         trace?: never;
     };
     "/v1/images.zip": {
@@ -2385,6 +2389,31 @@ export interface components {
         ImageChange: {
             /** Favourite */
             favourite: boolean;
+        };
+        /**
+         * ImagesChange
+         * @description What is to be done to several images.
+         */
+        ImagesChange: {
+            /**
+             * Change
+             * @description ordinary: no favourite any more; delete: now and for good, past the trash
+             * @enum {string}
+             */
+            change: "favourite" | "ordinary" | "trash" | "restore" | "delete";
+            /**
+             * Ids
+             * @description Ids of images
+             */
+            ids: string[];
+        };
+        /** ImagesChanged */
+        ImagesChanged: {
+            /**
+             * Changed
+             * @description Images that were found, and changed
+             */
+            changed: number;
         };
         /** ImageShape */
         ImageShape: {
@@ -7178,11 +7207,133 @@ export interface operations {
             };
         };
     };
+    change_images: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ImagesChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImagesChanged"];
+                };
+            };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not the host of this service */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request cannot be used */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is busy or away */
+            503: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Could not be stored */
+            507: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_images_zip: {
         parameters: {
             query?: {
                 /** @description Only favourites */
                 favourite?: boolean;
+                /** @description Only these images */
+                id?: string[] | null;
                 /** @description A class */
                 label?: string | null;
                 /** @description name@version */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from kartina.api.dependencies import Maker, ServicesDep
 from kartina.api.problems import responses
-from kartina.api.schemas import TEXT, GalleryImage, GalleryPage, ImageChange
+from kartina.api.schemas import MAX_IDS, TEXT, GalleryImage, GalleryPage, ImageChange, ImagesChange, ImagesChanged
 from kartina.services import zips
 from kartina.storage.records import Filter, Format
 
@@ -63,11 +64,26 @@ async def list_images(
 @router.get(
     "/images.zip", response_class=StreamingResponse, responses={**ZIP, **responses("input", "integrity", "storage")}
 )
-async def get_images_zip(of: ServicesDep, who: Maker, filter: Wanted) -> StreamingResponse:
+async def get_images_zip(
+    of: ServicesDep,
+    who: Maker,
+    filter: Wanted,
+    id: Annotated[
+        list[Annotated[str, Query(max_length=100, pattern=TEXT)]] | None,
+        Query(max_length=MAX_IDS, description="Only these images"),
+    ] = None,
+) -> StreamingResponse:
     """All images that the filters leave, as a ZIP that is made while it is sent."""
+    filter = filter if id is None else replace(filter, ids=tuple(id))
     chunks = zips.stream(of.gallery.entries(who.owner, filter), of.gallery.records.blobs.read)
     headers = {"Content-Disposition": 'attachment; filename="kartina.zip"'}
     return StreamingResponse(chunks, media_type="application/zip", headers=headers)
+
+
+@router.patch("/images", responses=responses("input", "too_large", "storage"))
+async def change_images(body: ImagesChange, of: ServicesDep, who: Maker) -> ImagesChanged:
+    """Do the same to several images at once. What is missing, or not yours, is passed over."""
+    return ImagesChanged(changed=await of.gallery.change(who.owner, body.ids, body.change))
 
 
 @router.get(
