@@ -169,6 +169,9 @@ def test_an_estimate_is_measured_here(house: House) -> None:
     assert timed["seconds"]["value"] == 30 and timed["images"]["low"] <= timed["images"]["value"]
     ratio = timed["images"]["value"] / (30 * found["rate"]["value"])
     assert 0.2 < ratio < 5, "two measurements of one thing"
+    greedy = {"batch": 65536, "width": 1024, "width_max": 1024}
+    answer = house.client.post("/v1/runs/estimate", json={**BODY, "settings": {**TINY, **greedy}})
+    assert "too little memory" in problem(answer, 422, "config")["detail"]
     assert house.get("/v1/runs")["items"] == []
 
 
