@@ -311,7 +311,8 @@ def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     assert page.headers["content-type"].startswith("text/html") and "<script" not in page.text
     policy = page.headers["content-security-policy"]
     assert "sandbox" in policy and "allow-" not in policy and "default-src 'none'" in policy
-    assert "script-src" not in policy
+    assert "script-src" not in policy and "img-src data:;" in policy and 'src="data:image/png' in page.text
+    assert "img-src" not in house.client.get("/v1/studies/small/report.json").headers["content-security-policy"]
     assert house.client.get("/v1/studies/small/report.json").json()["complete"]
     assert house.client.get("/v1/studies/small/report.csv").text.startswith("data,split,")
     problem(house.client.get("/v1/studies/small/report.exe"), 422, "input")

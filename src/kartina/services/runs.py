@@ -29,7 +29,7 @@ from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.training.folder import RunFolder, names
 
-NAME = re.compile(r"[0-9]{1,9}-[a-z0-9][a-z0-9._-]{0,199}")
+NAME = re.compile(r"[0-9]{1,9}-[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # what a run is called
 Range = tuple[float, float, float]  # as it is expected, at least, at most
 
 
