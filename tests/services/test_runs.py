@@ -24,7 +24,9 @@ from kartina.services.desk import WAITING, Desk
 from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.services.runs import Asked, Runs, check_room, usable_data
+from kartina.services.studies import Studies
 from kartina.storage.usage import Quota
+from kartina.study.spec import StudySpec
 from tests import tiny
 
 ASKED = Asked(preset="vae-32-cpu", data="digits", images=9)
@@ -54,6 +56,18 @@ def test_a_start_without_room_is_refused_and_leaves_nothing(home: Path) -> None:
     check_room(1, "a byte")
     with pytest.raises(StorageError, match="takes up to 1,099,511,627,776 MiB"):
         check_room(2**60, "much")
+
+
+def test_a_study_that_is_refused_leaves_no_plan(home: Path) -> None:
+    jobs = Jobs.open()
+    wanted = StudySpec.model_validate(
+        {"name": "small", "data": ["digits"], "budget": {"images": 9}, "presets": [{"preset": "vae-32-cpu"}]}
+    )
+    for disk, caller, error in ((2**60, LOCAL, StorageError), (1, KEY, QuotaError)):
+        (home / "studies" / "small").mkdir(parents=True)  # what the desk makes
+        with pytest.raises(error):
+            asyncio.run(Studies(Says({"disk": disk}), Work(jobs)).begin(caller, wanted))
+        assert jobs.recent() == [] and not (home / "studies" / "small").exists()
 
 
 def test_whose_data_are_used(home: Path) -> None:

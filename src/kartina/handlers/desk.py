@@ -100,13 +100,14 @@ def _bound_memory() -> None:
 
 
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
-    """Check a study and fix its plan: {"name", "runs"}."""
-    from kartina.study.folder import Study
+    """Check a study and fix its plan: {"name", "disk": bytes of its runs}."""
+    from kartina.study.folder import Study, planned
     from kartina.study.spec import StudySpec, dump
 
     wanted = StudySpec.model_validate(study)
     made = Study.create(wanted, dump(wanted), owner=owner)
-    return {"name": made.name, "runs": len(made.trials())}
+    disks = [estimate.disk(planned(wanted, entry, data, made.plan, images=1)) for entry, data in wanted.pairs()]
+    return {"name": made.name, "disk": len(wanted.seeds) * sum(disks)}
 
 
 def studies(names: list[str]) -> list[dict[str, Any]]:
