@@ -13,7 +13,11 @@ from PIL import Image
 from kartina.api.openapi import document
 from kartina.jobs.table import Jobs
 from kartina.services.access import SCOPES
+from kartina.study import spec
+from kartina.study.folder import Study
+from tests import tiny
 from tests.service import Service
+from tests.study import tiny_study
 
 # Who may: everybody, whoever is signed in, or who has a scope. "own": and nobody but its owner finds it.
 TABLE: dict[tuple[str, str], str] = {
@@ -59,6 +63,27 @@ TABLE: dict[tuple[str, str], str] = {
     ("delete", "/v1/jobs/{id}"): "signed in, own",
     ("get", "/v1/jobs/{id}/events"): "signed in, own",
     ("get", "/v1/jobs/{id}/files/{name}"): "signed in, own",
+    ("get", "/v1/presets"): "signed in",
+    ("get", "/v1/presets/{name}"): "signed in",
+    ("post", "/v1/runs"): "train",
+    ("post", "/v1/runs/estimate"): "train",
+    ("get", "/v1/runs"): "train",
+    ("get", "/v1/runs/{name}"): "train, own",
+    ("delete", "/v1/runs/{name}"): "train, own",
+    ("get", "/v1/runs/{name}/stats"): "train, own",
+    ("get", "/v1/runs/{name}/grids/{images}.png"): "train, own",
+    ("post", "/v1/runs/{name}/pause"): "train, own",
+    ("post", "/v1/runs/{name}/resume"): "train, own",
+    ("post", "/v1/runs/{name}/extend"): "train, own",
+    ("post", "/v1/runs/{name}/publish"): "train, own",  # and models
+    ("post", "/v1/evaluations"): "train",
+    ("post", "/v1/studies"): "train",
+    ("get", "/v1/studies"): "train",
+    ("get", "/v1/studies/{name}"): "train, own",
+    ("get", "/v1/studies/{name}/report.{format}"): "train, own",
+    ("post", "/v1/studies/{name}/cancel"): "train, own",
+    ("post", "/v1/studies/{name}/resume"): "train, own",
+    ("post", "/v1/studies/{name}/publish"): "train, own",  # and models
     ("get", "/v1/assets"): "generate",
     ("post", "/v1/assets"): "generate",
     ("get", "/v1/assets/{id}"): "generate, own",
@@ -69,6 +94,9 @@ METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
 BODIES: dict[tuple[str, str], Any] = {
     ("patch", "/v1/images"): {"ids": ["gen_x-0"], "change": "trash"},
     ("patch", "/v1/images/{id}"): {"favourite": True},
+    ("post", "/v1/runs/{name}/extend"): {"images": 1},
+    ("post", "/v1/runs/{name}/publish"): {"name": "x"},
+    ("post", "/v1/studies/{name}/publish"): {},
 }
 
 
@@ -79,19 +107,30 @@ def picture() -> bytes:
 
 
 class Owner:
-    """A key that has made an image, uploaded one, and has a job that is done."""
+    """A key that has made an image, uploaded one, and has a job that is done, a run and a study."""
 
     def __init__(self, service: Service):
-        self.client = service.bearer("generate")
+        self.client = service.bearer("generate", "train")
         headers = {"Prefer": "wait=60"}
         job = self.client.post("/v1/generations", json={"model": "toy"}, headers=headers).json()
         asset = self.client.post("/v1/assets", files={"file": picture()}).json()
         self.ids = {"generations": job["id"], "images": job["outputs"][0]["id"], "assets": asset["id"], "keys": "key_x"}
-        self.ids["jobs"] = self.done_job(service)
-
-    def done_job(self, service: Service) -> str:
-        """Its number. It has made a file."""
         key = next(one["id"] for one in service.client.get("/v1/keys").json()["items"])  # the newest
+        self.ids |= {"jobs": self.done_job(service, key), "presets": "vae-32-cpu"}
+        with service.environment():
+            run = tiny.run("vae", service.home)
+            (run.path / "owner").write_text(key)
+            (run.path / "grids").mkdir()
+            (run.path / "grids" / "000000000000.png").write_bytes(picture())
+            tiny_study.store(service.home)
+            found = spec.parse(tiny_study.TEXT)
+            study = Study.create(found, tiny_study.TEXT, owner=key)
+            (study.path / "report").mkdir()
+            (study.path / "report" / "index.html").write_text("<p>")
+        self.ids |= {"runs": run.id, "studies": study.name}
+
+    def done_job(self, service: Service, key: str) -> str:
+        """Its number. It has made a file."""
         with service.environment():
             jobs = Jobs.open()
             jobs.submit("train", {}, caller=key)
@@ -103,11 +142,14 @@ class Owner:
             jobs.database.close()
         return str(job.id)
 
-    def url(self, path: str) -> str:
-        """The path of this owner's things."""
+    def url(self, path: str, missing: bool = False) -> str:
+        """The path of this owner's things; or of what nobody has."""
         kind = path.split("/")[2] if path.count("/") > 1 else ""
-        found = path.replace("{id}", self.ids.get(kind, "x"))
-        return found.replace("{ref}", "toy@1").replace("{index}", "0").replace("{name}", "x.txt")
+        id = "x" if missing else self.ids.get(kind, "x")
+        found = path.replace("{id}", id).replace("{name}", "x.txt" if kind == "jobs" else id)
+        for part, value in (("ref", "toy@1"), ("index", "0"), ("images", "0"), ("format", "html")):
+            found = found.replace(f"{{{part}}}", value)
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -180,20 +222,20 @@ def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: O
                     answer = request(client, method, path, owner)
                     assert answer.status_code == 404, (method, path)
                     assert answer.json()["code"] == "not_found"
-                    missing = client.request(method, path.replace("{id}", "x"), json=BODIES.get((method, path)))
+                    missing = client.request(method, owner.url(path, True), json=BODIES.get((method, path)))
                     assert missing.status_code == 404  # and looks like what there never was
                     said, never = answer.json()["detail"], missing.json()["detail"]
                     kind = path.split("/")[2]
                     assert said.replace(owner.ids[kind], "x") == never
-        for path in ("/v1/generations", "/v1/images", "/v1/assets", "/v1/jobs"):
+        for path in ("/v1/generations", "/v1/images", "/v1/assets", "/v1/jobs", "/v1/runs", "/v1/studies"):
             assert other.get(path).json()["items"] == []
         given = {"model": "toy", "image": owner.ids["assets"], "task": "generate"}
         assert other.post("/v1/generations", json=given).status_code == 422
     for (method, path), who in TABLE.items():
         if who.endswith("own") and method == "get":
             assert request(owner.client, method, path, owner).status_code == 200, path
-    for path, items in (("/v1/generations", 1), ("/v1/images", 1), ("/v1/assets", 1), ("/v1/jobs", 1)):
-        assert len(owner.client.get(path).json()["items"]) == items
+    for path in ("/v1/generations", "/v1/images", "/v1/assets", "/v1/jobs", "/v1/runs", "/v1/studies"):
+        assert len(owner.client.get(path).json()["items"]) == 1, path
 
 
 def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
@@ -201,3 +243,8 @@ def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
                   "http://127.0.0.1:1/x", "kartina.models", "os.system"):  # fmt: skip
         assert service.client.post("/v1/generations", json={"model": model}).status_code == 404
         assert service.client.post("/v1/images/generations", json={"model": model, "prompt": ""}).status_code == 404
+        assert service.client.post("/v1/evaluations", json={"model": model}).status_code == 404
+        assert service.client.post("/v1/evaluations", json={"run": model}).status_code == 404
+        run = {"preset": "vae-32-cpu", "data": "digits", "images": 9}
+        assert service.client.post("/v1/runs", json={**run, "data": model[:64]}).status_code == 404
+        assert service.client.post("/v1/runs", json={**run, "start": model}).status_code == 404

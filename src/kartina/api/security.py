@@ -61,6 +61,7 @@ PAGE_CSP = (
 )
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 API_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
+REPORT_CSP = f"{API_CSP}; img-src data:; style-src 'unsafe-inline'"  # a study's report: pictures and styles of its own
 
 
 def is_loopback(host: str) -> bool:
@@ -246,7 +247,7 @@ class Guard:
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
-                headers["Content-Security-Policy"] = API_CSP if _is_api(scope["path"]) else PAGE_CSP
+                headers["Content-Security-Policy"] = _policy(scope["path"])
                 headers.setdefault("Cache-Control", "no-store")
             try:
                 await send(message)
@@ -343,6 +344,13 @@ class Guard:
 
 def _is_api(path: str) -> bool:
     return path.startswith("/v1/") or path in ("/v1", *PROBES, "/openapi.json")
+
+
+def _policy(path: str) -> str:
+    """The Content-Security-Policy of an answer."""
+    if path.startswith("/v1/studies/") and path.endswith("/report.html"):
+        return REPORT_CSP
+    return API_CSP if _is_api(path) else PAGE_CSP
 
 
 def _is_open(method: str, path: str) -> bool:

@@ -3,17 +3,20 @@
     python -m kartina.handlers.desk          # reads questions, writes answers (messages of `kartina.data.pool`)
 
 A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
-process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes.
+process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
+studies need is loaded when one is asked for.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kartina import logs, registry
@@ -24,9 +27,6 @@ from kartina.errors import KartinaError
 from kartina.generators.base import Family
 from kartina.handlers.train import texts
 from kartina.serving.device import SHARE
-from kartina.study import results
-from kartina.study.folder import Study
-from kartina.study.spec import StudySpec, dump
 from kartina.training import estimate, loop, transfer
 from kartina.training.catalogue import on_meta, usual
 
@@ -76,10 +76,12 @@ def _plan(run: dict[str, Any]) -> RunConfig:
     )  # fmt: skip
 
 
-def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
-    """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds from `asked_at` on."""
+def time_run(run: dict[str, Any], began_at: float) -> dict[str, Any]:
+    """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds since this process began."""
     config = _plan(run)
-    startup = time.time() - asked_at
+    startup = time.time() - began_at
+    if config.device == "cpu":
+        _bound_memory()
     before, begun = time.process_time(), time.perf_counter()
     found = estimate.time_steps(config, open_set(config.data), run.get("budget"))
     used = (time.process_time() - before) / ((time.perf_counter() - begun) * config.train.threads)
@@ -89,11 +91,23 @@ def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
             "processor": used if config.device == "cpu" else None}  # fmt: skip
 
 
+def _bound_memory() -> None:
+    """Let this process take what is available now: more is an error here, and not the end of another process."""
+    told = Path("/proc/meminfo")
+    if told.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())):
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(found[1]) * 1024,) * 2)
+
+
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
-    """Check a study and fix its plan: {"name", "runs"}."""
+    """Check a study and fix its plan: {"name", "disk": bytes of its runs}."""
+    from kartina.study.folder import Study, planned
+    from kartina.study.spec import StudySpec, dump
+
     wanted = StudySpec.model_validate(study)
     made = Study.create(wanted, dump(wanted), owner=owner)
-    return {"name": made.name, "runs": len(made.trials())}
+    disks = [estimate.disk(planned(wanted, entry, data, made.plan, images=1)) for entry, data in wanted.pairs()]
+    return {"name": made.name, "disk": len(wanted.seeds) * sum(disks)}
 
 
 def studies(names: list[str]) -> list[dict[str, Any]]:
@@ -102,6 +116,8 @@ def studies(names: list[str]) -> list[dict[str, Any]]:
 
 
 def _study(name: str) -> dict[str, Any]:
+    from kartina.study.folder import Study
+
     try:
         found = Study.open(name)
     except KartinaError as error:
@@ -113,6 +129,9 @@ def _study(name: str) -> dict[str, Any]:
 
 def study(name: str) -> dict[str, Any]:
     """Everything about a study: its spec, its runs, the table so far, and its choice when it has made one."""
+    from kartina.study import results
+    from kartina.study.folder import Study
+
     found = Study.open(name)
     runs = [{"entry": t.entry.key, "label": t.entry.name, "data": t.data, "seed": t.seed, "state": found.state(t)}
             for t in found.trials()]  # fmt: skip

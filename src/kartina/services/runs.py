@@ -6,11 +6,11 @@ found. Names only: a run, a data set or a model is never named by a path here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 import shutil
-import time
 from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.training.folder import RunFolder, names
 
-NAME = re.compile(r"[0-9]{1,9}-[a-z0-9][a-z0-9._-]{0,199}")
+NAME = re.compile(r"[0-9]{1,9}-[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # what a run is called
 Range = tuple[float, float, float]  # as it is expected, at least, at most
 
 
@@ -107,14 +107,16 @@ class Runs:
         self.work = work
         self.models = models
         self._presets: dict[str, Any] = {}
+        self._reading = asyncio.Lock()
 
     # -- before a start ----------------------------------------------------------------------------------------------
 
     async def presets(self) -> dict[str, Any]:
         """What can be trained, as `handlers.desk.presets` tells; asked once, it does not change."""
-        if not self._presets:
-            self._presets = await to_thread(self.desk.ask, "presets")
-        return self._presets
+        async with self._reading:
+            if not self._presets:
+                self._presets = await self.desk.ask("presets")
+            return self._presets
 
     async def preset(self, name: str) -> dict[str, Any]:
         """One preset. Raises NotFoundError."""
@@ -127,7 +129,7 @@ class Runs:
     async def estimate(self, caller: Caller, asked: Asked) -> Estimate:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
         given = await to_thread(self._checked, caller.owner, asked)
-        found = await to_thread(lambda: self.desk.ask_alone("time_run", run=given, asked_at=time.time()))
+        found = await self.desk.ask_alone("time_run", run=given)
         images, seconds, rate = (_range(found[key]) for key in ("images", "seconds", "rate"))
         startup, share = found["startup"], found["yields"]
         wall = seconds[0] + startup, seconds[1] + startup, seconds[2] / share + startup
@@ -149,7 +151,7 @@ class Runs:
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
         """Accept a training. Raises NotFoundError, ConfigError, DataError, StorageError (no room), QuotaError."""
         given = await to_thread(self._checked, caller.owner, asked)
-        found = await to_thread(self.desk.ask, "plan", run=given)
+        found = await self.desk.ask("plan", run=given)
         check_room(found["disk"], f"a run of {asked.preset} on {asked.data}")
         settings = [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]
         return await self.work.submit(caller, "train", {**given, "settings": settings}, key)
@@ -238,12 +240,7 @@ class Runs:
         """
         found = await to_thread(self._idle, caller.owner, name)
         if seconds is not None:
-            seen, active = int(found.status["images"]), float(found.status["seconds"])
-            if not seen or not active:
-                raise ConflictError(
-                    f"Found run {name!r} without any image seen, so its speed is not known; give images."
-                )
-            images = max(1, int(seconds * seen / active))
+            images = found.folder.images_in(seconds)
         if images is None:
             raise ConfigError("Found neither images nor a time to extend the run by; expected one of them.")
         total = found.folder.config.images + images

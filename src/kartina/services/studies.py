@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from asyncio import to_thread
 from pathlib import Path
 from typing import Any, Literal
 
 from kartina import owners
 from kartina.config import home
-from kartina.errors import ConflictError, NotFoundError
+from kartina.errors import ConflictError, KartinaError, NotFoundError
 from kartina.jobs.table import Job
 from kartina.models import package
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.jobs import Work
-from kartina.services.runs import usable_data
+from kartina.services.runs import check_room, usable_data
 from kartina.study.spec import NAME, StudySpec
 
 FILES: dict[str, str] = {"html": "index.html", "json": "report.json", "csv": "report.csv"}
@@ -36,14 +37,20 @@ class Studies:
 
     async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:
         """Check a study, fix its plan, queue it. Raises NotFoundError, ConfigError, ConflictError for a name that is
-        taken, QuotaError (then the plan stays, and can be resumed)."""
+        taken, StorageError (no room), QuotaError; then nothing is left of it."""
         for name in wanted.data:
             await to_thread(usable_data, caller.owner, name)
-        known = None if key is None else await self.work.known(caller.owner, key)
-        if known is None:
-            given = wanted.model_dump(mode="json", exclude_unset=True)
-            await to_thread(self.desk.ask, "begin_study", study=given, owner=caller.owner)
-        return await self.work.submit(caller, "study", {"study": wanted.name, "report": True}, key)
+        spec = {"study": wanted.name, "report": True}
+        if key is not None and await self.work.known(caller.owner, key) is not None:
+            return await self.work.submit(caller, "study", spec, key)
+        given = wanted.model_dump(mode="json", exclude_unset=True)
+        begun = await self.desk.ask("begin_study", study=given, owner=caller.owner)
+        try:
+            check_room(begun["disk"], f"the study {wanted.name}")
+            return await self.work.submit(caller, "study", spec, key)
+        except KartinaError:
+            await to_thread(shutil.rmtree, home() / "studies" / wanted.name)
+            raise
 
     async def list(self, owner: str, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """A page of the owner's studies by name, and the cursor of the next one."""
@@ -51,13 +58,13 @@ class Studies:
         mine = sorted(p.parent.name for p in root.glob("*/plan.json") if self._mine(owner, p.parent.name))
         mine = [name for name in mine if cursor is None or name > cursor]
         shown = mine[:limit]
-        found = await to_thread(self.desk.ask, "studies", names=shown) if shown else []
+        found = await self.desk.ask("studies", names=shown) if shown else []
         return found, shown[-1] if len(mine) > limit else None
 
     async def get(self, owner: str, name: str) -> dict[str, Any]:
         """As `handlers.desk.study` tells. Raises NotFoundError, IntegrityError."""
         self._check(owner, name)
-        found: dict[str, Any] = _finite(await to_thread(self.desk.ask, "study", name=name))
+        found: dict[str, Any] = _finite(await self.desk.ask("study", name=name))
         return found
 
     def job(self, owner: str, name: str) -> Job | None:
@@ -100,7 +107,7 @@ class Studies:
         self._check(caller.owner, name)
         if model is not None:
             package.check_name(model)
-        found = (await to_thread(self.desk.ask, "studies", names=[name]))[0]
+        found = (await self.desk.ask("studies", names=[name]))[0]
         if not found.get("complete"):
             raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
         spec = {"study": name, "data": data, "name": model, "licence": licence}
