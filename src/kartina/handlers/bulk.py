@@ -221,7 +221,7 @@ def _folders(names: Sequence[str]) -> tuple[str, ...]:
 def _fresh(model: Model, given: BulkJob) -> dict[str, Any]:
     """Where one begins that was never begun: with the sizes that decide its bytes."""
     device = str(model.family.device.type)
-    known = tuning.read(given.hash, device)
+    known = tuning.read(given.hash, device) if given.hash else None
     return {
         "done": 0,
         "batch": BATCH.get(device, BATCH_ELSEWHERE),

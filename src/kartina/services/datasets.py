@@ -147,20 +147,6 @@ class Datasets:
 
     # -- look --------------------------------------------------------------------------------------------------------
 
-    def list(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Found], str | None]:
-        """A page of the data sets that the owner sees, by name, and the cursor of the next one. What cannot be read is
-        left out; ask for it by name."""
-        names = [name for name in imageset.names() if (cursor is None or name > cursor) and self._sees(owner, name)]
-        found: list[Found] = []
-        for name in names:
-            if len(found) == limit:
-                return found, found[-1].name
-            try:
-                found.append(self._found(owner, name))
-            except (IntegrityError, NotFoundError):
-                continue
-        return found, None
-
     def get(self, owner: str, name: str) -> Found:
         """Raises NotFoundError, also for somebody else's, and IntegrityError."""
         self._check(owner, name)
@@ -232,6 +218,20 @@ class Datasets:
         if name == digits.NAME and not (imageset.folder(name) / "data.json").is_file():
             return Found(name, _unmade_digits(), None, own)
         return Found(name, imageset.record(name), _report(imageset.folder(name) / "report.json"), own)
+
+    def list(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Found], str | None]:
+        """A page of the data sets that the owner sees, by name, and the cursor of the next one. What cannot be read is
+        left out; ask for it by name."""
+        names = [name for name in imageset.names() if (cursor is None or name > cursor) and self._sees(owner, name)]
+        found: list[Found] = []
+        for name in names:
+            if len(found) == limit:
+                return found, found[-1].name
+            try:
+                found.append(self._found(owner, name))
+            except (IntegrityError, NotFoundError):
+                continue
+        return found, None
 
     # -- delete ------------------------------------------------------------------------------------------------------
 
