@@ -1,4 +1,4 @@
-"""`kartina sample`: images of chosen classes from a published model or a run; as a grid, a folder, or a data set's ZIP."""
+"""`kartina sample`: images of chosen classes from a published model or a run: a grid, a folder, or a data set's ZIP."""
 
 from __future__ import annotations
 
@@ -24,13 +24,8 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Image i has seed + i.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A control, such as guidance=2; repeatable.")] = None,
     output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="grid.png; a folder for one PNG an image; or a.zip, a data set of any number of images.",
-        ),
-    ] = Path("samples.png"),  # fmt: skip
+        Path, typer.Option("-o", "--output", help="grid.png; a folder of PNGs; or a.zip, a data set of any size.")
+    ] = Path("samples.png"),
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images made together; changes nothing in them.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     count: Annotated[
