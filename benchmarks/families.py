@@ -27,8 +27,9 @@ from kartina.handlers.load import load_any
 from kartina.nets.precision import pick
 from kartina.study.trials import images_per_step
 from kartina.training import budget as budgets
+from kartina.training.folder import names
 from kartina.training.loop import Trainer, cores, plan, train
-from kartina.training.run import Run, names
+from kartina.training.run import Run
 
 COLUMNS = 10
 

@@ -121,6 +121,7 @@ class RunConfig(Frozen):
     budget: float | None = None  # seconds asked for, when the images came from a time budget
     device: str = "cpu"
     start: Start | None = None  # None: from random weights
+    extended: tuple[int, ...] = Field(default=(), exclude_if=lambda t: not t)  # what `images` was before each extension
 
 
 M = TypeVar("M", bound=BaseModel)

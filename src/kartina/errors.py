@@ -130,6 +130,17 @@ class CanceledError(KartinaError):
     code = "canceled"
 
 
+def of_code(code: str, message: str, details: Iterable[str] = ()) -> KartinaError:
+    """The error with this code, as another process told of it; KartinaError itself for a code that is none's."""
+    classes: list[type[KartinaError]] = [KartinaError]
+    for each in classes:
+        classes += each.__subclasses__()
+    found = next((each for each in classes if "code" in vars(each) and each.code == code), KartinaError)
+    made = found.__new__(found)
+    KartinaError.__init__(made, message, details=details)
+    return made
+
+
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
          errno.EROFS: "the file system is read-only", errno.EACCES: "permission is denied",
          errno.EFBIG: "the file is over the size limit", errno.EPERM: "it is not allowed",

@@ -14,6 +14,7 @@ from kartina.api import server
 from kartina.api.page import Page
 from kartina.api.security import LocalAccess, check_host, cookie_key
 from kartina.errors import ConfigError, ConflictError
+from kartina.services.access import SCOPES
 from tests.service import Service
 
 
@@ -26,7 +27,7 @@ def test_the_token_is_exchanged_for_a_cookie(service: Service) -> None:
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and service.token not in cookie
         assert client.get("/v1/session").json() == {
-            "mode": "local", "version": "0.1.0", "name": "local", "scopes": ["generate", "models", "keys"]
+            "mode": "local", "version": "0.1.0", "name": "local", "scopes": list(SCOPES),
         }  # fmt: skip
         assert client.get("/v1/models").status_code == 200
 

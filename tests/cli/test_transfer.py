@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kartina.training.run import Run, names
+from kartina.training.folder import names
+from kartina.training.run import Run
 from tests import tiny
 
 SMALL = ["z=8", "width=8", "width_max=16", "penalty_every=3", "batch=8", "threads=1", "grids=0"]

@@ -28,8 +28,9 @@ from kartina.jobs.table import Job, Jobs
 from kartina.jobs.worker import Worker
 from kartina.models import package
 from kartina.training import checkpoint
+from kartina.training.folder import names
 from kartina.training.loop import train
-from kartina.training.run import Run, names
+from kartina.training.run import Run
 from tests import tiny
 from tests.cli.conftest import Cli, cli  # noqa: F401  a fixture
 from tests.study import tiny_study

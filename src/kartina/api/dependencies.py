@@ -17,12 +17,15 @@ from kartina.services.archives import Archives
 from kartina.services.assets import Decoder, Uploads
 from kartina.services.bulk import Bulk
 from kartina.services.datasets import Datasets
+from kartina.services.desk import Desk
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
 from kartina.services.jobs import Work
 from kartina.services.keys import Access, Rates, pepper
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.runs import Runs
+from kartina.services.studies import Studies
 from kartina.serving.protocol import Engine
 from kartina.storage.assets import Assets
 from kartina.storage.blobs import Blobs, open_store
@@ -47,6 +50,9 @@ class Services:
     archives: Archives
     datasets: Datasets
     bulk: Bulk
+    desk: Desk
+    runs: Runs
+    studies: Studies
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -60,6 +66,7 @@ class Services:
         commits, models, sandbox = Commits(database), Models(), Sandbox()
         jobs, archives = Jobs(database), StoredUploads(database)
         decoder = Decoder(sandbox)
+        work, desk = Work(jobs), Desk()
         return cls(
             database=database,
             sandbox=sandbox,
@@ -69,10 +76,13 @@ class Services:
             generations=Generations(records, assets, commits, models, engine),
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
-            work=Work(jobs),
+            work=work,
             archives=Archives(archives, commits),
             datasets=Datasets(archives, jobs),
             bulk=Bulk(models, jobs, engine),
+            desk=desk,
+            runs=Runs(desk, work, models),
+            studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -90,6 +100,7 @@ class Services:
         await self.archives.stop()
         await self.generations.commits.close()
         self.sandbox.close()
+        self.desk.close()
         self.database.close()
 
 
@@ -104,10 +115,11 @@ def caller(request: Request) -> Caller:
     return found
 
 
-def _needing(scope: Scope) -> Callable[[Request], Caller]:
+def _needing(*scopes: Scope) -> Callable[[Request], Caller]:
     def needed(request: Request) -> Caller:
         found = caller(request)
-        found.needs(scope)
+        for scope in scopes:
+            found.needs(scope)
         return found
 
     return needed
@@ -120,3 +132,4 @@ Curator = Annotated[Caller, Depends(_needing("models"))]
 Keeper = Annotated[Caller, Depends(_needing("keys"))]
 DataKeeper = Annotated[Caller, Depends(_needing("data"))]
 Trainer = Annotated[Caller, Depends(_needing("train"))]
+Publisher = Annotated[Caller, Depends(_needing("train", "models"))]  # what is published is everybody's

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from kartina import owners
 from kartina.config import read
 from kartina.errors import ConflictError, IntegrityError
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.publish import publish as make_package
-from kartina.handlers.specs import EvaluateJob, PublishJob, StudyJob, TrainJob
+from kartina.handlers.specs import EvaluateJob, PublishJob, StudyJob, StudyPublishJob, TrainJob
+from kartina.handlers.study import publish as publish_winners
 from kartina.handlers.study import run as run_study
+from kartina.handlers.study import write_report
 from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import LEASE
 from kartina.metrics.evaluate import DEFAULT
@@ -27,7 +30,8 @@ from kartina.models.package import PackageRef
 from kartina.serving.device import Gate
 from kartina.study import trials
 from kartina.training import checkpoint, loop, transfer
-from kartina.training.run import Run, names
+from kartina.training.folder import names
+from kartina.training.run import Run
 
 MARK = "job.json"  # in a run's folder: the job that made it
 
@@ -71,6 +75,8 @@ def _run_of(job: Context, spec: TrainJob) -> Run:
     """The job's run: the one that it has, else one that it made before it was killed, else a new one."""
     ref = job.saved.get("run") or spec.run
     run = Run.open(ref) if ref is not None else _made_by(job) or _new_run(job, spec)
+    if spec.run is not None and spec.images is not None:
+        run = run.extend(spec.images)
     if job.saved.get("run") != run.id:
         job.save({"run": run.id})
         job.log(f"run {run.id}")
@@ -91,10 +97,10 @@ def _new_run(job: Context, spec: TrainJob) -> Run:
         device=spec.device,
         start=source,
     )
-    files = {MARK: json.dumps(_mark(job)).encode()}
+    files = {MARK: json.dumps(_mark(job)).encode(), owners.FILE: job.caller.encode()}
     if source is not None:
         files[transfer.FILE] = transfer.take(source, transfer.on_meta(config)).content
-    return Run.create(config, files)
+    return Run.create(config, files, spec.name)
 
 
 def _made_by(job: Context) -> Run | None:
@@ -141,15 +147,30 @@ def _report(job: Context) -> Callable[[float, str], None]:
 
 def study(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     """Run what is left of a study: its folder knows. Returns {"study", "runs": {state: count}}."""
-    name = read(StudyJob, spec, "a study job").study
+    given = read(StudyJob, spec, "a study job")
 
     def watch(p: trials.Progress) -> None:
         job.progress((p.done + p.share) / p.total, f"{p.trial}: {p.what}", step=p.done, steps=p.total)
 
-    found, result = run_study(name, resume=True, watch=watch, stop=job.cancelled)
+    found, result = run_study(given.study, resume=True, watch=watch, stop=job.cancelled)
     if result == "paused":
         raise Interrupted
+    if given.report:
+        job.log("writing the report")
+        write_report(found.name, progress=_report(job))
     return {"study": found.name, "runs": found.states()}
+
+
+def publish_study(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
+    """Publish what a study chose, each winner once. Returns {"study", "published": [{"data", "ref", "label", ...}]}."""
+    given = read(StudyPublishJob, spec, "a publishing job")
+    if given.name is not None:
+        package.check_name(given.name)
+    made = publish_winners(
+        given.study, data=given.data, name=given.name, licence=given.licence, device=loop.pick_device(given.device),
+        progress=_report(job),
+    )  # fmt: skip
+    return {"study": given.study, "published": made}
 
 
 # -- publish -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ KINDS = {
     "bulk": "kartina.handlers.bulk:bulk",
     "inspect": "kartina.handlers.datasets:inspect",
     "import": "kartina.handlers.datasets:import_data",
+    "publish-study": "kartina.handlers.jobs:publish_study",
 }
 DATA = ("inspect", "import")  # kinds that need no device: a service runs them beside the others
 

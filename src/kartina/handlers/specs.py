@@ -12,7 +12,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class TrainJob(Frozen):
-    """A new run of a preset, or the rest of a `run`."""
+    """A new run of a preset; or the rest of a `run`, of which `images` may ask for more in all."""
 
     preset: str | None = None
     data: str | None = None
@@ -21,14 +21,17 @@ class TrainJob(Frozen):
     settings: tuple[str, ...] = ()  # key=value over the preset
     start: str | None = None  # the model or run whose weights it starts from
     device: Device = "auto"
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")  # after the run's number
     run: str | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainJob:
         new = self.preset is not None and self.data is not None and (self.budget is None) != (self.images is None)
-        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.images, self.start))
+        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.start, self.name))
         if not new if self.run is None else asked or self.settings:
-            raise ValueError("expected preset, data and one of budget and images; or a run, and nothing of those")
+            raise ValueError(
+                "expected preset, data and one of budget and images; or a run, and of those at most images"
+            )
         return self
 
 
@@ -97,6 +100,17 @@ class StudyJob(Frozen):
     """What is left of a study."""
 
     study: str
+    report: bool = False  # write its report at the end
+
+
+class StudyPublishJob(Frozen):
+    """What a study chose becomes a model."""
+
+    study: str
+    data: str | None = None  # only the winner on this data set
+    name: str | None = None
+    licence: str | None = None
+    device: Device = "auto"
 
 
 class PublishJob(Frozen):

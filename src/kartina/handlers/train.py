@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ def train(
         data,
         images=budgets.images(str(images)) if images is not None else None,
         budget=budgets.seconds(f"{budget}s" if isinstance(budget, int | float) else budget) if budget else None,
-        settings=[f"{k}={v}" for k, v in _texts(settings).items()],
+        settings=texts(settings),
         device=device,
         start=source,
     )
@@ -49,7 +50,6 @@ def resume(run: Run | str, watch: loop.Watch | None = None) -> Run:
     return found
 
 
-def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    import json
-
-    return {k: json.dumps(v) for k, v in settings.items()}
+def texts(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as --set takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]

@@ -200,6 +200,13 @@ class Jobs:
         row = c.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
         return None if row is None else _job(row)
 
+    def with_key(self, key: str) -> Job | None:
+        """The job that was submitted with this key within a day."""
+        with self.database.read() as c:
+            young = jobs.c.created_at >= self.database.clock(c) - KEY_LIFE
+            row = c.execute(sa.select(jobs).where(jobs.c.key == key, young)).one_or_none()
+        return None if row is None else _job(row)
+
     def get(self, id: int) -> Job:
         """Raises NotFoundError."""
         with self.database.read() as c:

@@ -98,6 +98,10 @@ class Work:
             lambda: self.jobs.submit(kind, spec, caller=caller.owner, most=caller.quota.jobs, key=mine)
         )
 
+    async def known(self, owner: str, key: str) -> Job | None:
+        """The job that the owner has submitted with this idempotency key."""
+        return await to_thread(self.jobs.with_key, f"{owner}:{key}")
+
     async def get(self, owner: str, id: str) -> Job:
         """Raises NotFoundError, also for somebody else's."""
         return await to_thread(self.find, owner, id)

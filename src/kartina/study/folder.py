@@ -35,6 +35,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import kartina
+from kartina import owners
 from kartina.config import Frozen, RunConfig, explain, home, read
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
@@ -42,7 +43,8 @@ from kartina.files import make_folder
 from kartina.study import spec as specs
 from kartina.study.spec import Budget, Entry, StudySpec
 from kartina.training import loop, transfer
-from kartina.training.run import Run, write_json
+from kartina.training.folder import write_json
+from kartina.training.run import Run
 
 FORMAT = 1
 
@@ -111,9 +113,9 @@ class Study:
     # -- making and finding --------------------------------------------------------------------------------------
 
     @staticmethod
-    def create(spec: StudySpec, text: str, counts_of: Study | None = None) -> Study:
-        """Check the whole study and fix its plan. Raises ConfigError for what could not be trained or measured,
-        NotFoundError for unknown presets and data, ConflictError where a study of that name exists.
+    def create(spec: StudySpec, text: str, counts_of: Study | None = None, owner: str = owners.LOCAL) -> Study:
+        """Check the whole study and fix its plan; `owner` is whose it is. Raises ConfigError for what could not be
+        trained or measured, NotFoundError for unknown presets and data, ConflictError where the name is taken.
 
         `counts_of` is a study whose measured image counts are taken, where preset, settings and data are the same.
         """
@@ -137,6 +139,7 @@ class Study:
             staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where.parent))
             try:
                 (staging / "study.toml").write_text(text, encoding="utf-8")
+                owners.write(staging, owner)
                 write_json(staging / "plan.json", plan.model_dump(mode="json"))
                 if counts_of is not None:
                     (staging / "counts").mkdir()

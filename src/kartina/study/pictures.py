@@ -24,7 +24,7 @@ from kartina.metrics.distances import nearest
 from kartina.models import png
 from kartina.study.folder import Study, Trial
 from kartina.study.trials import load_point
-from kartina.training.run import write_json
+from kartina.training.folder import write_json
 
 ROWS = 10  # classes in a grid
 SHOWN = 8  # images beside their nearest neighbours

@@ -186,6 +186,32 @@ def parse(text: str, what: str = "a study") -> StudySpec:
     return read(StudySpec, values, what)
 
 
+def dump(spec: StudySpec) -> str:
+    """The study as STUDY.toml, which `parse` reads as the same study; what was left to its default stays out."""
+    given = spec.model_dump(mode="json", exclude_unset=True)
+    tables = {key: given.pop(key) for key in ("budget", "evaluation", "choose") if key in given}
+    presets = given.pop("presets")
+    lines = _pairs(given)
+    for key, table in tables.items():
+        lines += ["", f"[{key}]", *_pairs(table)]
+    for entry in presets:
+        lines += ["", "[[presets]]", *_pairs(entry)]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_toml(key)} = {_toml(value)}" for key, value in table.items() if value is not None]
+
+
+def _toml(value: Any) -> str:
+    """JSON's texts, numbers and lists are TOML's, but for what follows."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(_pairs(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def load(path: Path) -> tuple[StudySpec, str]:
     """The study of a file, and the file's text. Raises ConfigError."""
     try:

@@ -30,7 +30,8 @@ from kartina.study import cost
 from kartina.study.folder import Study, Trial, planned
 from kartina.study.spec import SCORE, SELECTION
 from kartina.training import loop, transfer
-from kartina.training.run import Run, write_json
+from kartina.training.folder import write_json
+from kartina.training.run import Run
 
 Report = Callable[[float, str], None]
 # model, data, split, generation seeds, samples, progress -> {"metrics", "per_class", "control"}

@@ -1,0 +1,155 @@
+"""What the service asks before work is accepted, and does not answer itself: whatever needs torch.
+
+    python -m kartina.handlers.desk          # reads questions, writes answers (messages of `kartina.data.pool`)
+
+A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
+process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
+studies need is loaded when one is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kartina import logs, registry
+from kartina.config import RunConfig, TrainConfig
+from kartina.data.imageset import open_set
+from kartina.data.pool import read_message, write_message
+from kartina.errors import KartinaError
+from kartina.generators.base import Family
+from kartina.handlers.train import texts
+from kartina.serving.device import SHARE
+from kartina.training import estimate, loop, transfer
+from kartina.training.catalogue import on_meta, usual
+
+IDLE = 300.0  # seconds without a question after which the process ends
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def presets() -> dict[str, Any]:
+    """Everything that can be trained: {"families", "presets", "training": JSON Schema of the settings of any}."""
+    families = {}
+    for name in registry.names():
+        cls: type[Family] = registry.family(name)
+        about = (cls.__doc__ or sys.modules[cls.__module__].__doc__ or "").strip().splitlines()
+        families[name] = {"about": about[0] if about else "", "settings": cls.Config.model_json_schema()}
+    found = []
+    for name, (family_name, preset) in registry.presets().items():
+        cls = registry.family(family_name)
+        family = on_meta(cls, preset, usual(cls, preset))
+        found.append(
+            {
+                "name": name,
+                "family": family_name,
+                "about": preset.about,
+                "size": preset.size,
+                "parameters": sum(p.numel() for p in family.parameters()),
+                "pairs": bool(cls.takes_pairs(family.config)),
+                "tasks": list(family.capabilities()),
+                "settings": family.config.model_dump(mode="json"),
+                "training": TrainConfig.model_validate(dict(preset.train)).model_dump(mode="json"),
+            }
+        )
+    return {"families": families, "presets": found, "training": TrainConfig.model_json_schema()}
+
+
+def plan(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as it would be trained, checked; nothing is timed: {"config", "disk": bytes}."""
+    config = _plan(run)
+    return {"config": config.model_dump(mode="json"), "disk": estimate.disk(config)}
+
+
+def _plan(run: dict[str, Any]) -> RunConfig:
+    source = transfer.source(run["start"]) if run.get("start") else None
+    return loop.plan(
+        run["preset"], run["data"], images=run.get("images") or 1, settings=texts(run.get("settings") or {}),
+        device=run.get("device") or "auto", start=source,
+    )  # fmt: skip
+
+
+def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
+    """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds from `asked_at` on."""
+    config = _plan(run)
+    startup = time.time() - asked_at
+    before, begun = time.process_time(), time.perf_counter()
+    found = estimate.time_steps(config, open_set(config.data), run.get("budget"))
+    used = (time.process_time() - before) / ((time.perf_counter() - begun) * config.train.threads)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {**found, "yields": SHARE, "device": config.device, "threads": config.train.threads,
+            "disk": estimate.disk(config), "memory": found["memory"] or peak, "startup": startup,
+            "processor": used if config.device == "cpu" else None}  # fmt: skip
+
+
+def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Check a study and fix its plan: {"name", "runs"}."""
+    from kartina.study.folder import Study
+    from kartina.study.spec import StudySpec, dump
+
+    wanted = StudySpec.model_validate(study)
+    made = Study.create(wanted, dump(wanted), owner=owner)
+    return {"name": made.name, "runs": len(made.trials())}
+
+
+def studies(names: list[str]) -> list[dict[str, Any]]:
+    """How far each study is; one that cannot be read has "problem" instead."""
+    return [_study(name) for name in names]
+
+
+def _study(name: str) -> dict[str, Any]:
+    from kartina.study.folder import Study
+
+    try:
+        found = Study.open(name)
+    except KartinaError as error:
+        return {"name": name, "problem": str(error)}
+    return {"name": name, "about": found.spec.about, "created_at": found.plan.created_at, "data": list(found.spec.data),
+            "presets": [entry.name for entry in found.spec.presets], "runs": found.states(),
+            "complete": found.complete, "published": list((found.read("published.json") or {}).values())}  # fmt: skip
+
+
+def study(name: str) -> dict[str, Any]:
+    """Everything about a study: its spec, its runs, the table so far, and its choice when it has made one."""
+    from kartina.study import results
+    from kartina.study.folder import Study
+
+    found = Study.open(name)
+    runs = [{"entry": t.entry.key, "label": t.entry.name, "data": t.data, "seed": t.seed, "state": found.state(t)}
+            for t in found.trials()]  # fmt: skip
+    return {**_study(name), "spec": found.spec.model_dump(mode="json"), "device": found.plan.device, "trials": runs,
+            "table": results.gather(found)["data"], "choice": found.read("choice.json") or {}}  # fmt: skip
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "presets": presets, "plan": plan, "time_run": time_run, "begin_study": begin_study, "studies": studies,
+    "study": study,
+}  # fmt: skip
+
+
+def answer(question: str, **given: Any) -> dict[str, Any]:
+    """The answer to a question, or the error that it met."""
+    try:
+        return {"answer": QUESTIONS[question](**given)}
+    except KartinaError as error:
+        return {"error": {"code": error.code, "message": str(error), "details": list(error.details)}}
+
+
+def main() -> None:
+    logs.configure()
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    while select.select([sys.stdin], [], [], IDLE)[0]:
+        message = read_message(sys.stdin.buffer)
+        if message is None:
+            return
+        write_message(out, (answer(**message[0]), b""))
+
+
+if __name__ == "__main__":
+    main()

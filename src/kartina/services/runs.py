@@ -1,0 +1,332 @@
+"""Use cases on training runs: what can be trained, what it will take, start, look, pause, resume, extend, publish.
+
+A run is a folder, and its folder says whose it is; a training is a job of its caller. Another caller's run is not
+found. Names only: a run, a data set or a model is never named by a path here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from asyncio import to_thread
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kartina import owners
+from kartina.config import home
+from kartina.data import imageset
+from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StorageError, disk_errors
+from kartina.jobs.table import Job
+from kartina.models import package
+from kartina.services.access import Caller
+from kartina.services.desk import Desk
+from kartina.services.jobs import Work
+from kartina.services.models import Models
+from kartina.training.folder import RunFolder, names
+
+NAME = re.compile(r"[0-9]{1,9}-[a-z0-9][a-z0-9._-]{0,199}")
+Range = tuple[float, float, float]  # as it is expected, at least, at most
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that is asked for: as `handlers.specs.TrainJob` has it, but for its settings."""
+
+    preset: str
+    data: str
+    budget: float | None = None  # active seconds; or
+    images: int | None = None
+    settings: Mapping[str, Any] | None = None
+    start: str | None = None  # a model, or a run of the caller's
+    name: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take here, and what that was read from."""
+
+    images: Range
+    seconds: Range  # active
+    wall_seconds: Range  # from its start; at most: where somebody samples all the time
+    rate: Range  # images a second
+    disk_needed: int  # bytes, at most
+    disk_free: int
+    memory: int  # bytes, at its peak
+    device: str
+    threads: int
+    ahead: int  # jobs that are not at their end, of anybody: it waits for them
+    basis: str
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as it is now."""
+
+    folder: RunFolder
+    status: Mapping[str, Any]
+    job: Job | None  # that waits or works on it
+
+    @property
+    def name(self) -> str:
+        return self.folder.id
+
+    @property
+    def error(self) -> str | None:
+        found = self.status.get("error")
+        return None if found is None else str(found)
+
+    def checkpoints(self) -> list[tuple[int, int]]:
+        """(images seen, bytes), oldest first."""
+        found = sorted(p for p in (self.folder.path / "checkpoints").glob("*") if p.name.isdigit())
+        return [(int(p.name), sum(f.stat().st_size for f in p.iterdir())) for p in found]
+
+    def grids(self) -> list[int]:
+        """Images seen when each sample grid was drawn."""
+        return sorted(int(p.stem) for p in (self.folder.path / "grids").glob("*.png") if p.stem.isdigit())
+
+
+def usable_data(owner: str, name: str) -> str:
+    """The name of a data set that this owner may use: one of its own, or the embedded digits. Raises NotFoundError."""
+    known = [one for one in imageset.names() if one == "digits" or owners.sees(imageset.folder(one), owner)]
+    if not imageset.NAME.fullmatch(name) or name not in known:
+        raise NotFoundError.named("data set", name, known)
+    return name
+
+
+class Runs:
+    """The runs in KARTINA_HOME, and the jobs that make them."""
+
+    def __init__(self, desk: Desk, work: Work, models: Models):
+        self.desk = desk
+        self.work = work
+        self.models = models
+        self._presets: dict[str, Any] = {}
+
+    # -- before a start ----------------------------------------------------------------------------------------------
+
+    async def presets(self) -> dict[str, Any]:
+        """What can be trained, as `handlers.desk.presets` tells; asked once, it does not change."""
+        if not self._presets:
+            self._presets = await to_thread(self.desk.ask, "presets")
+        return self._presets
+
+    async def preset(self, name: str) -> dict[str, Any]:
+        """One preset. Raises NotFoundError."""
+        known = {one["name"]: one for one in (await self.presets())["presets"]}
+        if name not in known:
+            raise NotFoundError.named("preset", name, known)
+        found: dict[str, Any] = known[name]
+        return found
+
+    async def estimate(self, caller: Caller, asked: Asked) -> Estimate:
+        """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
+        given = await to_thread(self._checked, caller.owner, asked)
+        found = await to_thread(lambda: self.desk.ask_alone("time_run", run=given, asked_at=time.time()))
+        images, seconds, rate = (_range(found[key]) for key in ("images", "seconds", "rate"))
+        startup, share = found["startup"], found["yields"]
+        wall = seconds[0] + startup, seconds[1] + startup, seconds[2] / share + startup
+        spread = (rate[2] - rate[1]) / rate[0]
+        basis = (
+            f"{found['steps']} steps timed here in {found['measured']:.1f} s; single stretches differ by {spread:.0%}."
+        )
+        if found["processor"] is not None and found["processor"] < 0.8:
+            basis += (
+                f" It had {found['processor']:.0%} of its {found['threads']} threads' time: something else runs here, "
+                "and without that it is faster."
+            )
+        return Estimate(
+            images=images, seconds=seconds, wall_seconds=wall, rate=rate, disk_needed=found["disk"], disk_free=_free(),
+            memory=found["memory"], device=found["device"], threads=found["threads"],
+            ahead=await to_thread(self.work.jobs.unfinished), basis=basis,
+        )  # fmt: skip
+
+    async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
+        """Accept a training. Raises NotFoundError, ConfigError, DataError, StorageError (no room), QuotaError."""
+        given = await to_thread(self._checked, caller.owner, asked)
+        found = await to_thread(self.desk.ask, "plan", run=given)
+        check_room(found["disk"], f"a run of {asked.preset} on {asked.data}")
+        settings = [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]
+        return await self.work.submit(caller, "train", {**given, "settings": settings}, key)
+
+    def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
+        """What is asked, with every name looked up."""
+        start = None if asked.start is None else self.ref(owner, asked.start)
+        return {**asdict(asked), "data": usable_data(owner, asked.data), "start": start}
+
+    def ref(self, owner: str, name: str) -> str:
+        """A model as name@version, or a run of the owner's: what a job is told. Raises NotFoundError."""
+        if NAME.fullmatch(name) and owners.sees(home() / "runs" / name, owner) and name in names():
+            return name
+        try:
+            return self.models.get(name).ref
+        except NotFoundError:
+            raise NotFoundError(f"Found no model and no run called {name!r}.") from None
+
+    # -- look --------------------------------------------------------------------------------------------------------
+
+    def find(self, owner: str, name: str) -> RunFolder:
+        """The folder of a run of this owner's. Raises NotFoundError, IntegrityError."""
+        path = home() / "runs" / name
+        if not NAME.fullmatch(name) or not (path / "config.json").is_file() or not owners.sees(path, owner):
+            raise NotFoundError(f"Found no run {name!r}.")
+        return RunFolder.open(path)
+
+    def get(self, owner: str, name: str) -> RunInfo:
+        """Raises NotFoundError, IntegrityError."""
+        found = self.find(owner, name)
+        return RunInfo(found, found.status(), self._job(owner, name))
+
+    def list(self, owner: str, limit: int, cursor: str | None = None) -> tuple[list[RunInfo], str | None]:
+        """A page of the owner's runs, newest first, and the cursor of the next one. Unreadable ones are left out."""
+        mine = [name for name in reversed(names()) if owners.sees(home() / "runs" / name, owner)]
+        if cursor is not None:
+            mine = [name for name in mine if _number(name) < _number(cursor)]
+        active = self.work.jobs.active(owner, "train")
+        found: list[RunInfo] = []
+        for name in mine:
+            if len(found) == limit:
+                return found, found[-1].name
+            try:
+                folder = RunFolder.open(home() / "runs" / name)
+            except IntegrityError:
+                continue
+            found.append(RunInfo(folder, folder.status(), _of_run(active, name)))
+        return found, None
+
+    def stats(self, owner: str, name: str, after: int, limit: int) -> Sequence[dict[str, Any]]:
+        """Lines of statistics beyond `after` images, oldest first; what is no number any more is None."""
+        return [_finite(line) for line in self.find(owner, name).stats() if line["images"] > after][:limit]
+
+    def grid(self, owner: str, name: str, images: int) -> Path:
+        """The sample grid (PNG) that was drawn after so many images. Raises NotFoundError."""
+        path = self.find(owner, name).path / "grids" / f"{images:012d}.png"
+        if not path.is_file():
+            raise NotFoundError(f"Found no sample grid at {images} images in run {name!r}.")
+        return path
+
+    def _job(self, owner: str, name: str) -> Job | None:
+        return _of_run(self.work.jobs.active(owner, "train"), name)
+
+    # -- change ------------------------------------------------------------------------------------------------------
+
+    async def pause(self, owner: str, name: str) -> Job:
+        """Save a checkpoint and stop. Raises ConflictError where no job of the caller's trains it."""
+        job = await to_thread(lambda: self.get(owner, name).job)
+        if job is None:
+            raise ConflictError(f"Found no job that trains run {name!r}; there is nothing to pause.")
+        return await to_thread(self.work.jobs.cancel, job.id)
+
+    async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
+        """Go on from its newest checkpoint. Raises ConflictError where it is at its end, or a job has it."""
+        found = await to_thread(self._idle, caller.owner, name)
+        if found.status["status"] == "finished":
+            raise ConflictError(f"Found run {name!r} finished; extend it to train it further.")
+        return await self.work.submit(caller, "train", {"run": name}, key)
+
+    async def extend(
+        self, caller: Caller, name: str, images: int | None = None, seconds: float | None = None, key: str | None = None
+    ) -> Job:
+        """Train it for so many images more, or for as many as it has seen in `seconds` so far, beside what is left.
+
+        Raises ConflictError while a job has it, or where its speed is not known yet.
+        """
+        found = await to_thread(self._idle, caller.owner, name)
+        if seconds is not None:
+            images = found.folder.images_in(seconds)
+        if images is None:
+            raise ConfigError("Found neither images nor a time to extend the run by; expected one of them.")
+        total = found.folder.config.images + images
+        return await self.work.submit(caller, "train", {"run": name, "images": total}, key)
+
+    def _idle(self, owner: str, name: str) -> RunInfo:
+        found = self.get(owner, name)
+        if found.job is not None or found.folder.locked():
+            raise ConflictError(f"Found run {name!r} being trained, or waiting for it; pause it first.")
+        return found
+
+    def delete(self, owner: str, name: str) -> None:
+        """Remove its folder. What was published of it stays. Raises ConflictError while a job has it."""
+        found = self._idle(owner, name).folder
+        with disk_errors("delete the run"), found.lock():
+            aside = found.path.with_name(f".deleted-{name}")
+            found.path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    # -- use ---------------------------------------------------------------------------------------------------------
+
+    async def publish(self, caller: Caller, name: str, model: str, options: Mapping[str, Any], key: str | None) -> Job:
+        """Make its newest checkpoint a version of `model`. Raises ConfigError, ConflictError without a checkpoint."""
+        found = await to_thread(self.get, caller.owner, name)
+        package.check_name(model)
+        if not await to_thread(found.checkpoints):
+            raise ConflictError(f"Found no checkpoint in run {name!r} yet; let it train first.")
+        return await self.work.submit(caller, "publish", {"run": name, "name": model, **options}, key)
+
+    async def evaluate(
+        self,
+        caller: Caller,
+        ref: str,
+        data: str | None,
+        split: Literal["train", "val", "test"],
+        seeds: Sequence[int],
+        samples: int,
+        metrics: Sequence[str] | None,
+        extractor: str,
+        key: str | None = None,
+    ) -> Job:
+        """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's."""
+
+        def checked() -> dict[str, Any]:
+            found = self.ref(caller.owner, ref)
+            is_run = NAME.fullmatch(found) is not None and "@" not in found
+            learnt = (
+                self.find(caller.owner, found).config.data
+                if is_run
+                else self.models.get(found).manifest.provenance.data
+            )
+            return {"model": found, "data": usable_data(caller.owner, data or learnt)}
+
+        spec = {**await to_thread(checked), "split": split, "seeds": list(seeds), "samples": samples,
+                "metrics": None if metrics is None else list(metrics), "extractor": extractor}  # fmt: skip
+        return await self.work.submit(caller, "evaluate", spec, key)
+
+
+def check_room(needed: int, what: str) -> None:
+    """StorageError where the disk of KARTINA_HOME has less than `needed` bytes free."""
+    free = _free()
+    if free < needed:
+        raise StorageError(
+            f"Found {free / 2**20:,.0f} MiB free on the disk, and {what} takes up to {needed / 2**20:,.0f} MiB; free "
+            "some space, or choose something smaller. Nothing was started."
+        )
+
+
+def _free() -> int:
+    with disk_errors("look at the disk"):
+        place = home()
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+
+def _of_run(jobs: Sequence[Job], name: str) -> Job | None:
+    return next((job for job in jobs if name in (job.saved.get("run"), job.spec.get("run"))), None)
+
+
+def _number(name: str) -> int:
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+
+
+def _range(found: Sequence[float]) -> Range:
+    return found[0], found[1], found[2]
+
+
+def _finite(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}

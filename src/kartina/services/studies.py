@@ -1,0 +1,124 @@
+"""Use cases on studies: begin, list, show, report, publish the winner. The folder says whose a study is.
+
+What is known of a study is read by the desk's process (`kartina.handlers.desk`), for its spec names presets; its report
+is made by its job, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from asyncio import to_thread
+from pathlib import Path
+from typing import Any, Literal
+
+from kartina import owners
+from kartina.config import home
+from kartina.errors import ConflictError, NotFoundError
+from kartina.jobs.table import Job
+from kartina.models import package
+from kartina.services.access import Caller
+from kartina.services.desk import Desk
+from kartina.services.jobs import Work
+from kartina.services.runs import usable_data
+from kartina.study.spec import NAME, StudySpec
+
+FILES: dict[str, str] = {"html": "index.html", "json": "report.json", "csv": "report.csv"}
+Format = Literal["html", "json", "csv"]
+
+
+class Studies:
+    """The studies in KARTINA_HOME, and the jobs that make them."""
+
+    def __init__(self, desk: Desk, work: Work):
+        self.desk = desk
+        self.work = work
+
+    async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:
+        """Check a study, fix its plan, queue it. Raises NotFoundError, ConfigError, ConflictError for a name that is
+        taken, QuotaError (then the plan stays, and can be resumed)."""
+        for name in wanted.data:
+            await to_thread(usable_data, caller.owner, name)
+        known = None if key is None else await self.work.known(caller.owner, key)
+        if known is None:
+            given = wanted.model_dump(mode="json", exclude_unset=True)
+            await to_thread(self.desk.ask, "begin_study", study=given, owner=caller.owner)
+        return await self.work.submit(caller, "study", {"study": wanted.name, "report": True}, key)
+
+    async def list(self, owner: str, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of the owner's studies by name, and the cursor of the next one."""
+        root = home() / "studies"
+        mine = sorted(p.parent.name for p in root.glob("*/plan.json") if self._mine(owner, p.parent.name))
+        mine = [name for name in mine if cursor is None or name > cursor]
+        shown = mine[:limit]
+        found = await to_thread(self.desk.ask, "studies", names=shown) if shown else []
+        return found, shown[-1] if len(mine) > limit else None
+
+    async def get(self, owner: str, name: str) -> dict[str, Any]:
+        """As `handlers.desk.study` tells. Raises NotFoundError, IntegrityError."""
+        self._check(owner, name)
+        found: dict[str, Any] = _finite(await to_thread(self.desk.ask, "study", name=name))
+        return found
+
+    def job(self, owner: str, name: str) -> Job | None:
+        """The job that waits or works on it."""
+        return next((job for job in self.work.jobs.active(owner, "study") if job.spec.get("study") == name), None)
+
+    def report(self, owner: str, name: str, format: Format) -> Path:
+        """A file of its report. Raises NotFoundError, ConflictError before there is one."""
+        self._check(owner, name)
+        path = home() / "studies" / name / "report" / FILES[format]
+        if not path.is_file():
+            raise ConflictError(f"Found no report of study {name!r} yet; it is written when every run has ended.")
+        return path
+
+    async def cancel(self, owner: str, name: str) -> Job:
+        """Stop it when the run at work has saved what it has. Raises ConflictError where nothing works on it."""
+        self._check(owner, name)
+        job = await to_thread(self.job, owner, name)
+        if job is None:
+            raise ConflictError(f"Found no job of study {name!r}; there is nothing to cancel.")
+        return await to_thread(self.work.jobs.cancel, job.id)
+
+    async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
+        """Make what is left of it. Raises ConflictError where a job has it."""
+        self._check(caller.owner, name)
+        if await to_thread(self.job, caller.owner, name) is not None:
+            raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
+        return await self.work.submit(caller, "study", {"study": name, "report": True}, key)
+
+    async def publish(
+        self,
+        caller: Caller,
+        name: str,
+        data: str | None,
+        model: str | None,
+        licence: str | None,
+        key: str | None = None,
+    ) -> Job:
+        """Publish what it chose. Raises ConflictError while runs are to be made."""
+        self._check(caller.owner, name)
+        if model is not None:
+            package.check_name(model)
+        found = (await to_thread(self.desk.ask, "studies", names=[name]))[0]
+        if not found.get("complete"):
+            raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
+        spec = {"study": name, "data": data, "name": model, "licence": licence}
+        return await self.work.submit(caller, "publish-study", spec, key)
+
+    def _check(self, owner: str, name: str) -> None:
+        if not self._mine(owner, name):
+            raise NotFoundError(f"Found no study {name!r}.")
+
+    def _mine(self, owner: str, name: str) -> bool:
+        path = home() / "studies" / name
+        return bool(re.fullmatch(NAME, name)) and (path / "plan.json").is_file() and owners.sees(path, owner)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no number that is not finite: None instead."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
