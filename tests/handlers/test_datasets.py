@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -22,10 +23,11 @@ from kartina.handlers import datasets as module
 from kartina.handlers.datasets import MARK, import_data, inspect
 from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import Jobs
+from kartina.services.datasets import Datasets
 from kartina.storage.ids import new_id
 from kartina.storage.records import now
 from kartina.storage.uploads import Upload, Uploads
-from kartina.storage.usage import NONE, Used, used
+from kartina.storage.usage import NONE, Used, hold, used
 from tests.pictures import pack, tree
 
 
@@ -194,3 +196,20 @@ def test_the_mark_is_not_the_images(jobs: Jobs, tmp_path: Path) -> None:
     assert found[0] == found[1]
     marks = [(imageset.folder(name) / MARK).read_text() for name in ("one", "two")]
     assert marks[0] != marks[1]
+
+
+def test_what_is_not_there_no_longer_counts(jobs: Jobs, tmp_path: Path) -> None:
+    """A set that was removed by hand, and one whose import gave up: its last process could not say so."""
+    service = Datasets(Uploads(jobs.database), jobs)
+    spec = {"upload": uploaded(jobs, pets(tmp_path)), "name": "pets"}
+    job = context(jobs, "import", spec)
+    import_data(job, spec)
+    with jobs.database.write() as c:
+        hold(c, jobs.database, "key_1", "dataset:never", bytes=1000)
+    jobs.submit("import", {"name": "never"}, caller="key_1")
+    service.recount()
+    assert count(jobs).bytes > 1000, "one is there, the other may yet come"
+    shutil.rmtree(imageset.folder("pets"))
+    jobs.cancel(2)
+    service.recount()
+    assert count(jobs) == Used()

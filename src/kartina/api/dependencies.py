@@ -92,6 +92,7 @@ class Services:
         await self.generations.start()
         await self.gallery.start()
         await self.archives.start()
+        await asyncio.to_thread(self.datasets.recount)
 
     async def stop(self) -> None:
         await self.generations.stop()
