@@ -222,7 +222,7 @@ def test_quotas(house: House, archive: bytes) -> None:
 
 def test_bulk_generation(house: House) -> None:
     client = house.client
-    body = {"model": "toy", "counts": {"cat": 500, "кот": 300}, "seed": 3, "controls": {"steps": 2, "delay": 0.02}}
+    body = {"model": "toy", "counts": {"cat": 500, "кот": 300}, "seed": 3, "controls": {"steps": 2, "delay": 0.1}}
     estimate = client.post("/v1/bulk/estimate", json=body).json()
     assert estimate["images"] == 800 and estimate["basis"] == "engine" and estimate["fits"]
     assert estimate["seconds"]["low"] < estimate["seconds"]["value"] < estimate["seconds"]["high"]

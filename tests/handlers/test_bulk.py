@@ -107,6 +107,13 @@ def test_interrupted_anywhere_it_is_the_same_zip(
     ]  # fmt: skip
 
 
+def test_it_asks_at_the_gate_before_every_evaluation(toy: PackageRef, tmp_path: Path) -> None:
+    asked: list[str] = []
+    model, given = load(toy), spec(toy, 150, controls={"steps": 3})
+    make(model, given, tmp_path, gate=lambda: asked.append("gate"), check=lambda: asked.append("batch"))
+    assert asked == (["batch"] + ["gate"] * 4) * 3
+
+
 def test_webp_and_a_model_without_classes(toys: None, home: Path, tmp_path: Path) -> None:  # noqa: F811
     ref = toy_package(home / "models", spec=ImageSpec(height=8, width=8, channels=1))
     made(load(ref), spec(ref, 70, format="webp"), tmp_path / "a")

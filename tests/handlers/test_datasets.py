@@ -203,7 +203,7 @@ def test_what_is_not_there_no_longer_counts(jobs: Jobs, tmp_path: Path) -> None:
     service = Datasets(Uploads(jobs.database), jobs)
     spec = {"upload": uploaded(jobs, pets(tmp_path)), "name": "pets"}
     job = context(jobs, "import", spec)
-    import_data(job, spec)
+    assert jobs.succeed(jobs.get(job.id).lease, import_data(job, spec))
     with jobs.database.write() as c:
         hold(c, jobs.database, "key_1", "dataset:never", bytes=1000)
     jobs.submit("import", {"name": "never"}, caller="key_1")
