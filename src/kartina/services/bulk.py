@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kartina.config import home
-from kartina.errors import ConfigError, KartinaError, NotFoundError, StorageError
+from kartina.errors import ConfigError, KartinaError, NoRoomError, NotFoundError
 from kartina.jobs.table import Job, Jobs
 from kartina.services.access import Caller
 from kartina.services.controls import check_controls
@@ -89,13 +89,13 @@ class Bulk:
     async def submit(self, caller: Caller, asked: BulkSubmission, key: str | None = None) -> Job:
         """Queue it. Its images and bytes count from now on, until the job is deleted.
 
-        Raises NotFoundError (model, class), ConfigError, QuotaError, StorageError where the disk has no room for it.
+        Raises NotFoundError (model, class), ConfigError, QuotaError, NoRoomError, StorageError.
         """
         info, spec = await to_thread(self._accept, asked)
         size = await to_thread(_size, info, spec["n"])
         free = await to_thread(_free)
         if size.value > free:
-            raise StorageError(
+            raise NoRoomError(
                 f"Found {max(free, 0) / 1e9:.2f} GB of the disk free; expected about {size.value / 1e9:.2f} GB for "
                 f"{spec['n']:,} images. Free some space, or ask for fewer."
             )
