@@ -95,7 +95,7 @@ def _asked(
 
 
 def _counts(pairs: list[str] | None) -> dict[str, int] | None:
-    counts = {}
+    counts: dict[str, int] = {}
     for pair in pairs or ():
         name, _, text = pair.rpartition("=")
         if not name or not text.isdecimal():
