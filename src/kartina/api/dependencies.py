@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import to_thread
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -52,12 +53,12 @@ class Services:
     ready: Ready
     uploads: Uploads
     work: Work
-    desk: Desk
-    runs: Runs
-    studies: Studies
     archives: Archives
     datasets: Datasets
     bulk: Bulk
+    desk: Desk
+    runs: Runs
+    studies: Studies
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -95,12 +96,12 @@ class Services:
             ready=Ready(models, records, engine, ready),
             uploads=Uploads(assets, commits, decoder),
             work=work,
-            desk=desk,
-            runs=Runs(desk, work, models),
-            studies=Studies(desk, work),
             archives=Archives(archives, commits),
             datasets=Datasets(archives, jobs),
             bulk=Bulk(models, jobs, engine),
+            desk=desk,
+            runs=Runs(desk, work, models),
+            studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -118,6 +119,7 @@ class Services:
         await self.generations.start()
         await self.gallery.start()
         await self.archives.start()
+        await to_thread(self.datasets.recount)
         await self.ready.start()
 
     async def stop(self) -> None:

@@ -31,6 +31,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "integrity": (500, "A stored file is damaged"),
     "storage": (507, "Could not be stored"),
     "storage_away": (503, "The database is busy or away"),
+    "no_room": (413, "There is no room for it"),
     "forbidden": (403, "Refused"),
     "diverged": (500, "Training diverged"),
     "unavailable": (503, "Not available now"),
