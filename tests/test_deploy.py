@@ -26,7 +26,7 @@ KNOWN = {variable(name) for name in Settings.model_fields}
 
 def bare(**more: str) -> dict[str, str]:
     """An environment without settings of ours."""
-    return {**{k: v for k, v in os.environ.items() if not k.startswith(("KARTINA_", "PYTHON"))}, **more}
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("KARTINA_")}, **more}
 
 
 def unit() -> dict[str, list[str]]:
@@ -134,8 +134,9 @@ def test_the_containers_command_serves(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_containers_commands_run_in_clean_folders(tmp_path: Path) -> None:
+def test_the_containers_commands_run_in_clean_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every RUN, in its stage's folder, with what COPY brings; then CMD, from what was installed there."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     folders: dict[str, Path] = {}
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for stage in stages():

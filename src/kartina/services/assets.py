@@ -60,8 +60,8 @@ class Uploads:
             created_at=now(),
         )
         await self.commits(lambda c: self.assets.expect(c, asset))
-        await to_thread(self.assets.blobs.put, asset.blob, clean.png, asset.size)
         try:
+            await to_thread(self.assets.blobs.put, asset.blob, clean.png, asset.size)
             return await self.commits(lambda c: self.assets.add(c, asset, caller.quota))
         except BaseException:
             await to_thread(self.assets.blobs.release, f"asset:{asset.id}")
