@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.service import Service
 
@@ -27,7 +31,13 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     assert len(commands) == 2 and len(blocks()) >= 7
     (tmp_path / "guide.py").write_text("\n".join(blocks()))
     script = "\n".join(["set -e", *commands, f"'{sys.executable}' -W error guide.py"])
-    with service.bearer("generate", "models", "keys") as bearer:
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for i in range(60):
+            out = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(out, "PNG")
+            archive.writestr(f"{'abc'[i % 3]}/{i}.png", out.getvalue())
+    with service.bearer("generate", "models", "keys", "data", "train") as bearer:
         key = bearer.headers["authorization"].removeprefix("Bearer ")
     told = {"KARTINA_URL": service.url, "KARTINA_KEY": key, "MODEL": "flow", "IMAGE_MODEL": "flow", "LABEL": "a"}
     done = subprocess.run(
@@ -35,7 +45,16 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, (done.stderr[-1500:], done.stdout[-300:])
     assert "no class called" in done.stdout and "not_found" in done.stdout
-    made = {"job.json", "first.png", "images.zip", "inpainted.png", "favourites.zip", "package.zip", "3.png"}
+    made = {
+        "job.json",
+        "first.png",
+        "images.zip",
+        "inpainted.png",
+        "favourites.zip",
+        "package.zip",
+        "3.png",
+        "synthetic.zip",
+    }
     assert made <= {path.name for path in tmp_path.iterdir()}
     assert len(list((tmp_path / "images").iterdir())) == 4
 
