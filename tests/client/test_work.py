@@ -22,8 +22,6 @@ from kartina.client import (
     WorkLogEvent,
     WorkProgressEvent,
 )
-from kartina.client.asynchronous import uploads as awaited
-from kartina.client.synchronous import uploads
 from kartina.errors import ConfigError
 from tests.relay import Relay
 from tests.service import Service
@@ -71,12 +69,8 @@ def imported(client: Client, relayed: tuple[Client, Relay], archive: Path) -> Jo
         if len(told) in (2, 4):
             relay.lose = 1
 
-    size, before = archive.stat().st_size, uploads.PART
-    uploads.PART = 16 * 1024
-    try:
-        upload = through.uploads.send(archive, progress=progress)
-    finally:
-        uploads.PART = before
+    size = archive.stat().st_size
+    upload = through.uploads.send(archive, progress=progress, part=16 * 1024)
     assert upload.complete and upload.received == upload.bytes == size and relay.lose == 0
     assert told == sorted(set(told)) and told[0] == (0, size) and told[-1] == (size, size) and len(told) >= 4
     assert [one.id for one in client.uploads.list()] == [upload.id]
@@ -86,7 +80,7 @@ def imported(client: Client, relayed: tuple[Client, Relay], archive: Path) -> Jo
 
 
 def test_an_archive_becomes_a_data_set(client: Client, imported: Job, archive: Path) -> None:
-    assert awaited.PART == 8 * 2**20 and imported.status == "succeeded"
+    assert imported.status == "succeeded"
     data = client.datasets.get("shapes")
     assert (data.images, data.width, [one.name for one in data.classes]) == (60, 32, ["a", "b", "c"])
     assert data.own and data.report is not None and data.report.images == 60

@@ -25,8 +25,12 @@ class AsyncUploads:
     def __init__(self, http: AsyncTransport):
         self._http = http
 
-    async def send(self, path: str | os.PathLike[str], *, progress: Told | None = None) -> schemas.Upload:
-        """Upload a .zip or .npz; its hash is checked at the end. `progress` is told (bytes there, bytes in all).
+    async def send(
+        self, path: str | os.PathLike[str], *, progress: Told | None = None, part: int = PART
+    ) -> schemas.Upload:
+        """Upload a .zip or .npz, `part` bytes at a time (at most 64 MiB); its hash is checked at the end.
+
+        `progress` is told (bytes there, bytes in all).
 
         Raises OSError, InputError, QuotaError, UnreachableError; after those `resume` goes on.
         """
@@ -34,9 +38,11 @@ class AsyncUploads:
         digest, size = await asyncio.to_thread(sha256_of, file)
         body = {"filename": file.name, "bytes": size, "sha256": digest}
         begun = await self._http.get(call("POST", "/v1/uploads").but(json=body), schemas.Upload)
-        return await self.resume(begun.id, file, progress=progress)
+        return await self.resume(begun.id, file, progress=progress, part=part)
 
-    async def resume(self, id: str, path: str | os.PathLike[str], *, progress: Told | None = None) -> schemas.Upload:
+    async def resume(
+        self, id: str, path: str | os.PathLike[str], *, progress: Told | None = None, part: int = PART
+    ) -> schemas.Upload:
         """Go on with an upload that broke off. Raises ConfigError for a file of another size."""
         file, found = Path(path), await self.get(id)
         about = await asyncio.to_thread(file.stat)
@@ -47,8 +53,8 @@ class AsyncUploads:
         while not found.complete:
             if progress is not None:
                 progress(offset, size)
-            part = await asyncio.to_thread(part_of, file, offset, PART)
-            asked = call("PATCH", "/v1/uploads/{id}", id=id).but(content=part)
+            content = await asyncio.to_thread(part_of, file, offset, part)
+            asked = call("PATCH", "/v1/uploads/{id}", id=id).but(content=content)
             asked = asked.saying(Upload_Offset=str(offset), Content_Type="application/partial-upload")
             try:
                 found = await self._http.get(asked, schemas.Upload)

@@ -27,8 +27,10 @@ class Uploads:
     def __init__(self, http: Transport):
         self._http = http
 
-    def send(self, path: str | os.PathLike[str], *, progress: Told | None = None) -> schemas.Upload:
-        """Upload a .zip or .npz; its hash is checked at the end. `progress` is told (bytes there, bytes in all).
+    def send(self, path: str | os.PathLike[str], *, progress: Told | None = None, part: int = PART) -> schemas.Upload:
+        """Upload a .zip or .npz, `part` bytes at a time (at most 64 MiB); its hash is checked at the end.
+
+        `progress` is told (bytes there, bytes in all).
 
         Raises OSError, InputError, QuotaError, UnreachableError; after those `resume` goes on.
         """
@@ -36,9 +38,11 @@ class Uploads:
         digest, size = blocking.to_thread(sha256_of, file)
         body = {"filename": file.name, "bytes": size, "sha256": digest}
         begun = self._http.get(call("POST", "/v1/uploads").but(json=body), schemas.Upload)
-        return self.resume(begun.id, file, progress=progress)
+        return self.resume(begun.id, file, progress=progress, part=part)
 
-    def resume(self, id: str, path: str | os.PathLike[str], *, progress: Told | None = None) -> schemas.Upload:
+    def resume(
+        self, id: str, path: str | os.PathLike[str], *, progress: Told | None = None, part: int = PART
+    ) -> schemas.Upload:
         """Go on with an upload that broke off. Raises ConfigError for a file of another size."""
         file, found = Path(path), self.get(id)
         about = blocking.to_thread(file.stat)
@@ -49,8 +53,8 @@ class Uploads:
         while not found.complete:
             if progress is not None:
                 progress(offset, size)
-            part = blocking.to_thread(part_of, file, offset, PART)
-            asked = call("PATCH", "/v1/uploads/{id}", id=id).but(content=part)
+            content = blocking.to_thread(part_of, file, offset, part)
+            asked = call("PATCH", "/v1/uploads/{id}", id=id).but(content=content)
             asked = asked.saying(Upload_Offset=str(offset), Content_Type="application/partial-upload")
             try:
                 found = self._http.get(asked, schemas.Upload)
