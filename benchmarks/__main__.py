@@ -14,12 +14,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import data_import, evaluations, peer_unet, runtimes, sampling, sharing, stylegan2_pair, training
+from benchmarks import bulk, data_import, evaluations, peer_unet, runtimes, sampling, sharing, stylegan2_pair, training
 
 Bench = Callable[[list[str]], None]
 SPEED: tuple[tuple[str, Bench, list[str]], ...] = (
     ("Training", training.main, []),
     ("Sampling", sampling.main, []),
+    ("Bulk generation", bulk.main, []),
     ("Sampling by other runtimes", runtimes.main, []),
     ("StyleGAN2 against a figure from elsewhere", stylegan2_pair.main, []),
     ("U-Net against diffusers' own", peer_unet.main, ["speed"]),

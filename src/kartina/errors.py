@@ -12,6 +12,7 @@
     │  └─ OffsetError            wrong_offset  a part of an upload does not begin where the one before ended
     ├─ IntegrityError            integrity   a file is not what its record says: hash, version, shape
     ├─ StorageError              storage     the disk is full or read-only
+    │  └─ NoRoomError            no_room     what is asked for would not fit on the disk; nothing was begun
     ├─ DivergedError             diverged    training met NaN or Inf and stopped
     ├─ UnavailableError          unavailable the engine is down: try again
     │  ├─ QueueFullError         queue_full  there is more work than it can take: try again later
@@ -96,6 +97,10 @@ class IntegrityError(KartinaError):
 
 class StorageError(KartinaError):
     code = "storage"
+
+
+class NoRoomError(StorageError):
+    code = "no_room"
 
 
 class DivergedError(KartinaError):

@@ -252,8 +252,10 @@ def test_queued_jobs_run_beside_the_engine(service: Service, monkeypatch: pytest
         time.sleep(0.1)
     done = jobs.get(job.id)
     assert done.status == "failed" and done.error is not None and "no preset called 'none-32'" in done.error.message
-    (worker,) = (pid for pid in service.children() if b"jobs" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
+    workers = [pid for pid in service.children() if b"jobs" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2, "one for the device, one for data sets"
+    for worker in workers:
+        assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
 
 
 def test_no_torch_in_the_process_of_the_api() -> None:

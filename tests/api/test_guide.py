@@ -28,7 +28,7 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     found = commands()
     assert len(found) > 30
     save(tiny.sampler("flow"), "edits", PROVENANCE, CARD, root=service.home / "models")
-    with service.bearer("generate", "models", "keys") as client:
+    with service.bearer("generate", "models", "keys", "train") as client:
         token = client.headers["authorization"].removeprefix("Bearer ")
         told = {"KARTINA": service.url, "TOKEN": token, "MODEL": "edits", "IMAGE_MODEL": "edits", "LABEL": "a"}
         script = "set -e\nshopt -s expand_aliases\n" + "\n".join(f"echo '#{i}' >&2\n{c}" for i, c in enumerate(found))
@@ -42,5 +42,10 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
         )
     assert done.returncode == 0, (done.stderr[-300:], done.stdout[-300:])
     assert "event: status" in (tmp_path / "events.txt").read_text()
+    assert (
+        "event: progress" in (tmp_path / "training.txt").read_text()
+        and "event: log" in (tmp_path / "training.txt").read_text()
+    )
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "favourites.zip").read_bytes().startswith(b"PK")

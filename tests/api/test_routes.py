@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from kartina import owners
 from kartina.api.openapi import document
 from kartina.jobs.table import Jobs
 from kartina.services.access import SCOPES
+from kartina.study import spec
+from kartina.study.folder import Study
+from tests import tiny
 from tests.service import Service
+from tests.study import tiny_study
 
 # Who may: everybody, whoever is signed in, or who has a scope. "own": and nobody but its owner finds it.
 TABLE: dict[tuple[str, str], str] = {
@@ -56,6 +62,44 @@ TABLE: dict[tuple[str, str], str] = {
     ("delete", "/v1/jobs/{id}"): "signed in, own",
     ("get", "/v1/jobs/{id}/events"): "signed in, own",
     ("get", "/v1/jobs/{id}/files/{name}"): "signed in, own",
+    ("get", "/v1/uploads"): "data",
+    ("post", "/v1/uploads"): "data",
+    ("get", "/v1/uploads/{id}"): "data, own",
+    ("head", "/v1/uploads/{id}"): "data, own",
+    ("patch", "/v1/uploads/{id}"): "data, own",
+    ("delete", "/v1/uploads/{id}"): "data, own",
+    ("get", "/v1/datasets"): "data",
+    ("post", "/v1/datasets"): "data",
+    ("post", "/v1/datasets/inspect"): "data",
+    ("get", "/v1/datasets/{name}"): "data, own",
+    ("delete", "/v1/datasets/{name}"): "data, own",
+    ("get", "/v1/datasets/{name}/images"): "data, own",
+    ("get", "/v1/datasets/{name}/images/{index}.png"): "data, own",
+    ("get", "/v1/datasets/{name}/sources/{index}.png"): "data, own",
+    ("get", "/v1/datasets/{name}/classes/{index}.png"): "data, own",
+    ("post", "/v1/bulk"): "generate",
+    ("post", "/v1/bulk/estimate"): "generate",
+    ("get", "/v1/presets"): "signed in",
+    ("get", "/v1/presets/{name}"): "signed in",
+    ("post", "/v1/runs"): "train",
+    ("post", "/v1/runs/estimate"): "train",
+    ("get", "/v1/runs"): "train",
+    ("get", "/v1/runs/{name}"): "train, own",
+    ("delete", "/v1/runs/{name}"): "train, own",
+    ("get", "/v1/runs/{name}/stats"): "train, own",
+    ("get", "/v1/runs/{name}/grids/{images}.png"): "train, own",
+    ("post", "/v1/runs/{name}/pause"): "train, own",
+    ("post", "/v1/runs/{name}/resume"): "train, own",
+    ("post", "/v1/runs/{name}/extend"): "train, own",
+    ("post", "/v1/runs/{name}/publish"): "train, own",  # and models
+    ("post", "/v1/evaluations"): "train",
+    ("post", "/v1/studies"): "train",
+    ("get", "/v1/studies"): "train",
+    ("get", "/v1/studies/{name}"): "train, own",
+    ("get", "/v1/studies/{name}/report.{format}"): "train, own",
+    ("post", "/v1/studies/{name}/cancel"): "train, own",
+    ("post", "/v1/studies/{name}/resume"): "train, own",
+    ("post", "/v1/studies/{name}/publish"): "train, own",  # and models
     ("get", "/v1/assets"): "generate",
     ("post", "/v1/assets"): "generate",
     ("get", "/v1/assets/{id}"): "generate, own",
@@ -63,7 +107,16 @@ TABLE: dict[tuple[str, str], str] = {
     ("delete", "/v1/assets/{id}"): "generate, own",
 }
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
-BODIES: dict[tuple[str, str], Any] = {("patch", "/v1/images/{id}"): {"favourite": True}}
+BODIES: dict[tuple[str, str], Any] = {
+    ("patch", "/v1/images/{id}"): {"favourite": True},
+    ("post", "/v1/runs/{name}/extend"): {"images": 1},
+    ("post", "/v1/runs/{name}/publish"): {"name": "x"},
+    ("post", "/v1/studies/{name}/publish"): {},
+}
+HEADERS = {
+    ("patch", "/v1/uploads/{id}"): {"Upload-Offset": "0", "Content-Type": "application/partial-upload"},
+}
+LISTS = [f"/v1/{kind}" for kind in ("generations", "images", "assets", "jobs", "runs", "studies", "uploads")]
 
 
 def picture() -> bytes:
@@ -73,19 +126,38 @@ def picture() -> bytes:
 
 
 class Owner:
-    """A key that has made an image, uploaded one, and has a job that is done."""
+    """A key that has made an image, uploaded one, and has a job that is done, a run, a study, an upload, a data set."""
 
     def __init__(self, service: Service):
-        self.client = service.bearer("generate")
+        self.client = service.bearer("generate", "train", "data")
         headers = {"Prefer": "wait=60"}
         job = self.client.post("/v1/generations", json={"model": "toy"}, headers=headers).json()
         asset = self.client.post("/v1/assets", files={"file": picture()}).json()
         self.ids = {"generations": job["id"], "images": job["outputs"][0]["id"], "assets": asset["id"], "keys": "key_x"}
-        self.ids["jobs"] = self.done_job(service)
-
-    def done_job(self, service: Service) -> str:
-        """Its number. It has made a file."""
         key = next(one["id"] for one in service.client.get("/v1/keys").json()["items"])  # the newest
+        self.ids |= {"jobs": self.done_job(service, key), "presets": "vae-32-cpu"}
+        with service.environment():
+            run = tiny.run("vae", service.home)
+            (run.path / "owner").write_text(key)
+            (run.path / "grids").mkdir()
+            (run.path / "grids" / "000000000000.png").write_bytes(picture())
+            tiny_study.store(service.home)
+            found = spec.parse(tiny_study.TEXT)
+            study = Study.create(found, tiny_study.TEXT, owner=key)
+            (study.path / "report").mkdir()
+            (study.path / "report" / "index.html").write_text("<p>")
+        self.ids |= {"runs": run.id, "studies": study.name, "datasets": self.pairs(service, key)}
+        self.ids["uploads"] = self.client.post("/v1/uploads", json={"filename": "a.zip", "bytes": 9}).json()["id"]
+
+    def pairs(self, service: Service, key: str) -> str:
+        """The name of a data set of pairs with classes."""
+        shape = tiny.spec().model_copy(update={"paired": True, "source_channels": 3})
+        found = tiny.store(replace(tiny.images(shape=shape), name="pairs"), service.home)
+        owners.write(service.home / "data" / found.name, key)
+        return found.name
+
+    def done_job(self, service: Service, key: str) -> str:
+        """Its number. It has made a file."""
         with service.environment():
             jobs = Jobs.open()
             jobs.submit("train", {}, caller=key)
@@ -97,11 +169,14 @@ class Owner:
             jobs.database.close()
         return str(job.id)
 
-    def url(self, path: str) -> str:
-        """The path of this owner's things."""
+    def url(self, path: str, missing: bool = False) -> str:
+        """The path of this owner's things; or of what nobody has."""
         kind = path.split("/")[2] if path.count("/") > 1 else ""
-        found = path.replace("{id}", self.ids.get(kind, "x"))
-        return found.replace("{ref}", "toy@1").replace("{index}", "0").replace("{name}", "x.txt")
+        id = "x" if missing else self.ids.get(kind, "x")
+        found = path.replace("{id}", id).replace("{name}", "x.txt" if kind == "jobs" else id)
+        for part, value in (("ref", "toy@1"), ("index", "0"), ("images", "0"), ("format", "html")):
+            found = found.replace(f"{{{part}}}", value)
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +192,8 @@ def owner(service: Service) -> Iterator[Owner]:
 
 
 def request(client: httpx.Client, method: str, path: str, owner: Owner) -> httpx.Response:
-    return client.request(method, owner.url(path), json=BODIES.get((method, path)))
+    key = (method, path)
+    return client.request(method, owner.url(path), json=BODIES.get(key), headers=HEADERS.get(key))
 
 
 def test_the_table_has_every_route() -> None:
@@ -134,7 +210,7 @@ def test_nobody_gets_in_without_a_session(service: Service, owner: Owner) -> Non
                 assert answer.status_code in (200, 422), (method, path)
             else:
                 assert answer.status_code == 401, (method, path)
-                assert answer.json()["code"] == "unauthenticated"
+                assert method == "head" or answer.json()["code"] == "unauthenticated"
         for path in sorted({path for _, path in TABLE}):
             for method in METHODS:
                 if (method, path) not in TABLE and (method, path) != ("head", "/healthz"):
@@ -160,7 +236,8 @@ def test_a_key_does_what_its_scope_says_and_nothing_else(service: Service, owner
             if needed in SCOPES and needed != scope:
                 answer = request(client, method, path, owner)
                 assert answer.status_code == 403, (method, path, answer.text)
-                assert answer.json()["code"] == "forbidden" and needed in answer.json()["detail"]
+                if method != "head":
+                    assert answer.json()["code"] == "forbidden" and needed in answer.json()["detail"]
             elif method == "get" and who == "signed in":
                 assert request(client, method, path, owner).status_code == 200, (method, path)
 
@@ -173,21 +250,28 @@ def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: O
                 if who.endswith("own"):
                     answer = request(client, method, path, owner)
                     assert answer.status_code == 404, (method, path)
-                    assert answer.json()["code"] == "not_found"
-                    missing = client.request(method, path.replace("{id}", "x"), json=BODIES.get((method, path)))
+                    key = (method, path)
+                    missing = client.request(
+                        method, owner.url(path, True), json=BODIES.get(key), headers=HEADERS.get(key)
+                    )
                     assert missing.status_code == 404  # and looks like what there never was
+                    if method == "head":
+                        continue
+                    assert answer.json()["code"] == "not_found"
                     said, never = answer.json()["detail"], missing.json()["detail"]
                     kind = path.split("/")[2]
                     assert said.replace(owner.ids[kind], "x") == never
-        for path in ("/v1/generations", "/v1/images", "/v1/assets", "/v1/jobs"):
+        for path in LISTS:
             assert other.get(path).json()["items"] == []
+        assert [one["name"] for one in other.get("/v1/datasets").json()["items"]] == ["digits"]
         given = {"model": "toy", "image": owner.ids["assets"], "task": "generate"}
         assert other.post("/v1/generations", json=given).status_code == 422
     for (method, path), who in TABLE.items():
         if who.endswith("own") and method == "get":
             assert request(owner.client, method, path, owner).status_code == 200, path
-    for path, items in (("/v1/generations", 1), ("/v1/images", 1), ("/v1/assets", 1), ("/v1/jobs", 1)):
-        assert len(owner.client.get(path).json()["items"]) == items
+    assert [one["name"] for one in owner.client.get("/v1/datasets").json()["items"]] == ["digits", "pairs"]
+    for path in LISTS:
+        assert len(owner.client.get(path).json()["items"]) == 1, path
 
 
 def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
@@ -195,3 +279,8 @@ def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
                   "http://127.0.0.1:1/x", "kartina.models", "os.system"):  # fmt: skip
         assert service.client.post("/v1/generations", json={"model": model}).status_code == 404
         assert service.client.post("/v1/images/generations", json={"model": model, "prompt": ""}).status_code == 404
+        assert service.client.post("/v1/evaluations", json={"model": model}).status_code == 404
+        assert service.client.post("/v1/evaluations", json={"run": model}).status_code == 404
+        run = {"preset": "vae-32-cpu", "data": "digits", "images": 9}
+        assert service.client.post("/v1/runs", json={**run, "data": model[:64]}).status_code == 404
+        assert service.client.post("/v1/runs", json={**run, "start": model}).status_code == 404

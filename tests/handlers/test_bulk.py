@@ -107,6 +107,33 @@ def test_interrupted_anywhere_it_is_the_same_zip(
     ]  # fmt: skip
 
 
+def test_it_asks_at_the_gate_before_every_evaluation(toy: PackageRef, tmp_path: Path) -> None:
+    asked: list[str] = []
+    model, given = load(toy), spec(toy, 150, controls={"steps": 3})
+    make(model, given, tmp_path, gate=lambda: asked.append("gate"), check=lambda: asked.append("batch"))
+    assert asked == (["batch"] + ["gate"] * 4) * 3
+
+
+def test_what_is_lost_is_made_again(toy: PackageRef, tmp_path: Path) -> None:
+    model, given = load(toy), spec(toy, 300)
+    whole = made(model, given, tmp_path / "whole")
+    saved: dict[str, Any] = {}
+    batches: list[int] = []
+
+    def check() -> None:
+        batches.append(0)
+        if len(batches) == 5:
+            raise Interrupted
+
+    (tmp_path / "a").mkdir()
+    with pytest.raises(Interrupted):
+        make(model, given, tmp_path / "a", saved, saved.update, check=check)
+    assert saved["done"] == 64
+    (tmp_path / "a" / NAME).unlink()
+    make(model, given, tmp_path / "a", saved)
+    assert (tmp_path / "a" / NAME).read_bytes() == whole
+
+
 def test_webp_and_a_model_without_classes(toys: None, home: Path, tmp_path: Path) -> None:  # noqa: F811
     ref = toy_package(home / "models", spec=ImageSpec(height=8, width=8, channels=1))
     made(load(ref), spec(ref, 70, format="webp"), tmp_path / "a")

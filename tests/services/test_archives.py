@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kartina.errors import ConflictError, DataError, NotFoundError, OffsetError, QuotaError, StorageError
+from kartina.errors import ConflictError, DataError, NoRoomError, NotFoundError, OffsetError, QuotaError, StorageError
 from kartina.jobs.table import Jobs
 from kartina.services import archives as module
 from kartina.services.access import LOCAL, Caller
@@ -171,7 +171,7 @@ def test_a_full_disk_is_said_and_what_was_acknowledged_stays(home: Path) -> None
         assert (await archives.get("local", begun.id)).received == at
         done = await archives.append("local", begun.id, at, parts(CONTENT[at:]))
         assert done.path.read_bytes() == CONTENT
-        with pytest.raises(StorageError, match="of the disk free for uploads"):
+        with pytest.raises(NoRoomError, match="of the disk free for uploads"):
             await archives.begin(LOCAL, "a.zip", 2**38)
 
     drive(f"sqlite:///{home}/kartina.db", use)

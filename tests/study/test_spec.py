@@ -172,3 +172,19 @@ def test_the_guides_study_can_be_read() -> None:
     assert rows == {k: "no limit" if rule[k] is None else f"{rule[k]:g}" if k != "copies_by" else rule[k] for k in rows}
     verbs = set(re.findall(r"kartina study (\w+)", text))
     assert verbs == {"run", "list", "report", "publish"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "studies").glob("*.toml")), ids=lambda p: p.stem)
+def test_a_study_is_written_as_it_is_read(path: Path) -> None:
+    found, _ = spec.load(path)
+    text = spec.dump(found)
+    assert spec.parse(text) == found and spec.dump(spec.parse(text)) == text
+
+
+def test_whatever_a_text_has_is_written_as_toml() -> None:
+    odd = 'a "quote", a \\, \n\t\r\x7f\x01 é 猫 😀 # [x] = {y}'
+    found = spec.StudySpec.model_validate(
+        {"name": "odd", "about": odd, "data": ["a"], "budget": {"minutes": 1e-3}, "settings": {"a b.c": [1, 2.5, True]},
+         "presets": [{"preset": "p", "label": odd, "controls": {"nested": {"x": [odd]}}, "images": None}]}
+    )  # fmt: skip
+    assert spec.parse(spec.dump(found)) == found

@@ -192,3 +192,25 @@ with interruptible() as stop:
     status = run.status()
     assert status["status"] == "paused" and 0 < status["images"] < 8 * 100_000
     assert int(run.checkpoint().name) == status["images"]
+
+
+def test_an_extended_run_resumes_bit_for_bit(home: Path) -> None:
+    """64 images, extended to 128: at once, or killed on the way and resumed, the weights are the same."""
+    whole, broken = (tiny.run("flow", home, decay="cosine") for _ in range(2))
+    for run in (whole, broken):
+        assert train(run) == "finished"
+        assert run.extend(64).config.images == 64 and Run.open(run.id).status()["status"] == "finished"
+        assert run.extend(128) == Run.open(run.id) == run.extend(100)
+    found = Run.open(whole.id)
+    assert (found.config.images, found.config.extended, found.status()["status"]) == (128, (64,), "paused")
+    assert train(found) == "finished" and found.status()["images"] == 128
+
+    halfway = Run.open(broken.id)
+    seen: list[int] = []
+    assert train(halfway, stop=lambda: seen.append(1) is None and len(seen) == 3) == "paused"
+    assert 64 < halfway.status()["images"] < 128
+    assert train(Run.open(broken.id)) == "finished"
+    a, b = (checkpoint.read(Run.open(run.id).checkpoint()).tensors for run in (whole, broken))
+    assert all(torch.equal(a[part][key], b[part][key]) for part in a for key in a[part])
+    with found.lock(), pytest.raises(ConflictError, match="another process"):
+        found.extend(256)

@@ -70,8 +70,9 @@ def create_app(engine: Engine, access: LocalAccess, *, static: Path = STATIC) ->
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    work = (jobs, runs, studies, uploads, datasets, bulk)
-    for routes in (session, keys, models, assets, openai, generations, gallery, *work):
+    for routes in (
+        session, keys, models, assets, openai, generations, gallery, jobs, runs, studies, uploads, datasets, bulk,
+    ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Guard, access=access)

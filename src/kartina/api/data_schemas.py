@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, JsonValue
@@ -238,7 +238,7 @@ class Dataset(Response):
         )
 
 
-def _summary(found: Found) -> dict[str, object]:
+def _summary(found: Found) -> dict[str, Any]:
     """What a set is told of in lists and alone."""
     about, base = found.record, f"/v1/datasets/{quote(found.name)}"
     return {

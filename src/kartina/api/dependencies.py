@@ -47,12 +47,12 @@ class Services:
     gallery: Gallery
     uploads: Uploads
     work: Work
-    desk: Desk
-    runs: Runs
-    studies: Studies
     archives: Archives
     datasets: Datasets
     bulk: Bulk
+    desk: Desk
+    runs: Runs
+    studies: Studies
     keys: Access
     rates: Rates
     access: LocalAccess
@@ -77,12 +77,12 @@ class Services:
             gallery=Gallery(records, commits, models, decoder),
             uploads=Uploads(assets, commits, decoder),
             work=work,
-            desk=desk,
-            runs=Runs(desk, work, models),
-            studies=Studies(desk, work),
             archives=Archives(archives, commits),
             datasets=Datasets(archives, jobs),
             bulk=Bulk(models, jobs, engine),
+            desk=desk,
+            runs=Runs(desk, work, models),
+            studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),
             access=access,
@@ -92,6 +92,7 @@ class Services:
         await self.generations.start()
         await self.gallery.start()
         await self.archives.start()
+        await asyncio.to_thread(self.datasets.recount)
 
     async def stop(self) -> None:
         await self.generations.stop()

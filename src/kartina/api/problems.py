@@ -30,6 +30,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "wrong_offset": (409, "The part does not begin where the last one ended"),
     "integrity": (500, "A stored file is damaged"),
     "storage": (507, "Could not be stored"),
+    "no_room": (413, "There is no room for it"),
     "forbidden": (403, "Refused"),
     "diverged": (500, "Training diverged"),
     "unavailable": (503, "Not available now"),

@@ -187,3 +187,26 @@ def show(run: Annotated[str, typer.Argument(help="A run's id or number.")], json
     rows += [("error", status["error"])] if status.get("error") else []
     rows += [(k, f"{v:.4g}") for k, v in last.items() if k not in ("images", "step")]
     table(found.id, ["", ""], rows)
+
+
+@runs.command("extend")
+def extend(
+    run: Annotated[str, typer.Argument(help="A run's id or number.")],
+    images: Annotated[str | None, typer.Option(help="So many images more: 5000, 200k.")] = None,
+    time: Annotated[str | None, typer.Option(help="As many as it has seen in that time so far: 10m.")] = None,
+    json: Json = False,
+) -> None:
+    """Let a run be longer than was asked for (a learning rate that falls rises again); train --resume then goes on."""
+    from kartina.errors import ConfigError
+    from kartina.training import budget as budgets
+    from kartina.training.run import Run
+
+    found = Run.open(run)
+    if (images is None) == (time is None):
+        raise ConfigError("Expected one of --images 200k and --time 10m, and only one.")
+    more = budgets.images(images) if images else found.images_in(budgets.seconds(time or ""))
+    longer = found.extend(found.config.images + more)
+    if json:
+        return print_json(_row(longer))
+    out.print(f"Extended {longer.id} by {more:,} to {longer.config.images:,} images.", highlight=False)
+    out.print(f"Go on: kartina train --resume {longer.id}", highlight=False)

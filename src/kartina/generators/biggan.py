@@ -259,7 +259,8 @@ class BigGAN(AdversarialFamily):
         self.discriminator = Discriminator(config, size, spec.channels, self.classes)
         for m in list(self.modules()):
             if isinstance(m, nn.Conv2d | nn.Linear):
-                nn.init.orthogonal_(m.weight)
+                if not m.weight.is_meta:  # a QR decomposition of shapes alone takes seconds
+                    nn.init.orthogonal_(m.weight)
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
                 if m is not self.generator.shared:

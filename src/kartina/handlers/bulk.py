@@ -73,9 +73,14 @@ def bulk(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
         job.progress(done / given.n, text, step=done, steps=given.n)
 
     gate = Gate(device, job.cancelled)
+
+    def turn() -> None:
+        gate()
+        job.check()  # between two steps: a batch may take a minute
+
     with disk_errors("make the images"), _alone(job.kept / "lock", job.cancelled):
         try:
-            size, rate = make(model, given, job.kept, job.saved, job.save, gate, job.check, report)
+            size, rate = make(model, given, job.kept, job.saved, job.save, turn, job.check, report)
         finally:
             gate.close()
         _link(job.kept / NAME, job.folder / NAME)
@@ -105,7 +110,11 @@ def make(
     state = dict(saved or {}) or _fresh(model, given)
     if state["threads"]:
         torch.set_num_threads(state["threads"])
-    out = StoredZip(folder / NAME, folder / "list", Mark(**state["zip"]))
+    try:
+        out = StoredZip(folder / NAME, folder / "list", Mark(**state["zip"]))
+    except FileNotFoundError:  # what was made is gone: a backup was restored, a folder emptied
+        state = _fresh(model, given)
+        out = StoredZip(folder / NAME, folder / "list")
     first = done = int(state["done"])
     begun = told = time.monotonic()
     pending: deque[tuple[int, list[Future[list[bytes]]]]] = deque()
@@ -221,7 +230,7 @@ def _folders(names: Sequence[str]) -> tuple[str, ...]:
 def _fresh(model: Model, given: BulkJob) -> dict[str, Any]:
     """Where one begins that was never begun: with the sizes that decide its bytes."""
     device = str(model.family.device.type)
-    known = tuning.read(given.hash, device)
+    known = tuning.read(given.hash, device) if given.hash else None
     return {
         "done": 0,
         "batch": BATCH.get(device, BATCH_ELSEWHERE),

@@ -3,7 +3,8 @@
     python -m kartina.handlers.desk          # reads questions, writes answers (messages of `kartina.data.pool`)
 
 A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
-process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes.
+process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
+studies need is loaded when one is asked for.
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ from kartina.errors import KartinaError
 from kartina.generators.base import Family
 from kartina.handlers.train import texts
 from kartina.serving.device import SHARE
-from kartina.study import results
-from kartina.study.folder import Study
-from kartina.study.spec import StudySpec, dump
 from kartina.training import estimate, loop, transfer
 from kartina.training.catalogue import on_meta, usual
 
@@ -91,6 +89,9 @@ def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
 
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
     """Check a study and fix its plan: {"name", "runs"}."""
+    from kartina.study.folder import Study
+    from kartina.study.spec import StudySpec, dump
+
     wanted = StudySpec.model_validate(study)
     made = Study.create(wanted, dump(wanted), owner=owner)
     return {"name": made.name, "runs": len(made.trials())}
@@ -102,6 +103,8 @@ def studies(names: list[str]) -> list[dict[str, Any]]:
 
 
 def _study(name: str) -> dict[str, Any]:
+    from kartina.study.folder import Study
+
     try:
         found = Study.open(name)
     except KartinaError as error:
@@ -113,6 +116,9 @@ def _study(name: str) -> dict[str, Any]:
 
 def study(name: str) -> dict[str, Any]:
     """Everything about a study: its spec, its runs, the table so far, and its choice when it has made one."""
+    from kartina.study import results
+    from kartina.study.folder import Study
+
     found = Study.open(name)
     runs = [{"entry": t.entry.key, "label": t.entry.name, "data": t.data, "seed": t.seed, "state": found.state(t)}
             for t in found.trials()]  # fmt: skip

@@ -16,10 +16,10 @@ KINDS = {
     "evaluate": "kartina.handlers.jobs:evaluate",
     "publish": "kartina.handlers.jobs:publish",
     "study": "kartina.handlers.jobs:study",
-    "publish-study": "kartina.handlers.jobs:publish_study",
     "bulk": "kartina.handlers.bulk:bulk",
     "inspect": "kartina.handlers.datasets:inspect",
     "import": "kartina.handlers.datasets:import_data",
+    "publish-study": "kartina.handlers.jobs:publish_study",
 }
 DATA = ("inspect", "import")  # kinds that need no device: a service runs them beside the others
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kartina.errors import ConflictError, KartinaError, NotFoundError, StorageError, UnavailableError
+from kartina.errors import ConflictError, KartinaError, NotFoundError, QuotaError, StorageError, UnavailableError
 from kartina.files import sync
 from kartina.jobs.context import Context, Interrupted, Lost
 from kartina.jobs.table import Jobs, Lease
@@ -57,7 +57,8 @@ def run(find: Find | Mapping[str, Handler], words: Sequence[str] | None = None) 
     except Lost:
         kept = False
     except KartinaError as error:
-        kept = jobs.fail(lease, error.code, str(error), again=isinstance(error, AGAIN))
+        again = isinstance(error, AGAIN) and not isinstance(error, QuotaError)
+        kept = jobs.fail(lease, error.code, str(error), again=again)
     except Exception as error:  # a handler may raise anything: the job fails, and its log has the whole story
         jobs.log(lease, traceback.format_exc(), "error")
         kept = jobs.fail(lease, "error", f"{type(error).__name__}: {error}"[:2000])

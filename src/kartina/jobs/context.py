@@ -44,7 +44,8 @@ class Context:
 
     def __init__(self, jobs: Jobs, job: Job, lease: Lease):
         self.id, self.attempt, self.created_at = job.id, lease.attempt, job.created_at
-        self.caller, self.database = job.caller, jobs.database  # whose the job is, and what it makes
+        self.caller = job.caller  # whose the job is, and what it makes
+        self.database = jobs.database
         self._jobs, self._job, self._lease = jobs, job, lease
         self._saved = dict(job.saved)
         self._asked = threading.Event()

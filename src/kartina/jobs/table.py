@@ -278,6 +278,12 @@ class Jobs:
         with self.database.read() as c:
             return c.execute(sa.select(sa.func.count()).where(jobs.c.status.not_in(TERMINAL))).scalar_one()
 
+    def unfinished_of(self, kind: str) -> list[Job]:
+        """Jobs of one kind, whoever asked for them, that are not at their end."""
+        asked = sa.select(jobs).where(jobs.c.kind == kind, jobs.c.status.not_in(TERMINAL))
+        with self.database.read() as c:
+            return [_job(row) for row in c.execute(asked)]
+
     def cancel(self, id: int) -> Job:
         """Ask for a job to stop: at once while it waits, else as soon as its worker sees it. A finished one stays."""
         with self.database.write() as c:

@@ -23,7 +23,7 @@ from typing import Any
 
 import structlog
 
-from kartina.errors import ConflictError, DataError, OffsetError, StorageError, disk_errors
+from kartina.errors import ConflictError, DataError, NoRoomError, OffsetError, StorageError, disk_errors
 from kartina.files import make_folder, sync
 from kartina.services.access import Caller
 from kartina.storage.commits import Commits
@@ -106,7 +106,7 @@ class Archives:
     async def begin(self, caller: Caller, name: str, size: int, sha256: str | None = None) -> Upload:
         """Make room for an archive of `size` bytes.
 
-        Raises DataError for what could not be imported, QuotaError, StorageError where the disk has no room for it.
+        Raises DataError for what could not be imported, QuotaError, NoRoomError, StorageError.
         """
         id, at = new_id("upl"), now()
         upload = Upload(
@@ -133,7 +133,7 @@ class Archives:
             free = shutil.disk_usage(folder()).free
         taken = self.uploads.expected() + SPARE
         if size > free - taken:
-            raise StorageError(
+            raise NoRoomError(
                 f"Found {max(0, free - taken) / 1e9:.1f} GB of the disk free for uploads; expected {size / 1e9:.1f} "
                 "GB. Delete uploads, data sets or runs, or free some space."
             )

@@ -11,10 +11,11 @@ import secrets
 import shutil
 from asyncio import to_thread
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from kartina.config import home
-from kartina.errors import ConfigError, KartinaError, NotFoundError, StorageError
+from kartina.errors import ConfigError, KartinaError, NoRoomError, NotFoundError
 from kartina.jobs.table import Job, Jobs
 from kartina.services.access import Caller
 from kartina.services.controls import check_controls
@@ -25,6 +26,7 @@ from kartina.storage.usage import charge, hold
 
 MAX_IMAGES = 1_000_000
 ENTRY = 260  # bytes of a ZIP beside an image: its headers and its line of the manifest
+RECIPE = 350  # bytes of a recipe
 PIXEL = 1.1  # bytes of a PNG for each value of a pixel, where no picture tells better
 SURE = 1.3  # factor within which a measured time is thought to be right
 UNSURE = 3.0  # where it was measured under other circumstances
@@ -87,13 +89,13 @@ class Bulk:
     async def submit(self, caller: Caller, asked: BulkSubmission, key: str | None = None) -> Job:
         """Queue it. Its images and bytes count from now on, until the job is deleted.
 
-        Raises NotFoundError (model, class), ConfigError, QuotaError, StorageError where the disk has no room for it.
+        Raises NotFoundError (model, class), ConfigError, QuotaError, NoRoomError, StorageError.
         """
         info, spec = await to_thread(self._accept, asked)
         size = await to_thread(_size, info, spec["n"])
         free = await to_thread(_free)
         if size.value > free:
-            raise StorageError(
+            raise NoRoomError(
                 f"Found {max(free, 0) / 1e9:.2f} GB of the disk free; expected about {size.value / 1e9:.2f} GB for "
                 f"{spec['n']:,} images. Free some space, or ask for fewer."
             )
@@ -183,9 +185,16 @@ class Bulk:
 
 def _size(info: ModelInfo, n: int) -> Range:
     """Bytes of the ZIP."""
-    sizes = [path.stat().st_size for path in info.class_images if path is not None]
-    each = sum(sizes) / len(sizes) if sizes else PIXEL * info.spec.channels * info.spec.height * info.spec.width + 500
+    sizes = [_png_size(path) for path in info.class_images if path is not None]
+    values = info.spec.channels * info.spec.height * info.spec.width
+    each = sum(sizes) / len(sizes) if sizes else PIXEL * values + RECIPE
     return Range.about(n * (each + ENTRY), SIZES)
+
+
+def _png_size(path: Path) -> int:
+    """Of a picture as it would be in the ZIP: with a recipe."""
+    content = path.read_bytes()
+    return len(content) + (0 if b"kartina\0" in content else RECIPE)
 
 
 def _free() -> int:

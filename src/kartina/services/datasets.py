@@ -27,7 +27,7 @@ from kartina.jobs.table import Job, Jobs
 from kartina.models.png import to_pil
 from kartina.services.access import Caller
 from kartina.storage.uploads import Uploads
-from kartina.storage.usage import let_go
+from kartina.storage.usage import let_go, things
 
 TIME = 120.0  # seconds that making the embedded set may take
 
@@ -147,20 +147,6 @@ class Datasets:
 
     # -- look --------------------------------------------------------------------------------------------------------
 
-    def list(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Found], str | None]:
-        """A page of the data sets that the owner sees, by name, and the cursor of the next one. What cannot be read is
-        left out; ask for it by name."""
-        names = [name for name in imageset.names() if (cursor is None or name > cursor) and self._sees(owner, name)]
-        found: list[Found] = []
-        for name in names:
-            if len(found) == limit:
-                return found, found[-1].name
-            try:
-                found.append(self._found(owner, name))
-            except (IntegrityError, NotFoundError):
-                continue
-        return found, None
-
     def get(self, owner: str, name: str) -> Found:
         """Raises NotFoundError, also for somebody else's, and IntegrityError."""
         self._check(owner, name)
@@ -231,7 +217,30 @@ class Datasets:
         own = name != digits.NAME and owners.sees(imageset.folder(name), owner)
         if name == digits.NAME and not (imageset.folder(name) / "data.json").is_file():
             return Found(name, _unmade_digits(), None, own)
-        return Found(name, imageset.record(name), _report(imageset.folder(name) / "report.json"), own)
+        return Found(name, _record(name), _report(imageset.folder(name) / "report.json"), own)
+
+    def list(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Found], str | None]:
+        """A page of the data sets that the owner sees, by name, and the cursor of the next one. What cannot be read is
+        left out; ask for it by name."""
+        names = [name for name in imageset.names() if (cursor is None or name > cursor) and self._sees(owner, name)]
+        found: list[Found] = []
+        for name in names:
+            if len(found) == limit:
+                return found, found[-1].name
+            try:
+                found.append(self._found(owner, name))
+            except (IntegrityError, NotFoundError):
+                continue
+        return found, None
+
+    def recount(self) -> None:
+        """Stop counting data sets that are not there: removed by hand, or never finished by a job that gave up."""
+        with self.uploads.database.write() as c:
+            coming = {job.spec.get("name") for job in self.jobs.unfinished_of("import")}
+            for thing in things(c, "dataset:"):
+                name = thing.partition(":")[2]
+                if name not in coming and not imageset.folder(name).exists():
+                    let_go(c, self.uploads.database, thing)
 
     # -- delete ------------------------------------------------------------------------------------------------------
 
@@ -244,6 +253,17 @@ class Datasets:
         prepare.remove(name)
         with self.uploads.database.write() as c:
             let_go(c, self.uploads.database, f"dataset:{name}")
+
+
+def _record(name: str) -> dict[str, Any]:
+    """A set's data.json, with what older ones may lack. Raises IntegrityError."""
+    found = {"hash": None, "counts": {}, "made": {}, "skipped": [], "created_at": None, **imageset.record(name)}
+    missing = [key for key in ("images", "spec", "bounds") if key not in found]
+    if missing:
+        raise IntegrityError(
+            f"Found {name}/data.json without {', '.join(missing)}; import the data again, with replace."
+        )
+    return found
 
 
 def _png(pixels: Any) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 from kartina.data.pool import read_message, write_message
 from kartina.errors import UnavailableError, of_code
 
-TIME = 120.0  # seconds that an answer may take
+TIME = 300.0  # seconds that an answer may take
 COMMAND = (sys.executable, "-m", "kartina.handlers.desk")
 
 

@@ -238,12 +238,7 @@ class Runs:
         """
         found = await to_thread(self._idle, caller.owner, name)
         if seconds is not None:
-            seen, active = int(found.status["images"]), float(found.status["seconds"])
-            if not seen or not active:
-                raise ConflictError(
-                    f"Found run {name!r} without any image seen, so its speed is not known; give images."
-                )
-            images = max(1, int(seconds * seen / active))
+            images = found.folder.images_in(seconds)
         if images is None:
             raise ConfigError("Found neither images nor a time to extend the run by; expected one of them.")
         total = found.folder.config.images + images

@@ -97,6 +97,11 @@ def hold(
     charge(c, database, owner, quota, images=images - before[0], bytes=bytes - before[1])
 
 
+def things(c: sa.Connection, prefix: str) -> list[str]:
+    """What is held whose name begins so."""
+    return list(c.execute(sa.select(holdings.c.thing).where(holdings.c.thing.startswith(prefix))).scalars())
+
+
 def let_go(c: sa.Connection, database: Database, thing: str) -> None:
     """`thing` is no more."""
     there = c.execute(sa.select(holdings).where(holdings.c.thing == thing).with_for_update()).one_or_none()

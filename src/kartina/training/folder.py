@@ -122,6 +122,13 @@ class RunFolder:
                 now.set_status("paused", total=images)
             return type(self)(self.path, config)
 
+    def images_in(self, seconds: float) -> int:
+        """As many images as the run has seen in that (active) time so far. Raises ConflictError before the first."""
+        seen, active = int(self.status()["images"]), float(self.status()["seconds"])
+        if not seen or not active:
+            raise ConflictError(f"Found run {self.id} without any image seen, so its speed is unknown; give images.")
+        return max(1, int(seconds * seen / active))
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. Raises ConflictError when another one trains it."""

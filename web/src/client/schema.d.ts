@@ -4476,7 +4476,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The request is too large */
+            /** @description The request is too large; there is no room for it */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -11752,7 +11752,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The request is too large */
+            /** @description The request is too large; there is no room for it */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -12104,8 +12104,6 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description application/partial-upload */
-                "content-type"?: string;
                 /** @description Where this part begins */
                 "Upload-Offset": number;
             };

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/bulk", tags=["bulk"])
     status_code=202,
     responses={
         **ACCEPTED,
-        **responses("not_found", "input", "key_reused", "too_large", "quota", "integrity", "storage"),
+        **responses("not_found", "input", "key_reused", "too_large", "no_room", "quota", "integrity", "storage"),
     },
 )
 async def create_bulk(

@@ -49,7 +49,7 @@ def _state(found: StoredUpload) -> dict[str, str]:
     status_code=201,
     responses={
         201: {"description": "Begun", "headers": {"Location": {"description": "The upload", **_TEXT}, **STATE}},
-        **responses("input", "too_large", "quota", "storage"),
+        **responses("input", "too_large", "no_room", "quota", "storage"),
     },
 )
 async def create_upload(body: UploadRequest, of: ServicesDep, who: DataKeeper, response: HttpResponse) -> Upload:
@@ -111,7 +111,7 @@ async def append_to_upload(
     who: DataKeeper,
     response: HttpResponse,
     offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=MAX_SEED, description="Where this part begins")],
-    content_type: Annotated[str, Header(max_length=200, description=PART)] = "",
+    content_type: Annotated[str, Header(max_length=200, include_in_schema=False)] = "",
 ) -> Upload:
     """Append a part, at most 64 MiB. It has to begin where the last one ended: if not, 409 tells where that is. When
     this answers, the part is on the disk. The last one checks the hash; a wrong one makes the upload begin anew."""
