@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image as PilImage
 
@@ -28,18 +27,6 @@ from tests.service import Service
 
 SETTINGS = {"width": 8, "width_max": 8, "threads": 1, "batch": 8, "grids": 2, "precision": "fp32",
             "checkpoint_every": 0.2}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty noisy images of three classes, as a zip of folders."""
-    path, rng = tmp_path_factory.mktemp("archive") / "shapes.zip", np.random.default_rng(0)
-    with zipfile.ZipFile(path, "w") as file:
-        for i in range(60):
-            out = io.BytesIO()
-            PilImage.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(out, "PNG")
-            file.writestr(f"{'abc'[i % 3]}/{i}.png", out.getvalue())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +92,7 @@ def test_an_archive_becomes_a_data_set(client: Client, imported: Job, archive: P
 
 def test_a_run_from_its_start_to_its_model(client: Client, imported: Job) -> None:
     assert "vae-32-cpu" in [preset.name for preset in client.presets.list()]
-    assert "width" in client.presets.get("vae-32-cpu").settings_schema["properties"]  # type: ignore[operator]
+    assert "width" in client.presets.get("vae-32-cpu").settings_schema["properties"]
     with pytest.raises(InputError, match="one of budget and images"):
         client.runs.start("vae-32-cpu", "shapes")
     job = client.runs.start("vae-32-cpu", "shapes", images=400, settings=SETTINGS, device="cpu", name="small")
@@ -173,6 +160,7 @@ def test_many_images(client: Client, relayed: tuple[Client, Relay], tmp_path: Pa
         client.jobs.get(job.id)
 
 
+@pytest.mark.slow
 def test_a_study(client: Client, imported: Job, tmp_path: Path) -> None:
     spec = {
         "name": "small", "data": ["shapes"], "seeds": [0], "device": "cpu", "threads": 1, "budget": {"images": 128},
