@@ -17,7 +17,7 @@ from kartina.api.openapi import document as make_document
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
 GENERATOR = "openapi-python-client==0.29.1"  # it wants another ruff than ours: in an environment of its own
-METHODS = ("get", "post", "put", "patch", "delete")
+METHODS = ("get", "head", "post", "put", "patch", "delete")
 
 
 @cache

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kartina.client import Client
 from kartina.models.model import save
@@ -35,3 +40,15 @@ def client(service: Service) -> Iterator[Client]:
         key = bearer.headers["authorization"].removeprefix("Bearer ")
     with Client(service.url, key) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty noisy images of three classes, as a zip of folders."""
+    path, rng = tmp_path_factory.mktemp("archive") / "shapes.zip", np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as file:
+        for i in range(60):
+            out = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(out, "PNG")
+            file.writestr(f"{'abc'[i % 3]}/{i}.png", out.getvalue())
+    return path

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kartina.client import schemas
+from kartina.client import schemas, work_schemas
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = json.loads((ROOT / "web" / "openapi.json").read_text())
@@ -19,18 +19,17 @@ COMPONENTS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 # Operations that are not the client's: the page's cookie, and the ones of OpenAI's client.
 OTHERS = {("POST", "/v1/session"), ("POST", "/v1/images/generations"), ("POST", "/v1/images/edits")}
-METHODS = ("get", "post", "put", "patch", "delete")
+METHODS = ("get", "head", "post", "put", "patch", "delete")
 # Never seen by callers, and any JSON.
 HIDDEN = {"ReconnectEvent", "JsonValue"}
 
 
 def models() -> dict[str, type[schemas.Data]]:
-    found = {name: it for name, it in vars(schemas).items() if isinstance(it, type) and issubclass(it, schemas.Data)}
-    return {
-        name: it
-        for name, it in found.items()
-        if it.__pydantic_generic_metadata__["origin"] is None and name not in ("Data", "Page")
-    }
+    """The client's models by name; not their bases."""
+    every = {**vars(schemas), **vars(work_schemas)}
+    found = {name: it for name, it in every.items() if isinstance(it, type) and issubclass(it, schemas.Data)}
+    plain = {name: it for name, it in found.items() if it.__pydantic_generic_metadata__["origin"] is None}
+    return {name: it for name, it in plain.items() if name not in ("Data", "Page")}
 
 
 def plain(schema: Any) -> Any:

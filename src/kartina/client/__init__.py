@@ -17,6 +17,7 @@ from __future__ import annotations
 from kartina.client.asynchronous.client import AsyncClient
 from kartina.client.asynchronous.generations import AsyncGeneration, AsyncOutputEvent
 from kartina.client.asynchronous.images import AsyncImage, AsyncStoredImage
+from kartina.client.asynchronous.jobs import AsyncJob
 from kartina.client.errors import (
     AnswerError,
     BusyError,
@@ -53,6 +54,18 @@ from kartina.client.schemas import (
 from kartina.client.synchronous.client import Client
 from kartina.client.synchronous.generations import Generation, OutputEvent
 from kartina.client.synchronous.images import Image, StoredImage
+from kartina.client.synchronous.jobs import Job
+from kartina.client.work_schemas import (
+    BulkEstimate,
+    Dataset,
+    RunDetail,
+    RunEstimate,
+    StudyDetail,
+    Upload,
+    WorkLogEvent,
+    WorkProgressEvent,
+    WorkStatusEvent,
+)
 
 __all__ = [
     "AnswerError",
@@ -60,13 +73,16 @@ __all__ = [
     "AsyncClient",
     "AsyncGeneration",
     "AsyncImage",
+    "AsyncJob",
     "AsyncOutputEvent",
     "AsyncStoredImage",
+    "BulkEstimate",
     "BusyError",
     "CanceledError",
     "Client",
     "ClientError",
     "ConflictError",
+    "Dataset",
     "Filters",
     "ForbiddenError",
     "Generation",
@@ -75,6 +91,7 @@ __all__ = [
     "Image",
     "InputError",
     "InternalError",
+    "Job",
     "Key",
     "Metric",
     "Model",
@@ -87,12 +104,19 @@ __all__ = [
     "Progress",
     "ProgressEvent",
     "QuotaError",
+    "RunDetail",
+    "RunEstimate",
     "ServiceError",
     "Session",
     "SignInError",
     "StatusEvent",
     "StoredImage",
+    "StudyDetail",
     "Task",
     "UnreachableError",
+    "Upload",
     "WaitError",
+    "WorkLogEvent",
+    "WorkProgressEvent",
+    "WorkStatusEvent",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Union
 
 from pydantic import JsonValue
 
-from kartina.client.protocol import Upload
+from kartina.client.protocol import File
 from kartina.client.schemas import Asset
 from kartina.errors import ConfigError, DataError
 
@@ -50,6 +51,61 @@ class Filters(TypedDict, total=False):
     trash: bool  # what is in the trash, instead
 
 
+class Reading(TypedDict, total=False):
+    """How an archive is read."""
+
+    class_names: Sequence[str]  # of idx and npz; of folders, their order
+    group_by: str  # a regular expression: its first group, in an image's path, keeps to one split
+    unlabelled: bool
+
+
+class DatasetOptions(Reading, total=False):
+    """How an archive becomes a data set."""
+
+    size: int  # pixels a side
+    fit: Literal["crop", "pad", "stretch"]
+    channels: Literal["auto", "1", "3"]
+    flip: Literal["auto", "on", "off"]
+    skip_bad: bool  # leave out and record what cannot be used
+    replace: bool
+    seed: int  # of the splits that are made
+
+
+class RunOptions(TypedDict, total=False):
+    """How a preset is trained: `budget` or `images`, one of them."""
+
+    budget: float  # active seconds
+    images: int  # to be seen
+    settings: Mapping[str, JsonValue]  # over the preset's
+    start: str  # a model or run whose weights it starts from
+    name: str  # comes after its number
+    device: Literal["auto", "cpu", "cuda", "mps"]
+
+
+class PublishOptions(TypedDict, total=False):
+    """What a published model's card says, and what is kept."""
+
+    licence: str
+    about: str
+    evaluate: bool
+    seeds: int
+    samples: int
+    sweep: bool  # choose its default controls by numbers on val
+    with_training: bool  # keep what only trains
+    precision: Literal["fp16", "fp32"]
+
+
+class EvaluationOptions(TypedDict, total=False):
+    """What is measured."""
+
+    data: str
+    split: Literal["train", "val", "test"]
+    seeds: int
+    samples: int
+    metrics: Sequence[str]
+    extractor: Literal["domain", "inception"]
+
+
 def new_key() -> str:
     """An idempotency key that nobody else has."""
     return secrets.token_hex(16)
@@ -64,13 +120,13 @@ def as_list(given: Pictures | None) -> list[Picture]:
     return [given]
 
 
-def upload_of(given: Picture) -> Upload:
+def upload_of(given: Picture) -> File:
     """What is sent for an image. Raises OSError, DataError."""
     if isinstance(given, bytes):
-        return Upload(given, "image")
+        return File(given, "image")
     if isinstance(given, str | os.PathLike):
         path = Path(given)
-        return Upload(path.read_bytes(), path.name)
+        return File(path.read_bytes(), path.name)
     from PIL import Image
 
     if not isinstance(given, Image.Image):
@@ -79,16 +135,29 @@ def upload_of(given: Picture) -> Upload:
         )
     out = io.BytesIO()
     given.save(out, "PNG")
-    return Upload(out.getvalue(), "image.png")
+    return File(out.getvalue(), "image.png")
 
 
-def file_of(given: str | os.PathLike[str] | bytes) -> Upload:
+def file_of(given: str | os.PathLike[str] | bytes) -> File:
     """A file that is sent as it is, read from the disk while it is sent. Raises OSError."""
     if isinstance(given, bytes):
-        return Upload(given)
+        return File(given)
     path = Path(given)
     path.stat()
-    return Upload(path, path.name)
+    return File(path, path.name)
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """(the hash of a file, its size in bytes). Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def part_of(path: Path, offset: int, size: int) -> bytes:
+    """So many bytes of a file, or what is left of it. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def wanted_format(path: Path) -> str | None:

@@ -84,7 +84,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Upload:
+class File:
     """A file of a form."""
 
     content: bytes | Path
@@ -100,8 +100,9 @@ class Call:
     query: Mapping[str, Value] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
+    content: bytes | None = None
     form: Mapping[str, Value] = field(default_factory=dict)
-    files: Mapping[str, Upload] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)
     once: bool = False  # not sent again where it may have been carried out
     timeout: float | None = None  # seconds, where it takes longer than others
 
@@ -124,6 +125,8 @@ class Call:
             found["params"] = {name: _text(value) for name, value in self.query.items() if value is not None}
             if self.json is not None:
                 found["json"] = self.json
+            if self.content is not None:
+                found["content"] = self.content
             if self.files:
                 found["data"] = {name: _text(value) for name, value in self.form.items() if value is not None}
                 found["files"] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"] | str
 Format = Literal["png", "webp"] | str
-Scope = Literal["generate", "models", "keys"] | str
+Scope = Literal["generate", "models", "keys", "data", "train"] | str
 D = TypeVar("D", bound=BaseModel)
 
 
@@ -70,6 +70,7 @@ class KeyQuota(Data):
     steps: int | None = None  # images x steps a day (UTC)
     images: int | None = None  # stored
     bytes: int | None = None  # stored
+    jobs: int | None = 20  # that are not at their end
 
 
 class KeyUsage(Data):

@@ -4760,7 +4760,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The request is too large */
+            /** @description The request is too large; there is no room for it */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -12911,7 +12911,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The request is too large */
+            /** @description The request is too large; there is no room for it */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -13313,8 +13313,6 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description application/partial-upload */
-                "content-type"?: string;
                 /** @description Where this part begins */
                 "Upload-Offset": number;
             };

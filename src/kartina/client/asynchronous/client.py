@@ -9,11 +9,15 @@ import httpx2
 
 from kartina.client import schemas
 from kartina.client.asynchronous.assets import AsyncAssets
+from kartina.client.asynchronous.datasets import AsyncBulk, AsyncDatasets
 from kartina.client.asynchronous.generations import AsyncGeneration, AsyncGenerations
 from kartina.client.asynchronous.images import AsyncImages
+from kartina.client.asynchronous.jobs import AsyncJobs
 from kartina.client.asynchronous.keys import AsyncKeys
 from kartina.client.asynchronous.models import AsyncModels
+from kartina.client.asynchronous.runs import AsyncPresets, AsyncRuns, AsyncStudies
 from kartina.client.asynchronous.transport import AsyncTransport
+from kartina.client.asynchronous.uploads import AsyncUploads
 from kartina.client.inputs import Labels, Options, Picture, Pictures
 from kartina.client.protocol import Place, call
 
@@ -44,10 +48,17 @@ class AsyncClient:
         self.url = place.url
         self._http = AsyncTransport(place, timeout, patience, transport)
         self.assets = AsyncAssets(self._http)
+        self.bulk = AsyncBulk(self._http)
+        self.uploads = AsyncUploads(self._http)
+        self.datasets = AsyncDatasets(self._http, self.uploads)
         self.generations = AsyncGenerations(self._http, self.assets)
         self.images = AsyncImages(self._http)
+        self.jobs = AsyncJobs(self._http)
         self.keys = AsyncKeys(self._http)
         self.models = AsyncModels(self._http)
+        self.presets = AsyncPresets(self._http)
+        self.runs = AsyncRuns(self._http)
+        self.studies = AsyncStudies(self._http)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

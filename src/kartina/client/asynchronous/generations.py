@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Literal, Unpack
 
 from pydantic import JsonValue
 
 from kartina.client import schemas
+from kartina.client.asynchronous.accepted import AsyncAccepted
 from kartina.client.asynchronous.assets import AsyncAssets
 from kartina.client.asynchronous.images import AsyncImage
 from kartina.client.asynchronous.transport import AsyncTransport
-from kartina.client.errors import CanceledError, WaitError, service_error
 from kartina.client.inputs import Labels, Options, Picture, Pictures, as_list, file_of, new_key
 from kartina.client.protocol import Call, call, read, several
-
-FINISHED = ("succeeded", "failed", "canceled")
 
 
 class AsyncOutputEvent(schemas.OutputEvent):
@@ -32,7 +28,7 @@ class AsyncOutputEvent(schemas.OutputEvent):
 AsyncEvent = schemas.StatusEvent | schemas.ProgressEvent | schemas.PreviewEvent | AsyncOutputEvent
 
 
-class AsyncGeneration:
+class AsyncGeneration(AsyncAccepted[schemas.Job, AsyncEvent]):
     """A request that was accepted. `data` is what was last heard of it; following, waiting and `refresh` hear more.
 
     As a context it is canceled where it is left unfinished:
@@ -41,25 +37,8 @@ class AsyncGeneration:
             ...
     """
 
-    def __init__(self, data: schemas.Job, http: AsyncTransport):
-        self.data = data
-        self._http = http
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status}, {len(self.data.outputs)} of {self.data.request.n}>"
-
-    @property
-    def id(self) -> str:
-        return self.data.id
-
-    @property
-    def status(self) -> schemas.Status:
-        """queued, running or canceling; then for good succeeded, failed or canceled."""
-        return self.data.status
-
-    @property
-    def finished(self) -> bool:
-        return self.data.status in FINISHED
 
     @property
     def progress(self) -> schemas.Progress:
@@ -75,51 +54,13 @@ class AsyncGeneration:
         """The images finished so far, by index."""
         return [AsyncImage.of(output, self._http) for output in self.data.outputs]
 
-    async def refresh(self) -> Self:
-        """Ask how it is now."""
-        self.data = await self._http.get(call("GET", "/v1/generations/{id}", id=self.id), schemas.Job)
-        return self
-
-    async def events(self, *, previews: bool = True, cancel: bool = False) -> AsyncGenerator[AsyncEvent]:
+    def events(self, *, previews: bool = True, cancel: bool = False) -> AsyncGenerator[AsyncEvent]:
         """What happens to it, live, until it is finished: first its status, then progress, previews and outputs.
 
         A broken connection or a restart of the service loses no status and no output. `cancel`: cancel it where the
         iterator is left (closed) before the end.
         """
-        asked = call("GET", "/v1/generations/{id}/events", id=self.id).asking(previews=previews)
-        try:
-            async with aclosing(self._http.events(asked)) as events:
-                async for event in events:
-                    found = self._heard(event.event, event.data)
-                    if found is not None:
-                        yield found
-                    if self.finished:
-                        return
-        finally:
-            if cancel and not self.finished:
-                await self.cancel()
-
-    async def wait(self, timeout: float | None = None) -> Self:
-        """Come back when it has succeeded. `timeout`: at most so many seconds; it goes on after them.
-
-        Raises the ServiceError that it failed with, CanceledError, WaitError, UnreachableError.
-        """
-        if timeout is None:
-            if not self.finished:
-                async for _ in self.events(previews=False):
-                    pass
-        else:
-            await self._look(timeout)
-        if self.status == "canceled":
-            raise CanceledError(f"Found the generation {self.id} canceled, with {len(self.data.outputs)} images.")
-        if self.data.error is not None:
-            raise service_error(self.data.error)
-        return self
-
-    async def cancel(self) -> Self:
-        """Stop it at the next step; images finished so far stay. A finished one is left as it is."""
-        self.data = await self._http.get(call("POST", "/v1/generations/{id}/cancel", id=self.id), schemas.Job)
-        return self
+        return self._follow(self._watch(previews), cancel)
 
     async def delete(self) -> None:
         """Delete it and its images for good; an unfinished one is canceled first."""
@@ -135,15 +76,15 @@ class AsyncGeneration:
         """Save the images of a finished generation as one ZIP, written while it comes."""
         return await self._http.download(call("GET", "/v1/generations/{id}/images.zip", id=self.id), Path(path))
 
-    async def __aenter__(self) -> Self:
-        return self
+    def _watch(self, previews: bool) -> Call:
+        return call("GET", "/v1/generations/{id}/events", id=self.id).asking(previews=previews)
 
-    async def __aexit__(self, *_: object) -> None:
-        if not self.finished:
-            await self.cancel()
+    def _call(self, what: Literal["get", "cancel", "quiet"]) -> Call:
+        if what == "cancel":
+            return call("POST", "/v1/generations/{id}/cancel", id=self.id)
+        return call("GET", "/v1/generations/{id}", id=self.id) if what == "get" else self._watch(previews=False)
 
     def _heard(self, kind: str, text: str) -> AsyncEvent | None:
-        """Take in an event; None for one that a newer service sends."""
         match kind:
             case "status":
                 event = read(schemas.StatusEvent, text)
@@ -162,18 +103,6 @@ class AsyncGeneration:
                 self.data = self.data.model_copy(update={"outputs": outputs})
                 return AsyncOutputEvent.model_construct(output=AsyncImage.of(output, self._http))
         return None
-
-    async def _look(self, timeout: float) -> None:
-        """Look again and again until it is finished. Raises WaitError after `timeout` seconds."""
-        until, pause = time.monotonic() + timeout, 0.05
-        await self.refresh()
-        while not self.finished:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise WaitError(f"Found the generation {self.id} {self.status} after {timeout:g} s; it goes on.")
-            await asyncio.sleep(min(pause, left))
-            pause = min(1.0, pause * 1.5)
-            await self.refresh()
 
 
 class AsyncGenerations:

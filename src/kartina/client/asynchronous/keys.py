@@ -21,13 +21,13 @@ class AsyncKeys:
         name: str,
         scopes: Sequence[str] = ("generate",),
         *,
-        quota: Mapping[Literal["steps", "images", "bytes"], int] | None = None,
+        quota: Mapping[Literal["steps", "images", "bytes", "jobs"], int | None] | None = None,
         rate: str = "600/minute",
         days: int | None = None,
     ) -> schemas.NewKey:
         """Make a key; its `secret` is in this answer and nowhere else. `days`: it ends after so many.
 
-        `quota`: images x steps a day, stored images, stored bytes; what is left out has no bound.
+        `quota`: images x steps a day, stored images, stored bytes (left out: no bound), unfinished jobs (left out: 20).
         """
         body = {"name": name, "scopes": several(scopes), "quota": dict(quota or {}), "rate": rate, "days": days}
         asked = call("POST", "/v1/keys").but(json=body, once=True)

@@ -104,16 +104,22 @@ class AsyncTransport:
     async def download(self, of: Call, path: Path) -> Path:
         """Write the answer to a file while it comes, whole or not at all.
 
+        After a broken connection it goes on where it broke off, where the service can, else from the beginning.
         Raises UnreachableError, ServiceError, OSError.
         """
         part, tries = partial(path), Tries(of, self.patience)
+        of, size, tag = of.saying(Accept_Encoding="identity"), 0, None
         try:
             while True:
+                rest = {"Range": f"bytes={size}-", "If_Range": tag} if size and tag else {}
                 try:
-                    async with self.stream(of, tries) as response:
-                        with part.open("wb") as file:
+                    async with self.stream(of.saying(**rest), tries) as response:
+                        size = size if response.status_code == 206 else 0
+                        tag = response.headers.get("etag") if "accept-ranges" in response.headers else None
+                        with part.open("ab" if size else "wb") as file:
                             async for chunk in response.aiter_bytes():
-                                await asyncio.to_thread(file.write, chunk)
+                                size += await asyncio.to_thread(file.write, chunk)
+                                tries = Tries(of, self.patience) if tag else tries
                     await asyncio.to_thread(part.replace, path)
                     return path
                 except httpx2.RequestError as error:

@@ -13,11 +13,15 @@ from kartina.client import schemas
 from kartina.client.inputs import Labels, Options, Picture, Pictures
 from kartina.client.protocol import Place, call
 from kartina.client.synchronous.assets import Assets
+from kartina.client.synchronous.datasets import Bulk, Datasets
 from kartina.client.synchronous.generations import Generation, Generations
 from kartina.client.synchronous.images import Images
+from kartina.client.synchronous.jobs import Jobs
 from kartina.client.synchronous.keys import Keys
 from kartina.client.synchronous.models import Models
+from kartina.client.synchronous.runs import Presets, Runs, Studies
 from kartina.client.synchronous.transport import Transport
+from kartina.client.synchronous.uploads import Uploads
 
 
 class Client:
@@ -46,10 +50,17 @@ class Client:
         self.url = place.url
         self._http = Transport(place, timeout, patience, transport)
         self.assets = Assets(self._http)
+        self.bulk = Bulk(self._http)
+        self.uploads = Uploads(self._http)
+        self.datasets = Datasets(self._http, self.uploads)
         self.generations = Generations(self._http, self.assets)
         self.images = Images(self._http)
+        self.jobs = Jobs(self._http)
         self.keys = Keys(self._http)
         self.models = Models(self._http)
+        self.presets = Presets(self._http)
+        self.runs = Runs(self._http)
+        self.studies = Studies(self._http)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

@@ -5,23 +5,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Literal, Unpack
 
 from pydantic import JsonValue
 
 from kartina.client import blocking, schemas
-from kartina.client.errors import CanceledError, WaitError, service_error
 from kartina.client.inputs import Labels, Options, Picture, Pictures, as_list, file_of, new_key
 from kartina.client.protocol import Call, call, read, several
+from kartina.client.synchronous.accepted import Accepted
 from kartina.client.synchronous.assets import Assets
 from kartina.client.synchronous.images import Image
 from kartina.client.synchronous.transport import Transport
-
-FINISHED = ("succeeded", "failed", "canceled")
 
 
 class OutputEvent(schemas.OutputEvent):
@@ -33,7 +29,7 @@ class OutputEvent(schemas.OutputEvent):
 Event = schemas.StatusEvent | schemas.ProgressEvent | schemas.PreviewEvent | OutputEvent
 
 
-class Generation:
+class Generation(Accepted[schemas.Job, Event]):
     """A request that was accepted. `data` is what was last heard of it; following, waiting and `refresh` hear more.
 
     As a context it is canceled where it is left unfinished:
@@ -42,25 +38,8 @@ class Generation:
             ...
     """
 
-    def __init__(self, data: schemas.Job, http: Transport):
-        self.data = data
-        self._http = http
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status}, {len(self.data.outputs)} of {self.data.request.n}>"
-
-    @property
-    def id(self) -> str:
-        return self.data.id
-
-    @property
-    def status(self) -> schemas.Status:
-        """queued, running or canceling; then for good succeeded, failed or canceled."""
-        return self.data.status
-
-    @property
-    def finished(self) -> bool:
-        return self.data.status in FINISHED
 
     @property
     def progress(self) -> schemas.Progress:
@@ -76,51 +55,13 @@ class Generation:
         """The images finished so far, by index."""
         return [Image.of(output, self._http) for output in self.data.outputs]
 
-    def refresh(self) -> Self:
-        """Ask how it is now."""
-        self.data = self._http.get(call("GET", "/v1/generations/{id}", id=self.id), schemas.Job)
-        return self
-
     def events(self, *, previews: bool = True, cancel: bool = False) -> Generator[Event]:
         """What happens to it, live, until it is finished: first its status, then progress, previews and outputs.
 
         A broken connection or a restart of the service loses no status and no output. `cancel`: cancel it where the
         iterator is left (closed) before the end.
         """
-        asked = call("GET", "/v1/generations/{id}/events", id=self.id).asking(previews=previews)
-        try:
-            with closing(self._http.events(asked)) as events:
-                for event in events:
-                    found = self._heard(event.event, event.data)
-                    if found is not None:
-                        yield found
-                    if self.finished:
-                        return
-        finally:
-            if cancel and not self.finished:
-                self.cancel()
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Come back when it has succeeded. `timeout`: at most so many seconds; it goes on after them.
-
-        Raises the ServiceError that it failed with, CanceledError, WaitError, UnreachableError.
-        """
-        if timeout is None:
-            if not self.finished:
-                for _ in self.events(previews=False):
-                    pass
-        else:
-            self._look(timeout)
-        if self.status == "canceled":
-            raise CanceledError(f"Found the generation {self.id} canceled, with {len(self.data.outputs)} images.")
-        if self.data.error is not None:
-            raise service_error(self.data.error)
-        return self
-
-    def cancel(self) -> Self:
-        """Stop it at the next step; images finished so far stay. A finished one is left as it is."""
-        self.data = self._http.get(call("POST", "/v1/generations/{id}/cancel", id=self.id), schemas.Job)
-        return self
+        return self._follow(self._watch(previews), cancel)
 
     def delete(self) -> None:
         """Delete it and its images for good; an unfinished one is canceled first."""
@@ -136,15 +77,15 @@ class Generation:
         """Save the images of a finished generation as one ZIP, written while it comes."""
         return self._http.download(call("GET", "/v1/generations/{id}/images.zip", id=self.id), Path(path))
 
-    def __enter__(self) -> Self:
-        return self
+    def _watch(self, previews: bool) -> Call:
+        return call("GET", "/v1/generations/{id}/events", id=self.id).asking(previews=previews)
 
-    def __exit__(self, *_: object) -> None:
-        if not self.finished:
-            self.cancel()
+    def _call(self, what: Literal["get", "cancel", "quiet"]) -> Call:
+        if what == "cancel":
+            return call("POST", "/v1/generations/{id}/cancel", id=self.id)
+        return call("GET", "/v1/generations/{id}", id=self.id) if what == "get" else self._watch(previews=False)
 
     def _heard(self, kind: str, text: str) -> Event | None:
-        """Take in an event; None for one that a newer service sends."""
         match kind:
             case "status":
                 event = read(schemas.StatusEvent, text)
@@ -163,18 +104,6 @@ class Generation:
                 self.data = self.data.model_copy(update={"outputs": outputs})
                 return OutputEvent.model_construct(output=Image.of(output, self._http))
         return None
-
-    def _look(self, timeout: float) -> None:
-        """Look again and again until it is finished. Raises WaitError after `timeout` seconds."""
-        until, pause = time.monotonic() + timeout, 0.05
-        self.refresh()
-        while not self.finished:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise WaitError(f"Found the generation {self.id} {self.status} after {timeout:g} s; it goes on.")
-            blocking.sleep(min(pause, left))
-            pause = min(1.0, pause * 1.5)
-            self.refresh()
 
 
 class Generations:
