@@ -115,7 +115,8 @@ def _adding(dialect: str) -> sa.Executable:
         "steps": sa.case((usage.c.day == new.day, usage.c.steps), else_=0) + new.steps,
         "day": new.day,
     }
-    return row.on_conflict_do_update(index_elements=["owner"], set_=added)
+    statement: sa.Executable = row.on_conflict_do_update(index_elements=["owner"], set_=added)
+    return statement
 
 
 def _today() -> str:
