@@ -119,6 +119,18 @@ def test_an_upload_outlives_connections_and_services(house: House, archive: byte
     problem(client.get(url), 404, "not_found")
 
 
+def test_an_upload_is_never_all_in_memory(house: House) -> None:
+    def peak() -> int:
+        lines = Path(f"/proc/{house.service.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+    house.upload(bytes(2**20))
+    before = peak()
+    id = house.upload(bytes(2**26))
+    assert peak() - before < 2**24, "a quarter of the part"
+    assert house.client.delete(f"/v1/uploads/{id}").status_code == 204
+
+
 def test_look_import_browse_and_delete(house: House, archive: bytes) -> None:
     client = house.client
     upload = house.upload(archive)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     found = commands()
     assert len(found) > 30
     save(tiny.sampler("flow"), "edits", PROVENANCE, CARD, root=service.home / "models")
-    with service.bearer("generate", "models", "keys", "train") as client:
+    with service.bearer("generate", "models", "keys", "train", "data") as client:
         token = client.headers["authorization"].removeprefix("Bearer ")
         told = {"KARTINA": service.url, "TOKEN": token, "MODEL": "edits", "IMAGE_MODEL": "edits", "LABEL": "a"}
         script = "set -e\nshopt -s expand_aliases\n" + "\n".join(f"echo '#{i}' >&2\n{c}" for i, c in enumerate(found))
@@ -49,3 +50,6 @@ def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "favourites.zip").read_bytes().startswith(b"PK")
+    assert '"name":"mine"' in (tmp_path / "mine.json").read_text()
+    assert (tmp_path / "seven.png").read_bytes().startswith(b"\x89PNG")
+    assert len(zipfile.ZipFile(tmp_path / "many.zip").namelist()) == 62

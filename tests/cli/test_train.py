@@ -59,6 +59,11 @@ def test_train_resume_sample(cli, blobs: Path, tmp_path: Path) -> None:
     hashes = [[hashlib.sha256(Image.open(f).tobytes()).hexdigest() for f in group] for group in files]
     assert hashes[0] == hashes[1] and len(set(hashes[0])) == 3
 
+    assert cli("runs", "extend", run).code == 2 and cli("runs", "extend", run, "--time", "soon").code == 2
+    longer = cli("runs", "extend", run, "--images", 80, "--json").json
+    assert (longer["total"], longer["images"], longer["status"]) == (280, 200, "paused")
+    assert cli("train", "--resume", run, "--json").json["images"] == 280
+
 
 def test_dry_run_leaves_nothing(cli, blobs: Path) -> None:
     planned = cli("train", "vae-32-cpu", "--data", "blobs", "--images", "1k", "--dry-run", "--json")

@@ -11,9 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from kartina.errors import ConflictError, KeyReusedError, NotFoundError, QuotaError
+from kartina.jobs.context import Context
 from kartina.jobs.table import BACKOFF, Jobs, Progress, clean
 from kartina.storage.database import Database, open_database
 from kartina.storage.tables import jobs as table
+from kartina.storage.usage import Used, hold, used
 
 
 @pytest.fixture
@@ -341,3 +343,53 @@ def test_a_caller_has_so_many_jobs_at_most(jobs: Jobs, url: str) -> None:
         jobs.resume(made[0], most=2)
     jobs.cancel(third.id)
     assert jobs.resume(made[0], most=2).status == "queued"
+
+
+def test_a_claim_may_be_of_some_kinds_only(jobs: Jobs) -> None:
+    training, first, second = (jobs.submit(kind, {}).id for kind in ("train", "import", "inspect"))
+    found = [jobs.claim("w", kinds=("import", "inspect")) for _ in range(3)]
+    assert [job and job.id for job in found] == [first, second, None]
+    jobs.submit("import", {})
+    assert (job := jobs.claim("w", without=("import", "inspect"))) is not None and job.id == training
+    assert jobs.claim("w", without=("import", "inspect")) is None
+    assert (job := jobs.claim("w")) is not None and job.kind == "import"
+
+
+def test_what_is_done_with_a_submission_is_done_with_it_or_not_at_all(jobs: Jobs) -> None:
+    def count(c: sa.Connection, id: int) -> None:
+        hold(c, jobs.database, "key_1", f"job:{id}", images=5, bytes=100)
+
+    def used_now() -> Used:
+        with jobs.database.read() as c:
+            return used(c, "key_1")
+
+    job = jobs.submit("toy", {}, caller="key_1", key="once", also=count)
+    assert jobs.submit("toy", {}, caller="key_1", key="once", also=count) == job
+    assert used_now() == Used(0, 5, 100)
+
+    def refuse(c: sa.Connection, id: int) -> None:
+        count(c, id)
+        raise NotFoundError("no such thing")
+
+    with pytest.raises(NotFoundError, match="no such thing"):
+        jobs.submit("toy", {}, caller="key_1", also=refuse)
+    assert jobs.recent() == [job] and used_now() == Used(0, 5, 100)
+    jobs.cancel(job.id)
+    jobs.delete(job.id)
+    assert used_now() == Used()
+
+
+def test_what_attempts_share_stays_until_success(jobs: Jobs) -> None:
+    jobs.submit("toy", {})
+    job = jobs.claim("w")
+    assert job is not None
+    kept = Context(jobs, job, job.lease).kept
+    (kept / "half").write_text("done")
+    jobs.fail(job.lease, "error", "it broke")
+    clean(jobs.get(job.id))
+    assert (kept / "half").is_file()
+    jobs.resume(job.id)
+    again = jobs.claim("w")
+    assert again is not None and jobs.succeed(again.lease, {})
+    clean(jobs.get(job.id))
+    assert not kept.exists()

@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 
 from kartina import owners
-from kartina.errors import IntegrityError, NotFoundError, QuotaError, StorageError, UnavailableError, of_code
+from kartina.errors import (
+    IntegrityError,
+    NotFoundError,
+    QueueFullError,
+    QuotaError,
+    StorageError,
+    UnavailableError,
+    of_code,
+)
 from kartina.jobs.table import Jobs
 from kartina.services.access import LOCAL, Caller
-from kartina.services.desk import Desk
+from kartina.services.desk import WAITING, Desk
 from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.services.runs import Asked, Runs, check_room, usable_data
@@ -30,7 +38,7 @@ class Says(Desk):
         super().__init__()
         self.answer = answer
 
-    def ask(self, question: str, **given: Any) -> Any:
+    async def ask(self, question: str, **given: Any) -> Any:
         return self.answer
 
 
@@ -69,16 +77,25 @@ def test_whose_data_are_used(home: Path) -> None:
 
 def test_a_desk_outlives_its_process(home: Path) -> None:
     """An error keeps its kind across the two processes; a killed process is replaced at the next question."""
-    desk = Desk()
-    try:
-        assert desk.ask("studies", names=["nope"])[0]["problem"].startswith("Found no study called 'nope'")
-        with pytest.raises(NotFoundError, match="no preset called 'vae-33'"):
-            desk.ask("plan", run={"preset": "vae-33", "data": "digits", "images": 9})
-        assert desk._process is not None
-        desk._process._proc.kill()
-        assert desk.ask("studies", names=[]) == []
-    finally:
-        desk.close()
+
+    async def asked() -> None:
+        desk = Desk()
+        try:
+            assert (await desk.ask("studies", names=["nope"]))[0]["problem"].startswith("Found no study called 'nope'")
+            with pytest.raises(NotFoundError, match="no preset called 'vae-33'"):
+                await desk.ask("plan", run={"preset": "vae-33", "data": "digits", "images": 9})
+            assert desk._process is not None
+            desk._process._proc.kill()
+            assert await desk.ask("studies", names=[]) == []
+
+            # Who asks while others are answered waits its turn, and so many may.
+            many = [desk.ask("studies", names=[]) for _ in range(WAITING + 5)]
+            found = await asyncio.gather(*many, return_exceptions=True)
+            assert found.count([]) == WAITING + 1 and sum(isinstance(f, QueueFullError) for f in found) == 4
+        finally:
+            desk.close()
+
+    asyncio.run(asked())
 
 
 def test_errors_by_their_code() -> None:

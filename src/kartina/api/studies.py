@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue, Strict
 
 from kartina.api.schemas import TEXT, Request, Response
-from kartina.api.training import PLAIN
+from kartina.api.training import PLAIN, Device
 from kartina.jobs.table import Job
-from kartina.study.spec import Evaluation, StudySpec
+from kartina.study.spec import METRICS, Budget, Choose, Entry, Evaluation, Metric, StudySpec
+
+STRICT = ConfigDict(strict=True)
+LISTED = Strict(False)  # JSON has lists where the study has tuples; what is in them is strict
+
+
+class StudyEntry(Entry):
+    """One thing that is compared: a preset with settings over it."""
+
+    model_config = STRICT
+
+    data: Annotated[tuple[str, ...], LISTED] = Field(default=(), max_length=20)
+
+
+class StudyBudget(Budget):
+    """Of each run: one of minutes and images."""
+
+    model_config = STRICT
 
 
 class StudyEvaluation(Evaluation):
     """How every run is measured; equal for all. Over HTTP no file can be named."""
 
+    model_config = STRICT
+
+    metrics: Annotated[tuple[Metric, ...], LISTED] = METRICS
     extractor: Literal["domain", "inception"] = "domain"
     weights: None = None
+
+
+class StudyChoice(Choose):
+    """The rule that chooses."""
+
+    model_config = STRICT
 
 
 class StudyRequest(StudySpec):
     """A study, as STUDY.toml has it."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    model_config = STRICT
+
+    data: Annotated[tuple[str, ...], LISTED] = Field(min_length=1, max_length=20)
+    presets: Annotated[tuple[StudyEntry, ...], LISTED] = Field(min_length=1, max_length=100)
+    seeds: Annotated[tuple[int, ...], LISTED] = Field(default=(0, 1, 2), min_length=1, max_length=100)
+    budget: StudyBudget
+    device: Device = "auto"
     evaluation: StudyEvaluation = StudyEvaluation.model_validate({})
+    choose: StudyChoice = StudyChoice.model_validate({})
 
     def spec(self) -> StudySpec:
         return StudySpec.model_validate(self.model_dump(exclude_unset=True))

@@ -39,6 +39,7 @@ def describe(job: Job, position: int | None = None) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": job.kind,
+        "caller": job.caller,
         "spec": job.spec,
         "status": job.status,
         "created_at": _iso(job.created_at),

@@ -10,11 +10,13 @@ studies need is loaded when one is asked for.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kartina import logs, registry
@@ -74,10 +76,12 @@ def _plan(run: dict[str, Any]) -> RunConfig:
     )  # fmt: skip
 
 
-def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
-    """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds from `asked_at` on."""
+def time_run(run: dict[str, Any], began_at: float) -> dict[str, Any]:
+    """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds since this process began."""
     config = _plan(run)
-    startup = time.time() - asked_at
+    startup = time.time() - began_at
+    if config.device == "cpu":
+        _bound_memory()
     before, begun = time.process_time(), time.perf_counter()
     found = estimate.time_steps(config, open_set(config.data), run.get("budget"))
     used = (time.process_time() - before) / ((time.perf_counter() - begun) * config.train.threads)
@@ -85,6 +89,14 @@ def time_run(run: dict[str, Any], asked_at: float) -> dict[str, Any]:
     return {**found, "yields": SHARE, "device": config.device, "threads": config.train.threads,
             "disk": estimate.disk(config), "memory": found["memory"] or peak, "startup": startup,
             "processor": used if config.device == "cpu" else None}  # fmt: skip
+
+
+def _bound_memory() -> None:
+    """Let this process take what is available now: more is an error here, and not the end of another process."""
+    told = Path("/proc/meminfo")
+    if told.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())):
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(found[1]) * 1024,) * 2)
 
 
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:

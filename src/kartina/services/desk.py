@@ -1,61 +1,95 @@
 """Answers that need torch, from a process of its own: `kartina.handlers.desk`. The API process never loads it.
 
-    desk.ask("plan", run={...})          # of the process that stays
-    desk.ask_alone("time_run", ...)      # of one for this question: it measures itself
+    await desk.ask("plan", run={...})          # of the process that stays
+    await desk.ask_alone("time_run", ...)      # of one for this question: it measures itself
 
 A question that its process does not survive is an UnavailableError; the next one gets a new process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
+import time
+from asyncio import to_thread
 from contextlib import suppress
 from typing import Any
 
 from kartina.data.pool import read_message, write_message
-from kartina.errors import UnavailableError, of_code
+from kartina.errors import QueueFullError, UnavailableError, of_code
 
 TIME = 300.0  # seconds that an answer may take
+WAITING = 16  # questions that wait for their turn
 COMMAND = (sys.executable, "-m", "kartina.handlers.desk")
 
 
 class Desk:
-    """Methods block, and may be called from any thread; questions to one process wait for each other."""
+    """Belongs to one event loop. Who waits for an answer to somebody else waits there, and holds no thread."""
 
     def __init__(self) -> None:
+        self._turn = _Turn()
+        self._alone = _Turn()  # two measurements at a time would measure each other
         self._lock = threading.Lock()
-        self._alone = threading.Lock()  # two measurements at a time would measure each other
         self._process: _Process | None = None
 
-    def ask(self, question: str, **given: Any) -> Any:
-        """The answer. Raises what the question's handler raises, UnavailableError."""
-        with self._lock:
-            for again in (True, False):
-                if self._process is None or self._process.ended:
-                    self._process = _Process()
-                    again = False  # a new one has not gone home between two questions
-                reply = self._process.ask({"question": question, **given})
-                if reply is not None or not again:
-                    return _answer(reply)
-                self._process.end()
-            raise AssertionError("the second process is new")
+    async def ask(self, question: str, **given: Any) -> Any:
+        """The answer. Raises what the question's handler raises, UnavailableError, QueueFullError."""
+        async with self._turn:
+            return _answer(await to_thread(self._ask, {"question": question, **given}))
 
-    def ask_alone(self, question: str, **given: Any) -> Any:
-        """The answer of a process of its own, one at a time. Raises as `ask` does."""
-        with self._alone:
-            process = _Process()
-            try:
-                return _answer(process.ask({"question": question, **given}))
-            finally:
-                process.end()
+    async def ask_alone(self, question: str, **given: Any) -> Any:
+        """The answer of a process of its own, told when it began; one at a time. Raises as `ask` does."""
+        async with self._alone:
+            return _answer(await to_thread(_ask_alone, {"question": question, **given}))
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.end()
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        with self._lock:
+            kept = self._process
+            if kept is not None and not kept.ended:
+                reply = kept.ask(question)
+                if reply is not None:
+                    return reply
+                kept.end()  # it has gone home this very moment, or did not survive
+            self._process = _Process()
+            return self._process.ask(question)
+
+
+class _Turn:
+    """One at a time, and so many that wait. Raises QueueFullError for one more."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._here = 0
+
+    async def __aenter__(self) -> None:
+        if self._here > WAITING:
+            raise QueueFullError(f"Found {self._here} such requests being answered; ask again in a moment.")
+        self._here += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._here -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._here -= 1
+        self._lock.release()
+
+
+def _ask_alone(question: dict[str, Any]) -> dict[str, Any] | None:
+    began_at, process = time.time(), _Process()
+    try:
+        return process.ask({**question, "began_at": began_at})
+    finally:
+        process.end()
 
 
 class _Process:

@@ -6,11 +6,11 @@ found. Names only: a run, a data set or a model is never named by a path here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 import shutil
-import time
 from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -107,14 +107,16 @@ class Runs:
         self.work = work
         self.models = models
         self._presets: dict[str, Any] = {}
+        self._reading = asyncio.Lock()
 
     # -- before a start ----------------------------------------------------------------------------------------------
 
     async def presets(self) -> dict[str, Any]:
         """What can be trained, as `handlers.desk.presets` tells; asked once, it does not change."""
-        if not self._presets:
-            self._presets = await to_thread(self.desk.ask, "presets")
-        return self._presets
+        async with self._reading:
+            if not self._presets:
+                self._presets = await self.desk.ask("presets")
+            return self._presets
 
     async def preset(self, name: str) -> dict[str, Any]:
         """One preset. Raises NotFoundError."""
@@ -127,7 +129,7 @@ class Runs:
     async def estimate(self, caller: Caller, asked: Asked) -> Estimate:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
         given = await to_thread(self._checked, caller.owner, asked)
-        found = await to_thread(lambda: self.desk.ask_alone("time_run", run=given, asked_at=time.time()))
+        found = await self.desk.ask_alone("time_run", run=given)
         images, seconds, rate = (_range(found[key]) for key in ("images", "seconds", "rate"))
         startup, share = found["startup"], found["yields"]
         wall = seconds[0] + startup, seconds[1] + startup, seconds[2] / share + startup
@@ -149,7 +151,7 @@ class Runs:
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
         """Accept a training. Raises NotFoundError, ConfigError, DataError, StorageError (no room), QuotaError."""
         given = await to_thread(self._checked, caller.owner, asked)
-        found = await to_thread(self.desk.ask, "plan", run=given)
+        found = await self.desk.ask("plan", run=given)
         check_room(found["disk"], f"a run of {asked.preset} on {asked.data}")
         settings = [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]
         return await self.work.submit(caller, "train", {**given, "settings": settings}, key)

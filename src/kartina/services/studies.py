@@ -42,7 +42,7 @@ class Studies:
         known = None if key is None else await self.work.known(caller.owner, key)
         if known is None:
             given = wanted.model_dump(mode="json", exclude_unset=True)
-            await to_thread(self.desk.ask, "begin_study", study=given, owner=caller.owner)
+            await self.desk.ask("begin_study", study=given, owner=caller.owner)
         return await self.work.submit(caller, "study", {"study": wanted.name, "report": True}, key)
 
     async def list(self, owner: str, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
@@ -51,13 +51,13 @@ class Studies:
         mine = sorted(p.parent.name for p in root.glob("*/plan.json") if self._mine(owner, p.parent.name))
         mine = [name for name in mine if cursor is None or name > cursor]
         shown = mine[:limit]
-        found = await to_thread(self.desk.ask, "studies", names=shown) if shown else []
+        found = await self.desk.ask("studies", names=shown) if shown else []
         return found, shown[-1] if len(mine) > limit else None
 
     async def get(self, owner: str, name: str) -> dict[str, Any]:
         """As `handlers.desk.study` tells. Raises NotFoundError, IntegrityError."""
         self._check(owner, name)
-        found: dict[str, Any] = _finite(await to_thread(self.desk.ask, "study", name=name))
+        found: dict[str, Any] = _finite(await self.desk.ask("study", name=name))
         return found
 
     def job(self, owner: str, name: str) -> Job | None:
@@ -100,7 +100,7 @@ class Studies:
         self._check(caller.owner, name)
         if model is not None:
             package.check_name(model)
-        found = (await to_thread(self.desk.ask, "studies", names=[name]))[0]
+        found = (await self.desk.ask("studies", names=[name]))[0]
         if not found.get("complete"):
             raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
         spec = {"study": name, "data": data, "name": model, "licence": licence}

@@ -1491,16 +1491,6 @@ export interface components {
             stream?: boolean | null;
         };
         /**
-         * Budget
-         * @description Of one run: active minutes, turned into images once for each preset and data set; or images.
-         */
-        Budget: {
-            /** Images */
-            images?: number | null;
-            /** Minutes */
-            minutes?: number | null;
-        };
-        /**
          * BulkEstimate
          * @description What a bulk generation would take.
          */
@@ -1584,56 +1574,6 @@ export interface components {
              * @description Bytes
              */
             size: number;
-        };
-        /**
-         * Choose
-         * @description The rule: the lowest mean of `metric` on val among those that meet every condition.
-         */
-        Choose: {
-            /**
-             * Agreement Slack
-             * @default 0.05
-             */
-            agreement_slack: number;
-            /**
-             * Copies By
-             * @default memorisation
-             * @enum {string}
-             */
-            copies_by: "memorisation" | "copies";
-            /**
-             * Copies Factor
-             * @default 2
-             */
-            copies_factor: number;
-            /**
-             * Coverage Share
-             * @default 0.8
-             */
-            coverage_share: number;
-            /**
-             * Failed
-             * @default 0
-             */
-            failed: number;
-            /** Latency Ms */
-            latency_ms?: number | null;
-            /**
-             * Level
-             * @default 0.95
-             */
-            level: number;
-            /**
-             * Metric
-             * @default kid
-             * @enum {string}
-             */
-            metric: "kid" | "fd";
-            /**
-             * Tie Share
-             * @default 0.015
-             */
-            tie_share: number;
         };
         /**
          * ClassQuality
@@ -2051,34 +1991,6 @@ export interface components {
              * @description Bytes at most, but for statistics: three checkpoints and the sample grids
              */
             needed: number;
-        };
-        /**
-         * Entry
-         * @description One thing that is compared: a preset with settings over it.
-         */
-        Entry: {
-            /** Controls */
-            controls?: {
-                [key: string]: unknown;
-            };
-            /**
-             * Data
-             * @default []
-             */
-            data: string[];
-            /** Images */
-            images?: number | null;
-            /**
-             * Label
-             * @default
-             */
-            label: string;
-            /** Preset */
-            preset: string;
-            /** Settings */
-            settings?: {
-                [key: string]: unknown;
-            };
         };
         /**
          * Estimated
@@ -3372,6 +3284,66 @@ export interface components {
             type: "status";
         };
         /**
+         * StudyBudget
+         * @description Of each run: one of minutes and images.
+         */
+        StudyBudget: {
+            /** Images */
+            images?: number | null;
+            /** Minutes */
+            minutes?: number | null;
+        };
+        /**
+         * StudyChoice
+         * @description The rule that chooses.
+         */
+        StudyChoice: {
+            /**
+             * Agreement Slack
+             * @default 0.05
+             */
+            agreement_slack: number;
+            /**
+             * Copies By
+             * @default memorisation
+             * @enum {string}
+             */
+            copies_by: "memorisation" | "copies";
+            /**
+             * Copies Factor
+             * @default 2
+             */
+            copies_factor: number;
+            /**
+             * Coverage Share
+             * @default 0.8
+             */
+            coverage_share: number;
+            /**
+             * Failed
+             * @default 0
+             */
+            failed: number;
+            /** Latency Ms */
+            latency_ms?: number | null;
+            /**
+             * Level
+             * @default 0.95
+             */
+            level: number;
+            /**
+             * Metric
+             * @default kid
+             * @enum {string}
+             */
+            metric: "kid" | "fd";
+            /**
+             * Tie Share
+             * @default 0.015
+             */
+            tie_share: number;
+        };
+        /**
          * StudyDetail
          * @description A study with its runs, what they score so far, and what it has chosen.
          */
@@ -3449,6 +3421,34 @@ export interface components {
                 [key: string]: components["schemas"]["JsonValue"];
             }[];
             urls: components["schemas"]["StudyUrls"];
+        };
+        /**
+         * StudyEntry
+         * @description One thing that is compared: a preset with settings over it.
+         */
+        StudyEntry: {
+            /** Controls */
+            controls?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Data
+             * @default []
+             */
+            data: string[];
+            /** Images */
+            images?: number | null;
+            /**
+             * Label
+             * @default
+             */
+            label: string;
+            /** Preset */
+            preset: string;
+            /** Settings */
+            settings?: {
+                [key: string]: unknown;
+            };
         };
         /**
          * StudyEvaluation
@@ -3548,7 +3548,7 @@ export interface components {
              * @default
              */
             about: string;
-            budget: components["schemas"]["Budget"];
+            budget: components["schemas"]["StudyBudget"];
             /**
              * @default {
              *       "metric": "kid",
@@ -3561,7 +3561,7 @@ export interface components {
              *       "level": 0.95
              *     }
              */
-            choose: components["schemas"]["Choose"];
+            choose: components["schemas"]["StudyChoice"];
             /** Data */
             data: string[];
             /**
@@ -3597,7 +3597,7 @@ export interface components {
             /** Name */
             name: string;
             /** Presets */
-            presets: components["schemas"]["Entry"][];
+            presets: components["schemas"]["StudyEntry"][];
             /**
              * Seeds
              * @default [
