@@ -191,6 +191,16 @@ def test_pauses_double_and_are_blurred() -> None:
     assert 7 <= Tries(call("GET", "/"), 60).after_answer(problem(503, wait=7), problem(503, wait=7).content) <= 7.7
 
 
+def test_a_service_that_stops_for_ever_is_given_up() -> None:
+    """Its goodbye is no news: patience ends. The last event's id goes along each time."""
+    text = 'id: 7\nevent: reconnect\ndata: {"type": "reconnect"}\n\n'
+    stream = httpx2.Response(200, text=text, headers={"content-type": "text/event-stream"})
+    client, asked = client_of(stream, patience=0.6)
+    with pytest.raises(UnreachableError, match="the stream ended too early"):
+        list(client._http.events(call("GET", "/v1/generations/{id}/events", id="g")))
+    assert [request.headers.get("last-event-id") for request in asked[:2]] == [None, "7"]
+
+
 # -- answers --------------------------------------------------------------------------------------------------------
 
 

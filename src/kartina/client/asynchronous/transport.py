@@ -93,8 +93,10 @@ class AsyncTransport:
             try:
                 async with self.stream(of.saying(last_event_id=last), tries) as response:
                     async for event in httpx2.EventSource(response, MAX_EVENT):
-                        last, tries = event.id or last, Tries(of, self.patience)
-                        yield event
+                        last = event.id or last
+                        if event.event != "reconnect":  # which says that the service stops
+                            tries = Tries(of, self.patience)
+                            yield event
             except httpx2.RequestError as error:
                 pause = tries.after_break(error)
             else:
