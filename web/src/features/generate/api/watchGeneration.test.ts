@@ -74,7 +74,7 @@ describe("watchGeneration", () => {
   });
 
   it("goes on after the last event when the connection tears, and says so", async () => {
-    const seen = watch([
+    const seen: ReturnType<typeof watch> = watch([
       stream([status(1, "running"), made(2, 0)], () => seen.kinds().includes("output")),
       new TypeError("refused"),
       new TypeError("refused"),
