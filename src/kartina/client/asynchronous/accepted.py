@@ -27,7 +27,7 @@ class AsyncAccepted(ABC, Generic[J, E]):
     """
 
     def __init__(self, data: J, http: AsyncTransport):
-        self.data = data
+        self.data: J = data
         self._http = http
 
     @property

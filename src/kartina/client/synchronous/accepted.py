@@ -28,7 +28,7 @@ class Accepted(ABC, Generic[J, E]):
     """
 
     def __init__(self, data: J, http: Transport):
-        self.data = data
+        self.data: J = data
         self._http = http
 
     @property
