@@ -22,6 +22,7 @@ from tests.study import tiny_study
 
 TINY = {"width": 8, "width_max": 8, "threads": 1, "batch": 8, "grids": 2, "precision": "fp32", "checkpoint_every": 0.2}
 BODY = {"preset": "vae-32-cpu", "data": "blobs", "images": 400, "settings": TINY, "device": "cpu"}
+PATIENCE = 300.0  # seconds for an answer: a busy machine takes long to load torch
 LONG = {**BODY, "images": 10**7}
 STUDY = {
     "name": "small", "data": ["blobs"], "seeds": [0], "device": "cpu", "threads": 1, "budget": {"images": 128},
@@ -49,6 +50,7 @@ class House:
 
     def bearer(self, name: str, *scopes: str) -> httpx.Client:
         made = self.service.bearer(*scopes)
+        made.timeout = httpx.Timeout(PATIENCE)
         self.secrets[name] = made.headers["authorization"]
         return made
 
@@ -59,7 +61,9 @@ class House:
         self.other.close()
         self.service = Service(self.home)
         self.client, self.other = (
-            httpx.Client(base_url=self.service.url, headers={"Authorization": secret}, timeout=60, trust_env=False)
+            httpx.Client(
+                base_url=self.service.url, headers={"Authorization": secret}, timeout=PATIENCE, trust_env=False
+            )
             for secret in self.secrets.values()
         )
 
