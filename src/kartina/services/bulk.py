@@ -25,8 +25,8 @@ from kartina.storage.records import Format
 from kartina.storage.usage import charge, hold
 
 MAX_IMAGES = 1_000_000
-ENTRY = 260  # bytes of a ZIP beside an image: its headers and its line of the manifest
-RECIPE = 350  # bytes of a recipe
+ENTRY = 160  # bytes of a ZIP beside an image: its headers and its line of the manifest
+RECIPE = 300  # bytes of a recipe
 PIXEL = 1.1  # bytes of a PNG for each value of a pixel, where no picture tells better
 SURE = 1.3  # factor within which a measured time is thought to be right
 UNSURE = 3.0  # where it was measured under other circumstances
