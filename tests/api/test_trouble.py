@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -79,7 +80,10 @@ class Kept:
         assert self.client.post("/v1/assets", files=picture(f"#0000{seed:02x}")).status_code == 201
         now = self.read()
         assert now.items() >= self.images.items()
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as c:
+        # A copy: SQLite resolves the links of /proc, and would look outside the service's file system.
+        with TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder, database.name))) as c:
+            for path in (database, database.with_name(f"{database.name}-wal")):
+                shutil.copyfile(path, Path(folder, path.name))
             assert c.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             stored = "SELECT count(*) FROM images WHERE hash NOT IN (SELECT hash FROM blobs WHERE stored)"
             assert c.execute(stored).fetchone() == (0,)
