@@ -16,7 +16,7 @@ from kartina.client.protocol import Call
 
 FINISHED = ("succeeded", "failed", "canceled")
 
-J = TypeVar("J", schemas.Job, work_schemas.WorkJob)
+J = TypeVar("J", bound=schemas.Job | work_schemas.WorkJob)
 E = TypeVar("E")
 
 
@@ -27,7 +27,7 @@ class AsyncAccepted(ABC, Generic[J, E]):
     """
 
     def __init__(self, data: J, http: AsyncTransport):
-        self.data = data
+        self.data: J = data
         self._http = http
 
     @property

@@ -113,7 +113,7 @@ class AsyncTransport:
         of, size, tag = of.saying(Accept_Encoding="identity"), 0, None
         try:
             while True:
-                rest = {"Range": f"bytes={size}-", "If_Range": tag} if size and tag else {}
+                rest: dict[str, str] = {"Range": f"bytes={size}-", "If_Range": tag} if size and tag else {}
                 try:
                     async with self.stream(of.saying(**rest), tries) as response:
                         size = size if response.status_code == 206 else 0

@@ -17,7 +17,7 @@ from kartina.client.synchronous.transport import Transport
 
 FINISHED = ("succeeded", "failed", "canceled")
 
-J = TypeVar("J", schemas.Job, work_schemas.WorkJob)
+J = TypeVar("J", bound=schemas.Job | work_schemas.WorkJob)
 E = TypeVar("E")
 
 
@@ -28,7 +28,7 @@ class Accepted(ABC, Generic[J, E]):
     """
 
     def __init__(self, data: J, http: Transport):
-        self.data = data
+        self.data: J = data
         self._http = http
 
     @property
