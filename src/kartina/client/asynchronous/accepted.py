@@ -16,7 +16,7 @@ from kartina.client.protocol import Call
 
 FINISHED = ("succeeded", "failed", "canceled")
 
-J = TypeVar("J", schemas.Job, work_schemas.WorkJob)
+J = TypeVar("J", bound=schemas.Job | work_schemas.WorkJob)
 E = TypeVar("E")
 
 

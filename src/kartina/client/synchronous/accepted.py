@@ -17,7 +17,7 @@ from kartina.client.synchronous.transport import Transport
 
 FINISHED = ("succeeded", "failed", "canceled")
 
-J = TypeVar("J", schemas.Job, work_schemas.WorkJob)
+J = TypeVar("J", bound=schemas.Job | work_schemas.WorkJob)
 E = TypeVar("E")
 
 
