@@ -202,7 +202,7 @@ def test_previews_come_before_pictures_and_nothing_moves(served: Served, visit: 
 def test_several_at_a_time(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)
-    slowly(page, steps=35)
+    slowly(page, steps=90)
     choose(page, "cat")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("progressbar", name="Progress")).to_be_visible()

@@ -64,7 +64,7 @@ function Fields({ filters, models, onChange, set }: Props & { set: number }) {
       <Select
         aria-label={t("gallery.model")}
         clearable
-        clearButtonProps={{ "aria-label": t("gallery.clear_one", { name: t("gallery.model") }) }}
+        clearButtonProps={{ "aria-label": t("gallery.clear_named", { name: t("gallery.model") }) }}
         data={[...refs]}
         onChange={(model) => onChange({ model: model ?? undefined, label: undefined })}
         placeholder={t("gallery.any_model")}
@@ -74,7 +74,7 @@ function Fields({ filters, models, onChange, set }: Props & { set: number }) {
       <Select
         aria-label={t("gallery.label")}
         clearable
-        clearButtonProps={{ "aria-label": t("gallery.clear_one", { name: t("gallery.label") }) }}
+        clearButtonProps={{ "aria-label": t("gallery.clear_named", { name: t("gallery.label") }) }}
         data={[...classes].toSorted((a, b) => a.localeCompare(b))}
         limit={200}
         nothingFoundMessage={t("recipe.none_found")}

@@ -55,6 +55,7 @@ async function follow(
   left: AbortSignal,
 ): Promise<void> {
   let last: string | null = null;
+  let broken = false;
   for (let failures = 0; !left.aborted; failures++) {
     const attempt = new AbortController();
     const stop = () => attempt.abort();
@@ -76,7 +77,8 @@ async function follow(
         if (id) last = id;
         const event = JSON.parse(data) as JobEvent | { type: "reconnect" };
         if (event.type === "reconnect") break; // the service stops on purpose
-        emit({ type: "link", up: true });
+        if (broken) emit({ type: "link", up: true });
+        broken = false;
         emit(event);
         if (event.type === "status" && finished(event.job)) return;
       }
@@ -88,6 +90,7 @@ async function follow(
       attempt.abort();
     }
     if (left.aborted) return;
+    broken = true;
     emit({ type: "link", up: false });
     await means.wait(Math.min(LONGEST_PAUSE, 250 * 2 ** failures), left);
   }
