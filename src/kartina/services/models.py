@@ -90,7 +90,7 @@ class Models:
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}
-        self._listed: tuple[dict[Path, int], list[PackageRef]] = {}, []
+        self._listed: tuple[dict[Path, int], Sequence[PackageRef]] = {}, ()
         self._lock = threading.Lock()
 
     def list(self, limit: int, cursor: str | None = None) -> tuple[list[ModelInfo], str | None]:
@@ -146,7 +146,7 @@ class Models:
             )
         return path
 
-    def _packages(self) -> list[PackageRef]:
+    def _packages(self) -> Sequence[PackageRef]:
         """`list_packages`, read again when a folder has changed: a request costs a look at each, and no search."""
         with self._lock:
             folders, packages = self._listed

@@ -75,7 +75,8 @@ def _adding(dialect: str) -> sa.Executable:
         "steps": sa.case((usage.c.day == new.day, usage.c.steps), else_=0) + new.steps,
         "day": new.day,
     }
-    return row.on_conflict_do_update(index_elements=["owner"], set_=added)
+    adding: sa.Executable = row.on_conflict_do_update(index_elements=["owner"], set_=added)
+    return adding
 
 
 def _today() -> str:
