@@ -90,7 +90,7 @@ class Models:
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}
-        self._listed: tuple[dict[Path, int], Sequence[PackageRef]] = {}, []
+        self._listed: tuple[dict[Path, int], Sequence[PackageRef]] = {}, ()
         self._lock = threading.Lock()
 
     def list(self, limit: int, cursor: str | None = None) -> tuple[list[ModelInfo], str | None]:

@@ -115,8 +115,8 @@ def _adding(dialect: str) -> sa.Executable:
         "steps": sa.case((usage.c.day == new.day, usage.c.steps), else_=0) + new.steps,
         "day": new.day,
     }
-    statement: sa.Executable = row.on_conflict_do_update(index_elements=["owner"], set_=added)
-    return statement
+    adding: sa.Executable = row.on_conflict_do_update(index_elements=["owner"], set_=added)
+    return adding
 
 
 def _today() -> str:
