@@ -53,6 +53,9 @@ export const theme = createTheme({
   cursorType: "pointer",
   respectReducedMotion: true,
   components: {
-    Modal: Modal.extend({ styles: { title: { fontSize: 18, fontWeight: 550 } } }),
+    Modal: Modal.extend({
+      defaultProps: { attributes: { header: { role: "presentation" } } }, // it is no banner of the page
+      styles: { title: { fontSize: 18, fontWeight: 550 } },
+    }),
   },
 });
