@@ -291,7 +291,7 @@ def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     assert found["status"] in ("queued", "running")
     other = again.generate(wait=None, n=1, seed=4, controls={"steps": 3})
     workers = again.children()
-    assert len(workers) == 2 and again.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert len(workers) == 3 and again.stop(signal.SIGKILL) == -signal.SIGKILL
     assert all(gone(worker) for worker in workers)
 
     last = Service(tmp_path / "home")

@@ -210,6 +210,7 @@ def test_a_run_from_its_start_to_its_model(house: House) -> None:
         problem(client.post(f"/v1/runs/{name}/publish", json={"name": "blobs"}), 403, "forbidden")
 
 
+@pytest.mark.slow
 def test_pause_resume_and_extend(house: House) -> None:
     job = house.post("/v1/runs", LONG)
     name = house.run_of(job)
@@ -246,6 +247,7 @@ def test_pause_resume_and_extend(house: House) -> None:
     house.end(longer)
 
 
+@pytest.mark.slow
 def test_a_killed_service_and_a_killed_job_lose_nothing(house: House) -> None:
     """kill -9 of the service, then of the job's own process: the run goes on where it was, and is one run."""
     body = {**BODY, "images": 6000, "name": "killed"}
@@ -269,6 +271,7 @@ def test_a_killed_service_and_a_killed_job_lose_nothing(house: House) -> None:
     assert images == sorted(images)
 
 
+@pytest.mark.slow
 def test_evaluations_have_a_cards_shape(house: House) -> None:
     name = house.finished()
     for body, status in (
@@ -288,6 +291,7 @@ def test_evaluations_have_a_cards_shape(house: House) -> None:
     assert len(ended["result"]["per_class"]) == 3
 
 
+@pytest.mark.slow
 def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     for change in ({"name": "../x"}, {"data": ["nope"]}, {"presets": [{"preset": "vae-33"}]}, {"colour": "red"},
                    {"evaluation": {"extractor": "mobilenet", "weights": "/etc/passwd"}},

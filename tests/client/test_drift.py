@@ -17,8 +17,14 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = json.loads((ROOT / "web" / "openapi.json").read_text())
 COMPONENTS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
-# Operations that are not the client's: the page's cookie, and the ones of OpenAI's client.
-OTHERS = {("POST", "/v1/session"), ("POST", "/v1/images/generations"), ("POST", "/v1/images/edits")}
+# Operations that are not the client's: the page's cookie, the ones of OpenAI's client, and of who runs the service.
+OTHERS = {
+    ("POST", "/v1/session"),
+    ("POST", "/v1/images/generations"),
+    ("POST", "/v1/images/edits"),
+    ("GET", "/metrics"),
+    ("GET", "/readyz"),
+}
 METHODS = ("get", "head", "post", "put", "patch", "delete")
 # Never seen by callers, and any JSON.
 HIDDEN = {"ReconnectEvent", "JsonValue"}

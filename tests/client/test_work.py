@@ -90,6 +90,7 @@ def test_an_archive_becomes_a_data_set(client: Client, imported: Job, archive: P
         client.uploads.get(broken.id)
 
 
+@pytest.mark.slow
 def test_a_run_from_its_start_to_its_model(client: Client, imported: Job) -> None:
     assert "vae-32-cpu" in [preset.name for preset in client.presets.list()]
     assert "width" in client.presets.get("vae-32-cpu").settings_schema["properties"]

@@ -248,6 +248,7 @@ def test_evaluating_tells_numbers_and_stops_when_it_is_asked_to(
         handlers.evaluate(context, spec)
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_interrupted(jobs: Jobs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kartina.metrics.classifier.EPOCHS", (1, 1))
     tiny_study.store(home)

@@ -268,6 +268,7 @@ def test_two_processes_cannot_work_on_one_study(finished: Path) -> None:
         run("blobs", resume=True)
 
 
+@pytest.mark.slow
 def test_stopping_during_an_evaluation_writes_nothing_of_it(blobs: Path) -> None:
     asked = False
 
@@ -450,6 +451,7 @@ def test_what_cannot_be_published_is_said(finished: Path) -> None:
 # -- side by side ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_three_workers_killed_and_gone_on_with_equal_one_process(whole: Path, blobs: Path) -> None:
     """The processes share the runs out; kill -9 of the first process ends them all, and the study can go on."""
     toml = str(tiny_study.write(blobs / "study.toml"))
@@ -471,6 +473,7 @@ def test_three_workers_killed_and_gone_on_with_equal_one_process(whole: Path, bl
     assert a.keys() == b.keys() and [k for k in a if a[k] != b[k]] == []
 
 
+@pytest.mark.slow
 def test_a_claimed_run_is_left_to_its_process(blobs: Path) -> None:
     study = begin(tiny_study.write(blobs / "study.toml"))
     first, *others = study.trials()

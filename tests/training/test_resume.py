@@ -64,7 +64,10 @@ def killed(run: Run, mode: str, step: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("mode", ["after", "during"])
+LONG = ("edm", "meanflow")  # whose pauses take half a minute: see flow
+
+
+@pytest.mark.parametrize("mode", [pytest.param("after", marks=pytest.mark.slow), "during"])
 @pytest.mark.parametrize("name", [*registry.names(), "flow-pairs"])
 def test_killed_and_resumed_equals_undisturbed(name: str, mode: str, home: Path) -> None:
     whole = tiny.run(name, home, n=8 * 20)
@@ -81,7 +84,9 @@ def test_killed_and_resumed_equals_undisturbed(name: str, mode: str, home: Path)
     assert not list((broken.path / "checkpoints").glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in registry.names()]
+)
 def test_pausing_at_every_few_steps_changes_nothing(name: str, home: Path) -> None:
     whole, stopped = tiny.run(name, home, n=8 * 9), tiny.run(name, home, n=8 * 9)
     train(whole)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
+from anyio import BrokenResourceError, ClosedResourceError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -283,7 +284,7 @@ class Guard:
                 return
             await self.app(scope, guarded_receive, guarded_send)
         except Exception as error:  # the last net: what no route foresaw is logged, and answered where it can be
-            if lost:
+            if lost or (started and _is_of_a_lost_reader(error)):
                 log.warning("caller_lost", path=scope["path"], error=str(error))
                 return
             log.error("request_crashed", path=scope["path"], exc_info=error)
@@ -358,3 +359,10 @@ def _is_open(method: str, path: str) -> bool:
     if _is_api(path):
         return path in ("/healthz", "/readyz") or (path == "/v1/session" and method == "POST")
     return method in ("GET", "HEAD")
+
+
+def _is_of_a_lost_reader(error: BaseException) -> bool:
+    """Whether nothing went wrong but that the reader of a stream has gone while something was on its way to it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_of_a_lost_reader, error.exceptions))
+    return isinstance(error, BrokenResourceError | ClosedResourceError)

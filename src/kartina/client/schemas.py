@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"] | str
 Format = Literal["png", "webp"] | str
-Scope = Literal["generate", "models", "keys", "data", "train"] | str
+Scope = Literal["generate", "models", "keys", "data", "train", "metrics"] | str
 D = TypeVar("D", bound=BaseModel)
 
 
@@ -297,6 +297,12 @@ class Asset(Data):
 
 class AssetPage(Page[Asset]):
     pass
+
+
+class ImagesChanged(Data):
+    """What came of a change of several images."""
+
+    changed: int  # images that were found, and changed
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
@@ -15,6 +15,8 @@ from kartina.client.asynchronous.transport import AsyncTransport
 from kartina.client.inputs import Filters, attachment, check_format, wanted_format, write
 from kartina.client.protocol import Call, call
 from kartina.client.schemas import as_pil
+
+Change = Literal["favourite", "ordinary", "trash", "restore", "delete"]
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -99,6 +101,11 @@ class AsyncImages:
         asked = call("GET", "/v1/images").asking(limit=100, **wanted)
         async for found in self._http.items(asked, schemas.GalleryPage):
             yield AsyncStoredImage.of(found, self._http)
+
+    async def change(self, ids: Sequence[str], change: Change) -> int:
+        """Change up to 500 images at once; `delete` is for good. Returns how many were found, and changed."""
+        asked = call("PATCH", "/v1/images").but(json={"ids": list(ids), "change": change})
+        return (await self._http.get(asked, schemas.ImagesChanged)).changed
 
     async def zip(self, path: str | os.PathLike[str], **wanted: Unpack[Filters]) -> Path:
         """Save every stored image that fits as one ZIP, written while it comes."""
