@@ -565,10 +565,9 @@ class Generations:
             self.metrics.made(live.record.model, len(stored))
 
     async def _end(self, live: _Live, status: Status, error: Failure | None = None) -> None:
-        """Write down how it ended, and tell.
+        """Write down how it ended, then tell: who was told of an end hears of no other, whatever is killed.
 
-        A success is told first: should the process be killed before it is written down, the next one finds every image
-        there. What cannot be written stays in memory until a restart.
+        What cannot be written stays in memory until a restart.
         """
         async with live.writing:
             if live.finished.is_set():
@@ -577,15 +576,12 @@ class Generations:
             step = live.record.steps if status == "succeeded" else live.record.step
             changes = {"error": error, "completed_at": now(), "started_at": started, "step": step}
             record = live.next_status(status, **changes)
-            if status == "succeeded":
-                live.tell_status(record)
             try:
                 await self.commits(lambda c: self.records.end(c, record))
             except StorageError as problem:
                 log.error("generation_not_saved", id=record.id, error=str(problem))
                 live.saved = False
-            if not live.finished.is_set():
-                live.tell_status(record)
+            live.tell_status(record)
             self.metrics.ended(record)
         if live.saved and self._live.get(record.id) is live:
             del self._live[record.id]
