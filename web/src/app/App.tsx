@@ -1,10 +1,11 @@
-/** Providers around the pages; a lost session leads back to the door. */
+/** Providers around the one page; a lost session leads back to the door. */
 import { MantineProvider } from "@mantine/core";
 import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { RouterProvider } from "@tanstack/react-router";
+import { SessionGate } from "@/features/session/components/SessionGate";
 import { SESSION_KEY } from "@/features/session/key";
 import { problemOf } from "@/lib/problem";
-import { router } from "./router";
+import { Header } from "./Header";
+import { StudioPage } from "./StudioPage";
 import { theme } from "./theme";
 
 function makeClient(): QueryClient {
@@ -32,7 +33,10 @@ export function App() {
   return (
     <MantineProvider defaultColorScheme="auto" theme={theme}>
       <QueryClientProvider client={queries}>
-        <RouterProvider router={router} />
+        <Header />
+        <SessionGate>
+          <StudioPage />
+        </SessionGate>
       </QueryClientProvider>
     </MantineProvider>
   );

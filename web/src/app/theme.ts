@@ -3,7 +3,6 @@ import {
   createTheme,
   defaultVariantColorsResolver,
   type MantineColorsTuple,
-  Modal,
   type VariantColorsResolver,
 } from "@mantine/core";
 
@@ -52,10 +51,4 @@ export const theme = createTheme({
   radius: { xs: "3px", sm: "5px", md: "8px", lg: "12px", xl: "18px" },
   cursorType: "pointer",
   respectReducedMotion: true,
-  components: {
-    Modal: Modal.extend({
-      defaultProps: { attributes: { header: { role: "presentation" } } }, // it is no banner of the page
-      styles: { title: { fontSize: 18, fontWeight: 550 } },
-    }),
-  },
 });

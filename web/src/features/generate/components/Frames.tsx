@@ -7,8 +7,7 @@ import styles from "./Frames.module.css";
 
 export interface Framed {
   key: string;
-  src: string | null; // null: not finished
-  preview?: string | null; // what it looks like so far
+  src: string | null; // null: nothing to see yet
   caption: string;
   label: string; // the accessible name
   pending: boolean;
@@ -17,7 +16,6 @@ export interface Framed {
 
 interface Props {
   pictures: Framed[];
-  count: number; // what the frames are sized for: it does not change when some are never finished
   natural: { width: number; height: number };
   captions: boolean;
   label: string;
@@ -28,16 +26,16 @@ const GAP_NARROW = 10;
 const MAT = 10;
 const MAT_NARROW = 6;
 
-export function Frames({ pictures, count, natural, captions, label }: Props) {
+export function Frames({ pictures, natural, captions, label }: Props) {
   const { ref, width } = useElementSize();
-  const narrow = width < 560 || count > 80;
+  const narrow = width < 560 || pictures.length > 80;
   const wall = { width, gap: narrow ? GAP_NARROW : GAP, mat: narrow ? MAT_NARROW : MAT };
-  const { columns, width: size, crisp } = hang(natural.width, count, wall);
+  const { columns, width: size, crisp } = hang(natural.width, pictures.length, wall);
   const height = Math.round((size * natural.height) / natural.width);
   const used = columns * (size + 2 * wall.mat + wall.gap) - wall.gap;
-  const full = count >= columns && columns > 1 && width - used < 12 * columns;
+  const full = pictures.length >= columns && columns > 1 && width - used < 12 * columns;
   const style = {
-    "--columns": Math.min(columns, Math.max(1, count)),
+    "--columns": Math.min(columns, Math.max(1, pictures.length)),
     "--gap": `${wall.gap}px`,
     "--mat": `${wall.mat}px`,
     "--picture": `${size}px`,
@@ -49,14 +47,11 @@ export function Frames({ pictures, count, natural, captions, label }: Props) {
           {pictures.map((picture) => (
             <li className={styles.item} key={picture.key}>
               <Frame picture={picture}>
-                <Picture
-                  alt=""
-                  crisp={crisp}
-                  height={height}
-                  src={picture.src}
-                  under={picture.preview ?? null}
-                  width={size}
-                />
+                {picture.src ? (
+                  <Picture alt="" crisp={crisp} height={height} src={picture.src} width={size} />
+                ) : (
+                  <span className={styles.blank} style={{ width: size, height }} />
+                )}
               </Frame>
               {captions && <span className={styles.caption}>{picture.caption}</span>}
             </li>
@@ -76,13 +71,7 @@ function Frame({ picture, children }: { picture: Framed; children: ReactNode }) 
       </button>
     );
   return (
-    <div
-      aria-labelledby={id}
-      className={styles.frame}
-      data-pending={(picture.pending && !picture.preview) || undefined}
-      data-preview={(picture.pending && picture.preview && true) || undefined}
-      role="img"
-    >
+    <div aria-labelledby={id} className={styles.frame} data-pending={picture.pending || undefined} role="img">
       <span className="visually-hidden" id={id}>
         {picture.label}
       </span>

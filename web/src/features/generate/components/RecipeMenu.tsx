@@ -1,15 +1,16 @@
-/** What made pictures: back into the panel, or copied as a command that makes it again. */
+/** What made a generation: back into the panel, or copied as a command that makes it again. */
 import { Button, Menu } from "@mantine/core";
 import { useClipboard } from "@mantine/hooks";
 import { useTranslation } from "react-i18next";
-import { asCurl, asPython, type Recipe } from "@/lib/recipe";
+import type { Job } from "@/client/client";
+import { IconCheck, IconSliders } from "@/components/icons";
 import type { Field } from "@/lib/schema";
-import { IconCheck, IconSliders } from "./icons";
+import { asCurl, asPython } from "../recipe";
 
 interface Props {
-  request: Recipe;
+  request: Job["request"];
   fields: Field[];
-  onUse?: (() => void) | undefined; // undefined: its model is gone
+  onUse: (() => void) | undefined; // undefined: its model is gone
 }
 
 export function RecipeMenu({ request, fields, onUse }: Props) {
