@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 NPM := $(PY) scripts/npm.py --prefix web
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 STATIC := src/kartina/api/static/index.html
-SIDE_BY_SIDE := -n auto --dist loadfile # tests have one thread each, so a process a core
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder # tests have one thread each, so a process a core
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
 .PHONY: help setup run test test-all bench lint format ui constraints clean

@@ -232,6 +232,7 @@ def test_quotas(house: House, archive: bytes) -> None:
         assert poor.post("/v1/uploads", json=body).status_code == 201, "nothing else counts any more"
 
 
+@pytest.mark.slow
 def test_bulk_generation(house: House) -> None:
     client = house.client
     body = {"model": "toy", "counts": {"cat": 500, "кот": 300}, "seed": 3, "controls": {"steps": 2, "delay": 0.1}}

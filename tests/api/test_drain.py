@@ -151,6 +151,7 @@ def test_sigterm_under_load(toys: None, tmp_path: Path, monkeypatch: pytest.Monk
     assert again.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(toys: None, tmp_path: Path) -> None:  # noqa: F811
     home = tmp_path / "home"
     toy_package(home / "models")

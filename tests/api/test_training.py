@@ -160,6 +160,7 @@ def test_what_is_wrong_is_said_before_anything_starts(house: House) -> None:
     assert len(house.get("/v1/jobs")["items"]) == before and house.get("/v1/runs")["items"] == []
 
 
+@pytest.mark.slow
 def test_an_estimate_is_measured_here(house: House) -> None:
     found = house.post("/v1/runs/estimate", {**BODY, "images": None, "budget": 30.0})
     assert found["seconds"] == {"value": 30, "low": 30, "high": 30}

@@ -21,6 +21,7 @@ def blobs(home: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_presets(cli) -> None:
     found = cli("presets", "--json", "--no-measure")
     assert found.code == 0

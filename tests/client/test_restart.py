@@ -15,7 +15,8 @@ from tests.service import Service
 ASKED = {"steps": 40, "delay": 0.05}
 
 
-@pytest.mark.parametrize("number", [pytest.param(15, marks=pytest.mark.slow), 9], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("number", [15, 9], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.slow
 def test_events_go_on_with_the_next_process(toys: None, tmp_path: Path, number: int) -> None:  # noqa: F811
     home = tmp_path / "home"
     toy_package(home / "models")

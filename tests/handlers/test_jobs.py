@@ -147,6 +147,7 @@ def test_verbs_that_need_no_database_load_none() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_one_run_and_equal_bit_for_bit(jobs: Jobs) -> None:
     """kill -9 of the child once its run has a checkpoint; the next attempt goes on there."""
     spec = {**SPEC, "images": 1600}

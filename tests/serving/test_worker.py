@@ -197,6 +197,7 @@ def test_a_killed_worker_is_started_again_and_its_requests_complete(toy: Package
     assert_equals_solo(other, solo(toy, short))
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_its_worker_fails_and_its_neighbours_do_not(toy: PackageRef, worker: Background) -> None:
     """The worker dies twice, of one of four requests that it was making; the others are tried again without it."""
     asked = [request(toy, f"good-{i}", 2, seed=i, steps=60, delay=0.02) for i in range(3)]

@@ -483,6 +483,7 @@ def test_a_claimed_run_is_left_to_its_process(blobs: Path) -> None:
     assert study.state(first) == "waiting" and {study.state(t) for t in others} == {"finished"}
 
 
+@pytest.mark.slow
 def test_an_entry_with_images_of_its_own(blobs: Path) -> None:
     text = tiny_study.TEXT.replace('preset = "vae-32-cpu"\n', 'preset = "vae-32-cpu"\nimages = 192\n')
     study, _ = run(tiny_study.write(blobs / "study.toml", text))
