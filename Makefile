@@ -10,7 +10,7 @@ STATIC := src/kartina/api/static/index.html
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder # tests have one thread each, so a process a core
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
-.PHONY: help setup run test test-all bench lint format ui constraints clean
+.PHONY: help setup run test test-all checks page-tests bench lint format ui constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -20,16 +20,20 @@ setup: $(VENV)/.dev $(STATIC) ## Make .venv with everything, and build the page
 run: $(VENV)/.app $(STATIC) ## Start the service and print its URL
 	@$(VENV)/bin/kartina serve $(ARGS)
 
-# The browser's driver keeps an event loop in its process, so its tests have a process of their own.
-test: $(VENV)/.dev $(STATIC) lint ## What CI runs: lint, types, layers, tests, browser (under 20 minutes on 2 cores)
-	$(NPM) run --silent test
-	$(PY) -m pytest -m "browser and not slow"
-	$(PY) -m pytest -m "not browser and not slow" $(SIDE_BY_SIDE)
+test: CHOSEN := and not slow
+test: checks ## What CI runs: lint, types, layers, tests, browser (under 20 minutes on 2 cores)
 
-test-all: $(VENV)/.dev $(STATIC) lint ## Also the long tests
+test-all: checks ## Also the long tests
+
+# The browser's driver keeps an event loop in its process, so its tests have a process of their own; they wait more than
+# they work, and one core is enough for them. What they and the checks of the text print comes when each is done.
+checks: $(VENV)/.dev $(STATIC)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint page-tests CHOSEN="$(CHOSEN)"
+	$(PY) -m pytest -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
+
+page-tests: $(VENV)/.dev $(STATIC)
 	$(NPM) run --silent test
-	$(PY) -m pytest -m browser
-	$(PY) -m pytest -m "not browser" $(SIDE_BY_SIDE)
+	$(PY) -m pytest -m "browser $(CHOSEN)"
 
 bench: $(VENV)/.dev ## Measure what is claimed about speed, here (ARGS=--quick: a minute or two)
 	$(PY) -m benchmarks $(ARGS)

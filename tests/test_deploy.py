@@ -127,6 +127,7 @@ def serve_as_the_container_does(home: Path, path: str) -> None:
             assert running.wait(45) == 0
 
 
+@pytest.mark.slow
 def test_the_containers_command_serves(tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
     serve_as_the_container_does(tmp_path / "data", f"{programs}{os.pathsep}{os.environ['PATH']}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -185,7 +185,7 @@ def load(flags: Mapping[str, Any] | None = None, *, config: Path | None = None, 
         EnvSettingsSource(Settings),
         *([TomlConfigSettingsSource(Settings, file)] if _readable(file, named) else []),
     ]
-    names = (lambda name: f"--{name.replace('_', '-')}", variable, lambda name: str(file))
+    names: list[Callable[[str], str]] = [lambda name: f"--{name.replace('_', '-')}", variable, lambda name: str(file)]
     told: dict[str, str] = {}
     values: dict[str, Any] = {}
     for source, where in zip(sources, names, strict=False):

@@ -97,6 +97,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("post", "/v1/runs/{name}/publish"): "train, own",  # and models
     ("post", "/v1/evaluations"): "train",
     ("post", "/v1/studies"): "train",
+    ("post", "/v1/studies/estimate"): "train",
     ("get", "/v1/studies"): "train",
     ("get", "/v1/studies/{name}"): "train, own",
     ("get", "/v1/studies/{name}/report.{format}"): "train, own",

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from kartina import owners
+from kartina.data.imageset import open_set
 from tests.api.test_api import problem
 from tests.engine import toy_package, toys  # noqa: F401  a fixture
 from tests.service import Service
@@ -173,6 +174,24 @@ def test_an_estimate_is_measured_here(house: House) -> None:
     answer = house.client.post("/v1/runs/estimate", json={**BODY, "settings": {**TINY, **greedy}})
     assert "too little memory" in problem(answer, 422, "config")["detail"]
     assert house.get("/v1/runs")["items"] == []
+
+
+def test_a_studys_estimate_is_measured_here(house: House) -> None:
+    """Of 60 images a checkpoint, two seeds of 60 on val and on test; of the two splits there are fewer than that."""
+    asked = {**STUDY, "seeds": [0, 1], "budget": {"minutes": 2.0}}
+    found = house.post("/v1/studies/estimate", asked)
+    assert found["runs"] == 2 and found["training_seconds"] == {"value": 240, "low": 240, "high": 240}
+    with house.service.environment():
+        sizes = {split: stop - start for split, (start, stop) in open_set("blobs").bounds.items()}
+    assert found["images"] == 2 * (min(60, sizes["val"]) * 3 + min(60, sizes.get("test", 0)) * 2)
+    sampling, wall = found["sampling_seconds"], found["wall_seconds"]
+    assert 0 < sampling["low"] <= sampling["value"] <= sampling["high"]
+    assert wall["value"] > 240 + sampling["value"] and wall["high"] > 4 * wall["low"] / 1.5
+    assert found["disk"]["enough"] and found["disk"]["needed"] > 2 * 10_000 and "on top" in found["basis"]
+    many = {**asked, "presets": [{"preset": "vae-32-cpu", "label": f"vae {i}"} for i in range(41)]}
+    assert "at most 40" in problem(house.client.post("/v1/studies/estimate", json=many), 422, "config")["detail"]
+    problem(house.client.post("/v1/studies/estimate", json={**asked, "data": ["nope"]}), 404, "not_found")
+    assert house.get("/v1/studies")["items"] == []
 
 
 def test_a_run_from_its_start_to_its_model(house: House) -> None:

@@ -23,6 +23,7 @@ def blobs(home: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_features_beat_chance_on_digits(cli, home: Path) -> None:
     run = cli("train", "dcgan-32-cpu", "--data", "digits", "--images", 160, *TINY, "--json").json["id"]
     found = cli("features", run, "--data", "digits", "--labels", "20", "--seeds", 1, "--json").json

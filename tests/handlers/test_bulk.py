@@ -196,6 +196,7 @@ def digest(job: Job) -> str:
     return hashlib.sha256((job.folder / (job.output or "") / NAME).read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_as_a_job(toy: PackageRef, tmp_path: Path) -> None:
     assert COMMAND[1:] == ("-m", "kartina.handlers.child")
     jobs = Jobs.open()

@@ -8,8 +8,16 @@ import pytest
 
 from benchmarks.known_answers import CHECKS, Check
 
+LONG = {"planted_copies_are_found"}  # a judge of pictures' copies at three sizes: in test-all
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, id=check.__name__, marks=pytest.mark.slow if check.__name__ in LONG else ())
+        for check in CHECKS
+    ],
+)
 def test_known_answer(check: Check, record_property: Callable[[str, object], None]) -> None:
     errors = check()
     assert errors

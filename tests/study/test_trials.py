@@ -209,6 +209,7 @@ def files(home: Path) -> int:
     return sum(name.endswith(".json") for _, _, names in os.walk(home / "studies") for name in names)
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_resumed_equals_undisturbed(whole: Path, blobs: Path) -> None:
     """At three moments that differ each time the test runs: some files further, and a little later."""
     rng = np.random.default_rng()

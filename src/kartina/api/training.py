@@ -195,6 +195,10 @@ class Disk(Response):
     free: int = Field(description="Bytes")
     enough: bool = Field(description="False: a start would be refused")
 
+    @classmethod
+    def of(cls, needed: int, free: int) -> Disk:
+        return cls(needed=needed, free=free, enough=free >= needed)
+
 
 class RunEstimate(Response):
     """What a run will take here, timed on this machine just now."""
@@ -216,7 +220,7 @@ class RunEstimate(Response):
             images=Range.of(found.images), seconds=Range.of(found.seconds), wall_seconds=Range.of(found.wall_seconds),
             rate=Range.of(found.rate), memory=found.memory, device=found.device, threads=found.threads,
             jobs_ahead=found.ahead, basis=found.basis,
-            disk=Disk(needed=found.disk_needed, free=found.disk_free, enough=found.disk_free >= found.disk_needed),
+            disk=Disk.of(found.disk_needed, found.disk_free),
         )  # fmt: skip
 
 

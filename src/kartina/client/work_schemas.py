@@ -312,6 +312,21 @@ class RunEstimate(Data):
     basis: str
 
 
+class StudyEstimate(Data):
+    """What a study would take there, timed just now; measuring what it samples is not in it."""
+
+    runs: int
+    training_seconds: Range
+    sampling_seconds: Range
+    images: int
+    wall_seconds: Range
+    disk: Disk
+    device: str
+    threads: int
+    jobs_ahead: int
+    basis: str
+
+
 class StudyUrls(Data):
     self: str
     job: str | None

@@ -110,6 +110,17 @@ def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
     return {"name": made.name, "disk": len(wanted.seeds) * sum(disks)}
 
 
+def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:
+    """What a study will take here: see `study.forecast`. "startup": seconds since this process began."""
+    from kartina.study.forecast import forecast
+    from kartina.study.spec import StudySpec
+
+    startup = time.time() - began_at
+    if loop.pick_device(study.get("device", "auto")) == "cpu":
+        _bound_memory()
+    return {**forecast(StudySpec.model_validate(study)), "yields": SHARE, "startup": startup}
+
+
 def studies(names: list[str]) -> list[dict[str, Any]]:
     """How far each study is; one that cannot be read has "problem" instead."""
     return [_study(name) for name in names]
@@ -140,8 +151,8 @@ def study(name: str) -> dict[str, Any]:
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
-    "presets": presets, "plan": plan, "time_run": time_run, "begin_study": begin_study, "studies": studies,
-    "study": study,
+    "presets": presets, "plan": plan, "time_run": time_run, "begin_study": begin_study,
+    "forecast_study": forecast_study, "studies": studies, "study": study,
 }  # fmt: skip
 
 

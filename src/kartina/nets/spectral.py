@@ -31,7 +31,7 @@ class SpectralNorm(nn.Module):
         super().__init__()
         matrix = _matrix(weight.detach())
         u = torch.randn(len(matrix), device=weight.device, dtype=weight.dtype)
-        for _ in range(WARM_UP):
+        for _ in range(0 if weight.is_meta else WARM_UP):
             u = F.normalize(matrix @ (matrix.T @ u), dim=0)
         self.register_buffer("u", u)
 

@@ -130,7 +130,7 @@ class Runs:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
         given = await to_thread(self._checked, caller.owner, asked)
         found = await self.desk.ask_alone("time_run", run=given)
-        images, seconds, rate = (_range(found[key]) for key in ("images", "seconds", "rate"))
+        images, seconds, rate = (ends(found[key]) for key in ("images", "seconds", "rate"))
         startup, share = found["startup"], found["yields"]
         wall = seconds[0] + startup, seconds[1] + startup, seconds[2] / share + startup
         spread = (rate[2] - rate[1]) / rate[0]
@@ -143,7 +143,8 @@ class Runs:
                 "and without that it is faster."
             )
         return Estimate(
-            images=images, seconds=seconds, wall_seconds=wall, rate=rate, disk_needed=found["disk"], disk_free=_free(),
+            images=images, seconds=seconds, wall_seconds=wall, rate=rate,
+            disk_needed=found["disk"], disk_free=disk_free(),
             memory=found["memory"], device=found["device"], threads=found["threads"],
             ahead=await to_thread(self.work.jobs.unfinished), basis=basis,
         )  # fmt: skip
@@ -301,7 +302,7 @@ class Runs:
 
 def check_room(needed: int, what: str) -> None:
     """StorageError where the disk of KARTINA_HOME has less than `needed` bytes free."""
-    free = _free()
+    free = disk_free()
     if free < needed:
         raise StorageError(
             f"Found {free / 2**20:,.0f} MiB free on the disk, and {what} takes up to {needed / 2**20:,.0f} MiB; free "
@@ -309,7 +310,7 @@ def check_room(needed: int, what: str) -> None:
         )
 
 
-def _free() -> int:
+def disk_free() -> int:
     with disk_errors("look at the disk"):
         place = home()
         while not place.exists():
@@ -326,7 +327,7 @@ def _number(name: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
 
 
-def _range(found: Sequence[float]) -> Range:
+def ends(found: Sequence[float]) -> Range:
     return found[0], found[1], found[2]
 
 

@@ -10,22 +10,41 @@ import math
 import re
 import shutil
 from asyncio import to_thread
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from kartina import owners
 from kartina.config import home
-from kartina.errors import ConflictError, KartinaError, NotFoundError
+from kartina.errors import ConfigError, ConflictError, KartinaError, NotFoundError
 from kartina.jobs.table import Job
 from kartina.models import package
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.jobs import Work
-from kartina.services.runs import check_room, usable_data
+from kartina.services.runs import Range, check_room, disk_free, ends, usable_data
 from kartina.study.spec import NAME, StudySpec
 
 FILES: dict[str, str] = {"html": "index.html", "json": "report.json", "csv": "report.csv"}
 Format = Literal["html", "json", "csv"]
+MOST = 40  # pairs that an estimate times, some seconds each
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will take; times in seconds."""
+
+    runs: int
+    training: Range
+    sampling: Range
+    sampled: int  # images that are made to be measured
+    wall_seconds: Range
+    disk_needed: int
+    disk_free: int
+    device: str
+    threads: int
+    ahead: int  # jobs
+    basis: str
 
 
 class Studies:
@@ -34,6 +53,30 @@ class Studies:
     def __init__(self, desk: Desk, work: Work):
         self.desk = desk
         self.work = work
+
+    async def estimate(self, caller: Caller, wanted: StudySpec) -> Estimate:
+        """Time it here, some seconds for each preset and data set. Raises NotFoundError, ConfigError; ConfigError for
+        more pairs than are timed."""
+        for name in wanted.data:
+            await to_thread(usable_data, caller.owner, name)
+        pairs = len(wanted.pairs())
+        if pairs > MOST:
+            raise ConfigError(
+                f"Found {pairs} pairs of a preset and a data set; an estimate times at most {MOST}. Ask for fewer."
+            )
+        given = wanted.model_dump(mode="json", exclude_unset=True)
+        found = await self.desk.ask_alone("forecast_study", study=given)
+        training, sampling = ends(found["training"]), ends(found["sampling"])
+        share, startup = found["yields"], found["startup"]
+        wall = [a + b + startup for a, b in zip(training, sampling, strict=True)]
+        basis = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of a preset and a data set; sampling was timed for each, "
+        basis += "training where it has a budget in images. Measuring what was sampled comes on top."
+        return Estimate(
+            runs=found["runs"], training=training, sampling=sampling, sampled=found["sampled"],
+            wall_seconds=(wall[0], wall[1], wall[2] / share), disk_needed=found["disk"], disk_free=disk_free(),
+            device=found["device"], threads=found["threads"], ahead=await to_thread(self.work.jobs.unfinished),
+            basis=basis,
+        )  # fmt: skip
 
     async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:
         """Check a study, fix its plan, queue it. Raises NotFoundError, ConfigError, ConflictError for a name that is

@@ -124,16 +124,7 @@ class Study:
             raise ConflictError(
                 f"Found a study called {spec.name!r} already; go on with it (--resume), or give yours another name."
             )
-        threads = spec.threads or loop.cores()
-        plan = Plan(
-            kartina=kartina.__version__,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            study=spec,
-            device=loop.pick_device(spec.device),
-            threads=threads,
-            data={name: facts(open_set(name)) for name in spec.data},
-        )
-        configs = {f"{entry.key}--{data}": check(spec, entry, data, plan) for entry, data in spec.pairs()}
+        plan, configs = lay_out(spec)
         with disk_errors("make the study's folder"):
             make_folder(where.parent)
             staging = Path(tempfile.mkdtemp(prefix=".new-", dir=where.parent))
@@ -299,6 +290,20 @@ def names() -> list[str]:
 def facts(data: ImageSet) -> DataFacts:
     splits = {split: stop - start for split, (start, stop) in data.bounds.items()}
     return DataFacts(hash=data.hash, classes=data.spec.classes, size=data.spec.shape, splits=splits)
+
+
+def lay_out(spec: StudySpec) -> tuple[Plan, dict[str, RunConfig]]:
+    """The plan of a study that begins now, and of each PAIR the config but for its images. Raises ConfigError for what
+    could not be trained or measured, NotFoundError for unknown presets and data."""
+    plan = Plan(
+        kartina=kartina.__version__,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        study=spec,
+        device=loop.pick_device(spec.device),
+        threads=spec.threads or loop.cores(),
+        data={name: facts(open_set(name)) for name in spec.data},
+    )
+    return plan, {f"{entry.key}--{data}": check(spec, entry, data, plan) for entry, data in spec.pairs()}
 
 
 def check(spec: StudySpec, entry: Entry, data: str, plan: Plan) -> RunConfig:

@@ -12,7 +12,7 @@ from kartina.api.dependencies import Publisher, ServicesDep, Trainer
 from kartina.api.problems import responses
 from kartina.api.routes.runs import ACCEPTED, GO_ON, START, Cursor, IdempotencyKey, Limit, accepted
 from kartina.api.schemas import TEXT
-from kartina.api.studies import StudyDetail, StudyPage, StudyPublication, StudyRequest, StudySummary
+from kartina.api.studies import StudyDetail, StudyEstimate, StudyPage, StudyPublication, StudyRequest, StudySummary
 from kartina.api.work import WorkJob
 from kartina.services.studies import Format
 
@@ -35,6 +35,13 @@ async def create_study(
 ) -> WorkJob:
     """Begin a study: its plan is checked and fixed, its runs are made by the job, and its report at the end."""
     return await accepted(of, await of.studies.begin(who, body.spec(), idempotency_key), response)
+
+
+@router.post("/estimate", responses=responses(*START))
+async def estimate_study(body: StudyRequest, of: ServicesDep, who: Trainer) -> StudyEstimate:
+    """What that study will take here. Takes some seconds for each preset: it is timed on this machine. Nothing is
+    started."""
+    return StudyEstimate.of(await of.studies.estimate(who, body.spec()))
 
 
 @router.get("", responses=responses("input", "unavailable"))

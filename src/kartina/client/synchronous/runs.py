@@ -121,6 +121,11 @@ class Studies:
         """Begin a study; `spec` is what a STUDY.toml has."""
         return start(self._http, call("POST", "/v1/studies"), dict(spec), idempotency_key, wait)
 
+    def estimate(self, spec: Mapping[str, JsonValue]) -> schemas.StudyEstimate:
+        """What that study would take there, in time and disk: some seconds for each preset. Nothing is started."""
+        asked = call("POST", "/v1/studies/estimate").but(json=dict(spec), timeout=ESTIMATE)
+        return self._http.get(asked, schemas.StudyEstimate)
+
     def get(self, name: str) -> schemas.StudyDetail:
         """A study with its runs, the table so far, and its choice."""
         return self._http.get(call("GET", "/v1/studies/{name}", name=name), schemas.StudyDetail)
