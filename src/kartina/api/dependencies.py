@@ -117,8 +117,8 @@ class Services:
 
     async def start(self) -> None:
         await self.generations.start()
-        await self.gallery.start()
-        await self.archives.start()
+        self.gallery.sweeping.start()
+        self.archives.sweeping.start()
         await to_thread(self.datasets.recount)
         await self.ready.start()
 
@@ -126,8 +126,8 @@ class Services:
         await self.ready.stop()
         await self.generations.stop()
         await self.work.stop()
-        await self.gallery.stop()
-        await self.archives.stop()
+        await self.gallery.sweeping.stop()
+        await self.archives.sweeping.stop()
         await self.generations.commits.close()
         self.sandbox.close()
         self.desk.close()
