@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated
@@ -134,20 +134,20 @@ class Services:
         self.database.close()
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:  # async: plain functions would go through a thread
     found: Services = request.app.state.services
     return found
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """Who asks; the guard has found out."""
     found: Caller = request.state.caller
     return found
 
 
-def _needing(*scopes: Scope) -> Callable[[Request], Caller]:
-    def needed(request: Request) -> Caller:
-        found = caller(request)
+def _needing(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    async def needed(request: Request) -> Caller:
+        found = await caller(request)
         for scope in scopes:
             found.needs(scope)
         return found
