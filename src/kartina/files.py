@@ -16,7 +16,7 @@ def make_folder(path: Path) -> None:
         raise PermissionError(errno.EACCES, "no folder can be made", error.filename) from None
 
 
-def sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
     """Bring a file, or a folder's own entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

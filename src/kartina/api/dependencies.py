@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated
@@ -117,8 +117,8 @@ class Services:
 
     async def start(self) -> None:
         await self.generations.start()
-        await self.gallery.start()
-        await self.archives.start()
+        self.gallery.sweeping.start()
+        self.archives.sweeping.start()
         await to_thread(self.datasets.recount)
         await self.ready.start()
 
@@ -126,28 +126,28 @@ class Services:
         await self.ready.stop()
         await self.generations.stop()
         await self.work.stop()
-        await self.gallery.stop()
-        await self.archives.stop()
+        await self.gallery.sweeping.stop()
+        await self.archives.sweeping.stop()
         await self.generations.commits.close()
         self.sandbox.close()
         self.desk.close()
         self.database.close()
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:  # async: plain functions would go through a thread
     found: Services = request.app.state.services
     return found
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """Who asks; the guard has found out."""
     found: Caller = request.state.caller
     return found
 
 
-def _needing(*scopes: Scope) -> Callable[[Request], Caller]:
-    def needed(request: Request) -> Caller:
-        found = caller(request)
+def _needing(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    async def needed(request: Request) -> Caller:
+        found = await caller(request)
         for scope in scopes:
             found.needs(scope)
         return found

@@ -17,6 +17,7 @@ import uvicorn
 
 from kartina.api.app import create_app
 from kartina.api.dependencies import Services
+from kartina.api.memory import one_heap
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
 from kartina.errors import ConfigError, ConflictError
@@ -106,6 +107,7 @@ async def run(
     queue, and responses have `settings.drain` seconds to end; generations that are left are made by the next service.
     Raises ConflictError when another process serves this KARTINA_HOME, or its database.
     """
+    one_heap()
     sys.setswitchinterval(SWITCH)
     hosts = () if is_loopback(settings.host) else (settings.host.strip("[]"), *settings.allow_host)
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=hosts)

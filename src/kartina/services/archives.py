@@ -21,17 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from kartina.errors import ConflictError, DataError, NoRoomError, OffsetError, StorageError, disk_errors
 from kartina.files import make_folder, sync
 from kartina.services.access import Caller
+from kartina.services.periodic import Periodic
 from kartina.storage.commits import Commits
 from kartina.storage.ids import new_id
 from kartina.storage.records import now
 from kartina.storage.uploads import Upload, Uploads, folder, remove_files
-
-log = structlog.get_logger("kartina.services.archives")
 
 MAX_BYTES = 256 * 2**30  # of one upload
 MAX_PART = 64 * 2**20  # bytes of one request
@@ -62,24 +59,7 @@ class Archives:
         self.commits = commits
         self._turns: dict[str, _Turn] = {}
         self._hashes: OrderedDict[str, tuple[int, Any]] = OrderedDict()  # of the bytes so far: (how many, sha256)
-        self._sweeper: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Remove, now and then, what was abandoned."""
-        self._sweeper = asyncio.create_task(self._sweep())
-
-    async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                await self.remove_abandoned()
-            except StorageError as error:
-                log.warning("not_swept", error=str(error))
-            await asyncio.sleep(SWEEP)
+        self.sweeping = Periodic("sweep_of_uploads", self.remove_abandoned, SWEEP)
 
     async def remove_abandoned(self, life: float = LIFE) -> int:
         """Remove uploads that nothing was done with for `life` seconds, and files that belong to none; says how many

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import to_thread
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kartina.config import lines
-from kartina.errors import DataError, StorageError
+from kartina.errors import DataError
 from kartina.models import png
 from kartina.services.assets import Decoder
 from kartina.services.generations import Submission, file_name
 from kartina.services.models import Models
+from kartina.services.periodic import Periodic
 from kartina.services.zips import Entry
 from kartina.storage import idempotency
 from kartina.storage.commits import Commits
 from kartina.storage.records import Change, Filter, Format, Picture, Records
-
-log = structlog.get_logger("kartina.services.gallery")
 
 SWEEP = 3600.0  # seconds between two looks for what is to be removed for good
 PAGE = 100  # images that a download looks up at a time
@@ -48,27 +45,14 @@ class Gallery:
         self.records = records
         self.commits = commits
         self.models = models
-        self._sweeper: asyncio.Task[None] | None = None
+        self.sweeping = Periodic("sweep_of_gallery", self.sweep, SWEEP)
 
-    async def start(self) -> None:
-        """Remove, now and then, what has been in the trash for 30 days, and what nobody refers to."""
-        self._sweeper = asyncio.create_task(self._sweep())
-
-    async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                while await self.commits(self.records.purge):
-                    pass
-                await self.commits(lambda c: idempotency.sweep(c, self.records.database))
-                await to_thread(self.records.blobs.collect)
-            except StorageError as error:
-                log.warning("not_swept", error=str(error))
-            await asyncio.sleep(SWEEP)
+    async def sweep(self) -> None:
+        """Remove what has been in the trash for 30 days, old idempotency keys, and blobs that nobody refers to."""
+        while await self.commits(self.records.purge):
+            pass
+        await self.commits(lambda c: idempotency.sweep(c, self.records.database))
+        await to_thread(self.records.blobs.collect)
 
     async def list(
         self, owner: str, wanted: Filter, limit: int, cursor: str | None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -176,14 +177,15 @@ def put(store: ObjectStore, digest: str, content: bytes | Path, size: int) -> No
 def put_all(store: ObjectStore, given: Sequence[tuple[str, bytes | Path, int]]) -> None:
     """`put` for several of (digest, content, size). All are written before the first is synced: the file system's
     journal then takes them together, in the time of one."""
-    new = [(digest, content) for digest, content, size in given if _size(store, digest) != size]
+    root = _root(store)
+    new = [(digest, content) for digest, content, size in given if _size(store, root, digest) != size]
     for digest, content in new:
         with store_errors("store a blob"):
             obstore.put(store, _path(digest), content)
-    if isinstance(store, LocalStore) and store.prefix is not None:
+    if root is not None:
         with disk_errors("store a blob"):
             for digest, _ in new:
-                sync(Path(store.prefix) / _path(digest))
+                sync(f"{root}/{_path(digest)}")
 
 
 def fetch(store: ObjectStore, digest: str, target: Path) -> tuple[int, str]:
@@ -199,12 +201,18 @@ def fetch(store: ObjectStore, digest: str, target: Path) -> tuple[int, str]:
     return size, found.hexdigest()
 
 
-def _size(store: ObjectStore, digest: str) -> int | None:
-    """Bytes that the store has under this hash; None for none."""
+def _root(store: ObjectStore) -> str | None:
+    """The folder of a local store. Its files' paths are made as text: a Path interns each of its parts, and the table
+    of interned strings grows with the hashes that pass through it."""
+    return str(store.prefix) if isinstance(store, LocalStore) and store.prefix is not None else None
+
+
+def _size(store: ObjectStore, root: str | None, digest: str) -> int | None:
+    """Bytes that the store (a local one: in `root`) has under this hash; None for none."""
     with store_errors("look for a blob"):
         try:
-            if isinstance(store, LocalStore) and store.prefix is not None:
-                return (Path(store.prefix) / _path(digest)).stat().st_size
+            if root is not None:
+                return os.stat(f"{root}/{_path(digest)}").st_size
             return obstore.head(store, _path(digest))["size"]
         except FileNotFoundError:
             return None

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class Database:
 
     engine: sa.Engine
 
+    @cached_property
+    def _writer(self) -> sa.Engine:
+        return self.engine.execution_options(kartina_write=True)
+
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view. Raises StorageError when the database cannot be read."""
@@ -51,8 +55,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction, committed at the end of the block. Raises StorageError, and then nothing has changed."""
-        writer = self.engine.execution_options(kartina_write=True)
-        with database_errors("write to"), writer.begin() as connection:
+        with database_errors("write to"), self._writer.begin() as connection:
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:

@@ -364,8 +364,7 @@ _END = _UPDATE.where(generations.c.status.in_(UNFINISHED))
 
 
 def _changed(record: Generation) -> dict[str, Any]:
-    kept = _row(record)
-    return {"of": record.id, **{key: kept[key] for key in _CHANGING}}
+    return {"of": record.id, **_state(record)}
 
 
 def _image_owner(id: str) -> str:
@@ -379,14 +378,26 @@ def _inputs_of(id: str) -> str:
 def _row(record: Generation) -> dict[str, Any]:
     """The columns of a generation's row."""
     asked = {"labels", "n", "seed", "controls", "inputs", "format", "width", "height"}
-    kept = {"id", "owner", "model", "model_hash", "task", "status", "attempt", "crashes", "step", "steps"}
-    times = {at: _epoch(getattr(record, at)) for at in ("created_at", "started_at", "completed_at")}
     return {
-        **record.model_dump(include=kept),
-        **times,
+        **record.model_dump(include={"id", "owner", "model", "model_hash", "task"}),
+        **_state(record),
+        "created_at": record.created_at.timestamp(),
         "request": record.model_dump(mode="json", include=asked),
+    }
+
+
+def _state(record: Generation) -> dict[str, Any]:
+    """Those of its columns that change."""
+    return {
+        "status": record.status,
+        "attempt": record.attempt,
+        "crashes": record.crashes,
         "history": [list(event) for event in record.history],
+        "step": record.step,
+        "steps": record.steps,
         "error": None if record.error is None else record.error.model_dump(),
+        "started_at": _epoch(record.started_at),
+        "completed_at": _epoch(record.completed_at),
     }
 
 

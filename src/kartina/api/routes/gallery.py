@@ -29,7 +29,7 @@ FILE: dict[int | str, dict[str, Any]] = {
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": BINARY}, "description": "A ZIP"}}
 
 
-def wanted(
+async def wanted(
     model: Annotated[str | None, Query(max_length=200, pattern=TEXT, description="name@version")] = None,
     label: Annotated[str | None, Query(max_length=1000, pattern=TEXT, description="A class")] = None,
     favourite: Annotated[bool, Query(description="Only favourites")] = False,
