@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -52,11 +52,12 @@ def start() -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take_every_core(
-    database: Database, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kills: int = 100
+    database: Database, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kills: int = 50
 ) -> None:
-    """Workers die with their children at random moments; each job that one had goes on elsewhere in less than 10 s."""
+    """Workers die with their children at random moments, a hundred over both databases; each job that one had goes on
+    elsewhere in less than 10 s."""
     monkeypatch.setenv("KARTINA_DATABASE", url)
     jobs, rng, took = Jobs(database), random.Random(kills), list[float]()
     lost: dict[int, tuple[int, float]] = {}  # job -> (its attempt, when its worker was killed)
@@ -72,11 +73,13 @@ def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take
 
     try:
         with trainings(home):
-            deadline = time.monotonic() + 3000
+            deadline = time.monotonic() + 1500
             while len(took) < kills:
                 assert time.monotonic() < deadline
                 look()
-                running = {jobs.get(id).owner: jobs.get(id) for id in ids if jobs.get(id).status == "running"}
+                found = [jobs.get(id) for id in ids]
+                # What dies three times without getting on may be what kills its workers: it waits longer, and longer.
+                running = {job.owner: job for job in found if job.status == "running" and job.tries < 2}
                 victims = [(w, job) for w in workers for owner, job in running.items() if f":{w.pid}:" in (owner or "")]
                 if victims and len(took) + len(lost) < kills and rng.random() < 0.1:
                     victim, job = rng.choice(victims)
@@ -90,7 +93,7 @@ def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take
                 time.sleep(0.05)
     finally:
         for process in workers:
-            with psutil.Process(process.pid).oneshot():
+            with suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children():
                     child.kill()
             process.kill()
