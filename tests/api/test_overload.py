@@ -17,7 +17,7 @@ from tests.service import Service
 
 N, STEPS, DELAY, BATCH = 64, 4, 0.2, 32  # images of a request; 32 images in 4 steps of 0.2 s: about 40 a second
 RATE = BATCH / (STEPS * DELAY)
-SECONDS = 60.0
+SECONDS, LOOK = 60.0, 1.0
 
 
 @pytest.fixture
@@ -25,6 +25,8 @@ def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     home = tmp_path_factory.mktemp("service") / "home"
     toy_package(home / "models")
     running = Service(home, "--no-jobs", "--batch", str(BATCH), "--cache", "0")
+    running.wait_ready()
+    running.generate(n=1)  # loaded
     yield running
     running.stop()
 
@@ -32,9 +34,9 @@ def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_minute_of_tenfold_overload(service: Service) -> None:
-    """Everything is accepted or refused with 429; what is accepted ends well within what a full queue takes at the
-    throughput that there is; the API's memory does not grow with what is refused."""
-    took: list[float] = []
+    """Everything is accepted or refused with 429; 99 of 100 that are accepted end before more is made than a full queue
+    holds, and a batch; the API's memory does not grow with what is refused."""
+    took: list[tuple[float, float]] = []  # (sent, seen to be at its end)
     codes: Counter[int] = Counter()
     body = {"model": "toy", "n": N, "controls": {"steps": STEPS, "delay": DELAY}}
     api = psutil.Process(service.process.pid)
@@ -55,9 +57,9 @@ def test_a_minute_of_tenfold_overload(service: Service) -> None:
                     return
                 url = answer.json()["urls"]["self"]
                 while (job := (await client.get(url)).json())["status"] not in ("succeeded", "failed", "canceled"):
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(LOOK)
                 assert job["status"] == "succeeded" and len(job["outputs"]) == N
-                took.append(time.monotonic() - sent)
+                took.append((sent, time.monotonic()))
 
             begun = time.monotonic()
             asking = [asyncio.create_task(ask(i)) for i in range(int(10 * RATE * SECONDS / N))]
@@ -69,12 +71,16 @@ def test_a_minute_of_tenfold_overload(service: Service) -> None:
             return len(took) * N / (time.monotonic() - begun), grown / 2**20, time.monotonic() - begun
 
     rate, grown, seconds = asyncio.run(run())
-    took.sort()
-    p99, bound = took[int(0.99 * len(took))], CAPACITY / rate + BATCH / rate
+    # In images, so at the throughput that each request met, whatever else the machine did meanwhile. An end is seen a
+    # little late, and what is under way when a request comes is counted whole.
+    made = sorted(N * sum(sent < end <= ended for _, end in took) for sent, ended in took)
+    waited = sorted(ended - sent for sent, ended in took)
+    behind, p99 = (found[int(0.99 * len(took))] for found in (made, waited))
     print(
         f"\n{sum(codes.values())} requests for {N} images in {SECONDS:.0f} s: {dict(codes)}; {rate:.0f} images/s over "
-        f"{seconds:.0f} s; accepted p99 {p99:.1f} s, bound {bound:.1f} s; memory {grown:+.1f} MiB in the second half"
+        f"{seconds:.0f} s; accepted p99 {p99:.1f} s, in which {behind} images were made; "
+        f"memory {grown:+.1f} MiB in the second half"
     )
-    assert set(codes) == {202, 429} and codes[429] > 3 * codes[202]
-    assert p99 <= bound + 1
+    assert set(codes) == {202, 429} and codes[429] > 2 * codes[202]  # a full queue is accepted, too
+    assert behind <= CAPACITY + BATCH + 2 * N
     assert grown < 30

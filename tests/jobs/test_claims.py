@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from kartina.jobs.table import LEASE, Jobs
+from kartina.jobs.worker import POLL
 from kartina.storage.database import Database
 from tests import tiny
 
@@ -27,7 +29,7 @@ from kartina.training.loop import train
 from kartina.training.run import Run
 train(Run.open(Path(sys.argv[1])), lambda progress: None)
 """
-WORKERS = 4
+JOBS, WORKERS = 4, 8
 
 
 @contextmanager
@@ -47,21 +49,34 @@ def trainings(home: Path) -> Iterator[None]:
 
 
 def start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(TOY), "work", "--lease", str(LEASE)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    """A worker as a service has it; it says when it has started."""
+    command = [sys.executable, str(TOY), "work", "--lease", str(LEASE), "--poll", str(POLL), "--greet"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def started(worker: subprocess.Popen[bytes]) -> bool:
+    return bool(select.select([worker.stdout], [], [], 0)[0])
+
+
+def kill(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+    assert worker.stdout is not None
+    worker.stdout.close()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take_every_core(
-    database: Database, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kills: int = 100
+    database: Database, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kills: int = 50
 ) -> None:
-    """Workers die with their children at random moments; each job that one had goes on elsewhere in less than 10 s."""
+    """Workers die with their children at random moments, a hundred over both databases; each job that one had goes on
+    in less than 10 s with one that lives: how long a new one takes to start says nothing about the claim."""
     monkeypatch.setenv("KARTINA_DATABASE", url)
     jobs, rng, took = Jobs(database), random.Random(kills), list[float]()
     lost: dict[int, tuple[int, float]] = {}  # job -> (its attempt, when its worker was killed)
     workers = [start() for _ in range(WORKERS)]
-    ids = [jobs.submit("toy", {"n": 10_000, "pause": 0.1}, max_tries=100_000).id for _ in range(WORKERS)]
+    ids = [jobs.submit("toy", {"n": 10_000, "pause": 0.1}, max_tries=100_000).id for _ in range(JOBS)]
 
     def look() -> None:
         for id in list(lost):
@@ -72,29 +87,30 @@ def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take
 
     try:
         with trainings(home):
-            deadline = time.monotonic() + 3000
+            deadline = time.monotonic() + 1500
             while len(took) < kills:
                 assert time.monotonic() < deadline
                 look()
-                running = {jobs.get(id).owner: jobs.get(id) for id in ids if jobs.get(id).status == "running"}
-                victims = [(w, job) for w in workers for owner, job in running.items() if f":{w.pid}:" in (owner or "")]
-                if victims and len(took) + len(lost) < kills and rng.random() < 0.1:
+                found = [jobs.get(id) for id in ids]
+                running = [job for job in found if job.status == "running"]
+                has = {worker: job for worker in workers for job in running if f":{worker.pid}:" in (job.owner or "")}
+                idle = [worker for worker in workers if started(worker) and worker not in has]
+                # What dies three times without getting on may be what kills its workers: it waits longer, and longer.
+                victims = [(worker, job) for worker, job in has.items() if job.id not in lost and job.tries < 2]
+                if victims and len(lost) < min(len(idle), kills - len(took)) and rng.random() < 0.1:
                     victim, job = rng.choice(victims)
-                    if job.id not in lost:
-                        for child in psutil.Process(victim.pid).children():
-                            child.send_signal(signal.SIGKILL)
-                        victim.kill()
-                        victim.wait()
-                        lost[job.id] = job.attempt, time.monotonic()
-                        workers[workers.index(victim)] = start()
+                    for child in psutil.Process(victim.pid).children():
+                        child.send_signal(signal.SIGKILL)
+                    kill(victim)
+                    lost[job.id] = job.attempt, time.monotonic()
+                    workers[workers.index(victim)] = start()
                 time.sleep(0.05)
     finally:
         for process in workers:
-            with psutil.Process(process.pid).oneshot():
+            with suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children():
                     child.kill()
-            process.kill()
-            process.wait()
+            kill(process)
     took.sort()
     print(f"\n{len(took)} kills: claimed again after p50 {took[len(took) // 2]:.1f} s, at most {took[-1]:.1f} s")
     assert took[-1] < 10

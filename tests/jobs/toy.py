@@ -1,6 +1,6 @@
 """A worker and its children for tests of the executor: real processes that run a toy kind of job, and die on cue.
 
-    python toy.py work [--lease S] [--until-idle]     a worker whose children are `toy.py child ...`
+    python toy.py work [--lease S] [--poll S] [--until-idle]     a worker whose children are `toy.py child ...`
 
 KARTINA_DEATHS names a folder: then a process kills itself with SIGKILL at a random one of its commits, before or after
 it, and leaves a file there that says where; no more than KARTINA_DEATHS_LEFT of them do.
@@ -89,10 +89,16 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--lease", type=float, default=2.0)
     parser.add_argument("--grace", type=float, default=10.0)
+    parser.add_argument("--poll", type=float, default=0.05)
+    parser.add_argument("--greet", action="store_true")
     parser.add_argument("--until-idle", action="store_true")
     given = parser.parse_args(words)
-    worker = Worker(Jobs.open(), [sys.executable, __file__, "child"], lease=given.lease, poll=0.05, grace=given.grace)
+    worker = Worker(
+        Jobs.open(), [sys.executable, __file__, "child"], lease=given.lease, poll=given.poll, grace=given.grace
+    )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    if given.greet:
+        print("started", flush=True)
     worker.run(given.until_idle)
     return 0
 
