@@ -408,7 +408,7 @@ def test_in_russian(served: Served, visit: Visit) -> None:
     page = visit(served.link, locale="ru-RU")
     pick(page)
     expect(page.locator("html")).to_have_attribute("lang", "ru")
-    page.get_by_role("button", name="Нарисовать").click()
+    page.get_by_role("button", name="Нарисовать", exact=True).click()
     expect(page.get_by_role("link", name="Скачать ZIP")).to_be_visible()
     expect(page.get_by_text("16 картинок за").first).to_be_visible()
     page.get_by_role("radio", name="EN").locator("xpath=following-sibling::label").click()

@@ -1,7 +1,7 @@
 /** One picture large, beside it what is known of it and what can be done. Arrow keys go from picture to picture. */
 import { ActionIcon, Modal } from "@mantine/core";
 import { useViewportSize, useWindowEvent } from "@mantine/hooks";
-import type { ReactNode } from "react";
+import { type ReactNode, useRef } from "react";
 import { useTranslation } from "react-i18next";
 import { useSingleKeys } from "@/lib/singleKeys";
 import { enlarge } from "@/lib/tileSize";
@@ -28,12 +28,16 @@ interface Props {
   children: ReactNode; // what can be done
 }
 
-export function PictureDialog({ picture, title, facts, onStep, has, onKey, onClose, children }: Props) {
+export function PictureDialog(props: Props) {
+  const opened = props.picture !== undefined;
+  const kept = useRef(props);
+  if (opened) kept.current = props;
+  const { picture, title, facts, onStep, has, onKey, onClose, children } = kept.current; // seen while it closes, too
   const { t } = useTranslation();
   const screen = useViewportSize();
   const single = useSingleKeys();
   useWindowEvent("keydown", (event) => {
-    if (!picture || event.defaultPrevented || isEntry(event.target)) return;
+    if (!opened || event.defaultPrevented || isEntry(event.target)) return;
     if (event.key === "ArrowLeft" && has.previous) onStep?.(-1);
     else if (event.key === "ArrowRight" && has.next) onStep?.(1);
     else if (!event.ctrlKey && !event.metaKey && !event.altKey && (single || event.key.length > 1))
@@ -52,7 +56,7 @@ export function PictureDialog({ picture, title, facts, onStep, has, onKey, onClo
       classNames={{ content: styles.content ?? "" }}
       fullScreen={narrow}
       onClose={onClose}
-      opened={picture !== undefined}
+      opened={opened}
       padding={0}
       radius="lg"
       size="auto"

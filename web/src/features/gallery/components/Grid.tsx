@@ -26,7 +26,7 @@ export function Grid(props: Props) {
   const { images, more, onMore, selected, onSelect, onSelectAll, onClear, onOpen } = props;
   const { t } = useTranslation();
   const { ref, width } = useElementSize<HTMLDivElement>();
-  const [active, setActive] = useState(0); // the one tile that Tab comes to
+  const [active, setActive] = useState({ id: "", at: 0 }); // the one tile that Tab comes to
   const [wanted, setWanted] = useState<number | null>(null); // to be focused as soon as it is there
   const [margin, setMargin] = useState(0);
   const frame = useRef<HTMLDivElement>(null);
@@ -54,34 +54,39 @@ export function Grid(props: Props) {
     if (more && width > 0 && end >= rows - 2) onMore();
   }, [more, onMore, end, rows, width]);
 
+  const last = images.length - 1;
+  const there = images.findIndex(({ id }) => id === active.id);
+  const at = there < 0 ? Math.min(active.at, Math.max(0, last)) : there;
+  const activate = (to: number) => setActive({ id: images[to]?.id ?? "", at: to });
+  const focus = (to: number) => {
+    const tile = frame.current?.querySelector<HTMLElement>(`[data-at="${to}"]`);
+    tile?.focus();
+    return tile != null;
+  };
   useEffect(() => {
-    if (wanted === null) return;
-    const tile = frame.current?.querySelector<HTMLElement>(`[data-at="${wanted}"]`);
-    if (!tile) return;
-    tile.focus();
-    setWanted(null);
+    if (wanted !== null && focus(wanted)) setWanted(null);
   });
 
-  // A key may take away the tile that has the focus: then it goes to what takes its place.
-  const losing = useRef(false);
+  // A key may take away the tile that has the focus, or move it to another row: the focus stays where it is due.
+  const losing = useRef(0); // how many such keys are not yet answered
   // biome-ignore lint/correctness/useExhaustiveDependencies: it is lost when the images change
-  useEffect(() => {
-    if (losing.current && document.activeElement === document.body)
-      setWanted(Math.min(active, images.length - 1));
-    losing.current = false;
+  useLayoutEffect(() => {
+    if (losing.current === 0) return;
+    losing.current -= 1;
+    if (document.activeElement === document.body && !focus(at)) setWanted(at);
   }, [images]);
 
-  const last = images.length - 1;
-  const at = Math.min(active, Math.max(0, last));
   const walk = (to: number) => {
     if (to < 0 || to > last) return;
-    setActive(to);
+    activate(to);
     virtual.scrollToIndex(Math.floor(to / columns), { align: "auto" });
     setWanted(to);
   };
   const onKeyDown = (event: KeyboardEvent<HTMLDivElement>) => {
+    if (!(event.target instanceof HTMLElement) || !event.target.matches("[data-at]")) return;
+    const at = Number(event.target.dataset.at); // keys may come faster than the page is drawn
     const image = images[at];
-    if (!image || !(event.target instanceof HTMLElement) || !event.target.matches("[data-at]")) return;
+    if (!image) return;
     const control = event.ctrlKey || event.metaKey;
     const steps: Record<string, number> = {
       ArrowLeft: at - 1,
@@ -95,7 +100,7 @@ export function Grid(props: Props) {
     };
     const step = steps[event.key];
     const act = () => {
-      losing.current = event.key === "Delete" || event.key.toLowerCase() === "f";
+      losing.current = event.key === "Delete" || event.key.toLowerCase() === "f" ? losing.current + 1 : 0;
       if (step !== undefined) {
         const next = images[Math.min(Math.max(step, 0), last)];
         if (event.shiftKey && next) {
@@ -105,7 +110,10 @@ export function Grid(props: Props) {
         return walk(step);
       }
       if (event.key === " ") return onSelect(image, event.shiftKey);
-      if (event.key === "Delete") return props.onTrash(image);
+      if (event.key === "Delete") {
+        focus(at < last ? at + 1 : at - 1); // at once: the next key is meant for the next picture
+        return props.onTrash(image);
+      }
       if (control && event.key.toLowerCase() === "a") return onSelectAll();
       if (control || event.altKey) return false;
       if (event.key.toLowerCase() === "f") return props.onFavourite(image);
@@ -115,7 +123,7 @@ export function Grid(props: Props) {
     if (act() !== false) event.preventDefault();
   };
   const onTile = (image: GalleryImage, index: number, event: MouseEvent) => {
-    setActive(index);
+    activate(index);
     if (event.shiftKey || event.ctrlKey || event.metaKey) onSelect(image, event.shiftKey);
     else onOpen(image);
   };
@@ -158,10 +166,10 @@ export function Grid(props: Props) {
                   image={image}
                   key={image.id}
                   onFavourite={() => props.onFavourite(image)}
-                  onFocus={() => setActive(first + column)}
+                  onFocus={() => activate(first + column)}
                   onOpen={(event) => onTile(image, first + column, event)}
                   onSelect={(event) => {
-                    setActive(first + column);
+                    activate(first + column);
                     onSelect(image, event.shiftKey);
                   }}
                   selected={selected.has(image.id)}
