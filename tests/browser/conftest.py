@@ -26,6 +26,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 ARGS = ["--headless", "--no-sandbox", "--disable-background-networking"]
 PATIENCE = 20_000  # ms; the first generation waits for the worker to load torch
 expect.set_options(timeout=PATIENCE)
+LOOKS = [  # light, phone: what may differ is in two of the four
+    pytest.param("light", True, id="light-phone"),
+    pytest.param("dark", False, id="dark-desktop"),
+    pytest.param("light", False, id="light-desktop", marks=pytest.mark.slow),
+    pytest.param("dark", True, id="dark-phone", marks=pytest.mark.slow),
+]
 
 
 def _without(what: str) -> NoReturn:
@@ -73,7 +79,8 @@ class Served:
         self.link = said.split()[-1]  # with the token
         self.origin = self.link.partition("/?")[0]
         self.port = self.origin.rpartition(":")[2]
-        headers = {"Authorization": f"Bearer {self.link.partition('token=')[2]}"}
+        self.token = self.link.partition("token=")[2]
+        headers = {"Authorization": f"Bearer {self.token}"}
         self.api = httpx.Client(base_url=self.origin, headers=headers, timeout=60, trust_env=False)
 
     def kill(self) -> None:
@@ -159,12 +166,24 @@ def visit(chromium: Browser) -> Iterator[Visit]:
     assert opened.complaints == []
 
 
+def still(page: Page) -> None:
+    """Wait until nothing slides or fades any more, except what does so for ever."""
+    page.evaluate(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame);
+            const moving = () => document.getAnimations().some((one) =>
+                one.playState === "running" && one.effect.getComputedTiming().iterations !== Infinity);
+            for (await frame(), await frame(); moving(); ) await frame();
+        }"""
+    )
+
+
 @pytest.fixture
 def check_accessible() -> Callable[[Page, str], None]:
     """Run axe over the page as it is: no violation of WCAG 2.2 AA, none of its best practices."""
 
     def check(page: Page, state: str) -> None:
-        page.wait_for_timeout(150)  # what is left of transitions: axe measures the colours that are on the screen
+        still(page)  # axe measures the colours that are on the screen
         tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
         found = page.evaluate(
             """async (tags) => (await axe.run(document, { runOnly: tags })).violations

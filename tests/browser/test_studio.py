@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Download, Page, expect
 
-from tests.browser.conftest import Served, Visit
+from tests.browser.conftest import LOOKS, Served, Visit, still
 
 pytestmark = pytest.mark.browser
 
@@ -22,7 +22,7 @@ Check = Callable[[Page, str], None]
 
 def behind(page: Page) -> bool:
     """Whether more than one plain colour is seen at the window's left edge, beside a dialog."""
-    page.wait_for_timeout(600)  # it slides in
+    still(page)  # it slides in
     shot = page.screenshot(clip={"x": 0, "y": 0, "width": 300, "height": 500})
     low, high = Image.open(io.BytesIO(shot)).convert("L").getextrema()
     return bool(high - low > 50)
@@ -65,6 +65,10 @@ def test_from_the_link_to_pictures_on_disk(served: Served, visit: Visit) -> None
         draw(page)
     assert stream.value.headers["content-type"].startswith("text/event-stream")
     expect(page.get_by_role("heading", name="dog, кот")).to_be_visible()
+    shown = pictures(page).first.locator("img")
+    size = shown.evaluate("(img) => [img.getBoundingClientRect().width, getComputedStyle(img).imageRendering]")
+    assert size[0] > 80 and size[0] % 8 == 0, "magnified by a whole number"
+    assert size[1] == "pixelated"
 
     with page.expect_download() as started:
         page.get_by_role("link", name="Download ZIP").click()
@@ -85,16 +89,6 @@ def test_from_the_link_to_pictures_on_disk(served: Served, visit: Visit) -> None
         assert image.size == (8, 8)
         recipe = json.loads(image.info["kartina"])
     assert (recipe["label"], recipe["seed"]) == ("dog", 9)
-
-
-def test_pictures_are_magnified_by_whole_numbers(served: Served, visit: Visit) -> None:
-    page = visit(served.link)
-    pick(page)
-    draw(page)
-    shown = pictures(page).first.locator("img")
-    size = shown.evaluate("(img) => [img.getBoundingClientRect().width, getComputedStyle(img).imageRendering]")
-    assert size[0] > 80 and size[0] % 8 == 0
-    assert size[1] == "pixelated"
 
 
 def test_a_generation_can_be_varied_reloaded_and_reopened(served: Served, visit: Visit) -> None:
@@ -183,14 +177,14 @@ def frame(page: Page, at: int = 0) -> object:
 def test_previews_come_before_pictures_and_nothing_moves(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)
-    slowly(page)
+    slowly(page, steps=20)
     page.get_by_role("button", name="Generate").click()
     placeholders = page.get_by_role("img", name=re.compile(r"^Picture \d+, being drawn"))
     expect(placeholders).to_have_count(2)
     empty = frame(page, 1)
     expect(page.locator("[data-preview] img").first).to_be_visible()
     assert pictures(page).count() == 0, "a preview is seen before the picture"
-    expect(page.get_by_text(re.compile(r"^Step \d+ of 80"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Step \d+ of 40"))).to_be_visible()
     expect(page.get_by_text("0 of 2 finished")).to_be_visible()
     expect(page.get_by_text(re.compile("about .* left"))).to_be_visible()
     half = frame(page, 1)
@@ -202,20 +196,23 @@ def test_previews_come_before_pictures_and_nothing_moves(served: Served, visit: 
 def test_several_at_a_time(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)
-    slowly(page, steps=90)
+    slowly(page, steps=900, n=1)
     choose(page, "cat")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("progressbar", name="Progress")).to_be_visible()
+    slowly(page, steps=20)
     choose(page, "cat", "dog")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("heading", name="dog", exact=True)).to_be_visible()
     recent = page.get_by_role("region", name="Recent")
-    expect(recent.get_by_role("button", name=re.compile(r"drawing, \d+%.* cat"))).to_be_visible()
-    recent.get_by_role("button", name=re.compile(" cat")).first.click()
+    recent.get_by_role("button", name=re.compile(r"drawing, \d+%.* cat")).click()
     expect(page.get_by_role("heading", name="cat", exact=True)).to_be_visible()
     expect(page.get_by_role("progressbar", name="Progress")).to_be_visible()
+    expect(recent.get_by_text("drawing")).to_have_count(1)  # the other one is ready, though its stream is closed
+    page.get_by_role("button", name="Cancel").click()
+    expect(recent.get_by_text("drawing")).to_have_count(0)
+    recent.get_by_role("button", name=re.compile(" dog")).first.click()
     expect(pictures(page)).to_have_count(2)
-    expect(recent.get_by_text("drawing")).to_have_count(0)  # the other one, too, though its stream is closed
 
 
 def test_a_killed_service_loses_no_picture(served: Served, visit: Visit) -> None:
@@ -417,8 +414,7 @@ def test_in_russian(served: Served, visit: Visit) -> None:
     expect(page.get_by_role("button", name="Generate")).to_be_visible()
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-@pytest.mark.parametrize("light", ["light", "dark"])
+@pytest.mark.parametrize(("light", "phone"), LOOKS)
 def test_accessible_in_every_state(
     served: Served, visit: Visit, check_accessible: Check, light: str, phone: bool
 ) -> None:

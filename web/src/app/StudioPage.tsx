@@ -71,16 +71,17 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
   useEffect(() => keepStudio(search), [search]);
 
   const go = (to: { model?: string; task?: string; generation?: string | undefined }) =>
-    void navigate({ search: (old) => clean({ ...old, ...to }), resetScroll: false });
+    navigate({ search: (old) => clean({ ...old, ...to }), resetScroll: false });
   const refresh = useCallback(() => {
     void client.invalidateQueries({ queryKey: HISTORY_KEY });
     void client.invalidateQueries({ queryKey: IMAGES_KEY });
   }, [client]);
   const generation = useGeneration(search.generation, refresh);
-  const hang = (job: Job) => {
+  /** Until it hangs there, what is expected of it is shown. */
+  const hang = async (job: Job) => {
     remember(client, job);
     refresh();
-    go({ model: job.request.model, task: job.request.task, generation: job.id });
+    await go({ model: job.request.model, task: job.request.task, generation: job.id });
     reveal(wall.current);
   };
   const create = useMutation({ mutationFn: createGeneration, onSuccess: hang });
@@ -116,7 +117,7 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
       const wanted = [task, ...tasksOf(model)].find((name) => inputsOf(model, name).includes("image"));
       if (wanted === undefined) return;
       keepDraft(model, wanted, { ...readDraft(model, wanted), inputs: { image: given } });
-      go({ model: model.ref, task: wanted, generation: undefined });
+      void go({ model: model.ref, task: wanted, generation: undefined });
       window.scrollTo({ top: 0 });
     },
     onError: (error) => toast(error.message, { bad: true }),
@@ -131,6 +132,7 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
   const modelOf = (job: Job) => models.find(({ ref }) => ref === job.request.model);
   const pending = create.isPending ? expectedJob(create.variables) : null;
   const shown = pending ? watched(pending) : generation.data;
+  const wallKey = useWallKey(shown?.job.id);
   const problem = create.error ?? rerun.error;
   return (
     <>
@@ -163,7 +165,7 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
         <div className={styles.wall} ref={wall}>
           {shown ? (
             <Wall
-              key={shown.job.id}
+              key={wallKey}
               model={modelOf(shown.job)}
               onKeepSeed={(seed) => keepDraft(model, task, { ...draft, seed, locked: true })}
               onStartFrom={(output) => startFrom.mutate(output)}
@@ -172,7 +174,7 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
                 if (!source) return;
                 const name = taskOf(source, job.request.task);
                 keepDraft(source, name, draftOf(source, job.request));
-                go({ model: source.ref, task: name });
+                void go({ model: source.ref, task: name });
                 panel.current?.scrollIntoView({ block: "nearest" });
               }}
               onVary={(job, changes) => ask({ ...wishFrom(job.request), ...changes })}
@@ -195,12 +197,20 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
         onFile={(file) => rerun.mutate(file)}
         onOpen={(job) => {
           const source = modelOf(job) ?? model;
-          go({ model: source.ref, task: taskOf(source, job.request.task), generation: job.id });
+          void go({ model: source.ref, task: taskOf(source, job.request.task), generation: job.id });
           reveal(wall.current);
         }}
       />
     </>
   );
+}
+
+/** Another wall for each generation; but one from when it is asked for (its id is "" until then) to its end. */
+function useWallKey(id: string | undefined): number {
+  const wall = useRef({ id, key: 0 });
+  if (id !== undefined && id !== wall.current.id)
+    wall.current = { id, key: wall.current.id === "" ? wall.current.key : wall.current.key + 1 };
+  return wall.current.key;
 }
 
 /** The task is left out of the address where it is the usual one. */

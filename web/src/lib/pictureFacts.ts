@@ -1,22 +1,26 @@
 /** A recipe's controls as names and values for people; and what a picture's file is called. */
-import { controlText } from "./i18n/i18n";
+import { controlText, yesNo } from "./i18n/i18n";
 import type { Field } from "./schema";
 
 function told(value: unknown, language: string): string {
   if (typeof value === "number")
     return new Intl.NumberFormat(language, { maximumFractionDigits: 6 }).format(value);
+  if (typeof value === "boolean") return yesNo(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+/** What the model was left to choose (null) is left out. */
 export function controlFacts(
   controls: Record<string, unknown>,
   fields: Field[],
   language: string,
 ): [string, string][] {
-  return Object.entries(controls).map(([name, value]) => {
-    const field = fields.find((one) => one.name === name) ?? { name, title: name, description: "" };
-    return [controlText(field, language).title, told(value, language)];
-  });
+  return Object.entries(controls)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => {
+      const field = fields.find((one) => one.name === name) ?? { name, title: name, description: "" };
+      return [controlText(field, language).title, told(value, language)];
+    });
 }
 
 /** 003-Ankle-boot-seed7.png, as the service names files in its ZIP. */

@@ -61,6 +61,8 @@ export function controlText(
   return CONTROLS[language]?.[field.name] ?? field;
 }
 
+export const yesNo = (value: boolean): string => i18next.t(value ? "value.yes" : "value.no");
+
 const METRICS: Record<string, string> = en.metric;
 
 export function metricName(name: string, short = false): string {

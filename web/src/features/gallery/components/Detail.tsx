@@ -58,7 +58,7 @@ export function Detail({ image, place, models, has, onStep, onClose, onAct, onAg
               [t("lightbox.size"), `${image.width} × ${image.height}`],
               [t("gallery.made"), moment(image.created_at, i18n.language)],
               ...(trashed
-                ? [[t("gallery.deleted_on"), moment(later(trashed), i18n.language)] as [string, string]]
+                ? [[t("gallery.kept_until"), moment(later(trashed), i18n.language)] as [string, string]]
                 : []),
               ...(made ? controlFacts(made.controls, fields, i18n.language) : []),
             ]
