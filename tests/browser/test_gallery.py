@@ -109,6 +109,8 @@ def test_a_picture_has_an_address_and_its_recipe(served: Served, visit: Visit, s
     expect(box).to_contain_text("Solver")
     page.keyboard.press("f")
     expect(box.get_by_role("button", name="Favourite")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("f")
+    expect(box.get_by_role("button", name="Favourite")).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("Escape")
     expect(box).to_be_hidden()
     assert "image=" not in page.url
