@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, expect, sync_playwright
 
-from tests.engine import TOYS, toy_package, toys  # noqa: F401  fixture
+from kartina.models.model import save
+from tests import tiny
+from tests.engine import CARD, PROVENANCE, TOYS, toy_family, toy_package
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "src" / "kartina" / "api" / "static" / "index.html"
@@ -23,6 +26,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 ARGS = ["--headless", "--no-sandbox", "--disable-background-networking"]
 PATIENCE = 20_000  # ms; the first generation waits for the worker to load torch
 expect.set_options(timeout=PATIENCE)
+LOOKS = [  # light, phone: what may differ is in two of the four
+    pytest.param("light", True, id="light-phone"),
+    pytest.param("dark", False, id="dark-desktop"),
+    pytest.param("light", False, id="light-desktop", marks=pytest.mark.slow),
+    pytest.param("dark", True, id="dark-phone", marks=pytest.mark.slow),
+]
 
 
 def _without(what: str) -> NoReturn:
@@ -46,50 +55,70 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@dataclass(frozen=True)
 class Served:
-    """A running service."""
+    """A running service, which can be killed and started again at the same address."""
 
-    link: str  # with the token
-    home: Path
+    def __init__(self, home: Path):
+        self.home = home
+        self.port = "0"
+        self.start()
 
-    @property
-    def origin(self) -> str:
-        return self.link.partition("/?")[0]
+    def start(self) -> None:
+        path = os.pathsep.join(filter(None, [str(TOYS), os.environ.get("PYTHONPATH", "")]))
+        env = {**os.environ, "KARTINA_HOME": str(self.home), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "kartina.cli", "serve", "--no-open", "--port", self.port]
+        command += ["--device", "cpu", "--threads", "1", "--runtime", "eager"]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if "http://" in line:
+                break
+        assert "token=" in said, f"Found {said!r}; expected the link with its token."
+        self.link = said.split()[-1]  # with the token
+        self.origin = self.link.partition("/?")[0]
+        self.port = self.origin.rpartition(":")[2]
+        self.token = self.link.partition("token=")[2]
+        headers = {"Authorization": f"Bearer {self.token}"}
+        self.api = httpx.Client(base_url=self.origin, headers=headers, timeout=60, trust_env=False)
+
+    def kill(self) -> None:
+        """As a crash does: nothing is told to anybody."""
+        self.process.kill()
+        self._ended()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self._ended()
+
+    def _ended(self) -> None:
+        self.process.wait(30)
+        self.api.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def make(self, model: str, **body: Any) -> Any:
+        """A finished job."""
+        answer = self.api.post("/v1/generations", json={"model": model, **body}, headers={"Prefer": "wait=60"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
 
-@pytest.fixture(scope="module")
-def served(chromium: Browser, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:  # noqa: F811
-    """`kartina serve` on a free port, with a model called `pets` of 8x8 images and three classes."""
+@pytest.fixture(scope="session")
+def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One service for all tests: `pets` and `cats` draw 8x8 images of three classes, `edits` takes images, too.
+
+    `cats` belongs to the tests of the gallery, so that nobody else's images are among theirs.
+    """
     home = tmp_path_factory.mktemp("home")
-    toy_package(home / "models", "pets")
-    env = {**os.environ, "KARTINA_HOME": str(home), "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "kartina.cli",
-        "serve",
-        "--no-open",
-        "--port",
-        "0",
-        "--device",
-        "cpu",
-        "--runtime",
-        "eager",
-    ]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if "http://" in line:
-                    break
-            assert "token=" in said, f"Found {said!r}; expected the link with its token."
-            yield Served(said.split()[-1], home)
-        finally:
-            process.terminate()
-            process.wait(30)
+    with toy_family(tmp_path_factory.mktemp("worker")):
+        toy_package(home / "models", "pets")
+        toy_package(home / "models", "cats", seed=1)
+        save(tiny.sampler("flow"), "edits", PROVENANCE, CARD, root=home / "models")
+    found = Served(home)
+    yield found
+    found.stop()
 
 
 @dataclass
@@ -137,12 +166,24 @@ def visit(chromium: Browser) -> Iterator[Visit]:
     assert opened.complaints == []
 
 
+def still(page: Page) -> None:
+    """Wait until nothing slides or fades any more, except what does so for ever."""
+    page.evaluate(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame);
+            const moving = () => document.getAnimations().some((one) =>
+                one.playState === "running" && one.effect.getComputedTiming().iterations !== Infinity);
+            for (await frame(), await frame(); moving(); ) await frame();
+        }"""
+    )
+
+
 @pytest.fixture
 def check_accessible() -> Callable[[Page, str], None]:
     """Run axe over the page as it is: no violation of WCAG 2.2 AA, none of its best practices."""
 
     def check(page: Page, state: str) -> None:
-        page.wait_for_timeout(150)  # what is left of transitions: axe measures the colours that are on the screen
+        still(page)  # axe measures the colours that are on the screen
         tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
         found = page.evaluate(
             """async (tags) => (await axe.run(document, { runOnly: tags })).violations

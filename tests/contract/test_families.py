@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests import tiny
 
 FAMILIES = registry.names()
 each = pytest.mark.parametrize("name", sorted(tiny.TINY))
+RUSSIAN = Path(__file__).parents[2] / "web" / "src" / "lib" / "i18n" / "controls.ru.json"  # what the page calls them
 
 
 def at(step: int = 0, classes: int = 3, seed: int = 0) -> At:
@@ -174,11 +177,13 @@ def test_a_finished_row_is_left_alone(name: str) -> None:
 @each
 def test_controls_are_json_schema_with_defaults_and_descriptions(name: str) -> None:
     family = tiny.sampler(name)
+    russian = json.loads(RUSSIAN.read_text())
     for task, capability in family.capabilities().items():
         schema = capability.controls.model_json_schema()
         assert schema["additionalProperties"] is False, task
         for key, field in schema.get("properties", {}).items():
             assert "default" in field and field.get("description"), f"{task}.{key}"
+            assert russian[key].keys() == {"title", "description"}, f"{task}.{key}"
 
 
 @each

@@ -1,11 +1,10 @@
-/** Providers around the one page; a lost session leads back to the door. */
+/** Providers around the pages; a lost session leads back to the door. */
 import { MantineProvider } from "@mantine/core";
 import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { SessionGate } from "@/features/session/components/SessionGate";
+import { RouterProvider } from "@tanstack/react-router";
 import { SESSION_KEY } from "@/features/session/key";
 import { problemOf } from "@/lib/problem";
-import { Header } from "./Header";
-import { StudioPage } from "./StudioPage";
+import { router } from "./router";
 import { theme } from "./theme";
 
 function makeClient(): QueryClient {
@@ -33,10 +32,7 @@ export function App() {
   return (
     <MantineProvider defaultColorScheme="auto" theme={theme}>
       <QueryClientProvider client={queries}>
-        <Header />
-        <SessionGate>
-          <StudioPage />
-        </SessionGate>
+        <RouterProvider router={router} />
       </QueryClientProvider>
     </MantineProvider>
   );

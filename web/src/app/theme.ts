@@ -3,6 +3,7 @@ import {
   createTheme,
   defaultVariantColorsResolver,
   type MantineColorsTuple,
+  Modal,
   type VariantColorsResolver,
 } from "@mantine/core";
 
@@ -51,4 +52,10 @@ export const theme = createTheme({
   radius: { xs: "3px", sm: "5px", md: "8px", lg: "12px", xl: "18px" },
   cursorType: "pointer",
   respectReducedMotion: true,
+  components: {
+    Modal: Modal.extend({
+      defaultProps: { attributes: { header: { role: "presentation" } } }, // it is no banner of the page
+      styles: { title: { fontSize: 18, fontWeight: 550 } },
+    }),
+  },
 });

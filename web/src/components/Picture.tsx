@@ -1,8 +1,10 @@
 /** One generated picture at a given width; magnified ones show their pixels as squares. */
+import { useState } from "react";
 import styles from "./Picture.module.css";
 
 interface Props {
-  src: string;
+  src: string | null; // null: not finished
+  under?: string | null; // a preview, seen until the picture is loaded: nothing flashes, nothing moves
   alt: string;
   width: number;
   height: number;
@@ -10,18 +12,24 @@ interface Props {
   eager?: boolean;
 }
 
-export function Picture({ src, alt, width, height, crisp, eager = false }: Props) {
+export function Picture({ src, under = null, alt, width, height, crisp, eager = false }: Props) {
+  const [loaded, setLoaded] = useState(false);
+  const box = { height, width, draggable: false, "data-crisp": crisp || undefined };
   return (
-    <img
-      alt={alt}
-      className={styles.picture}
-      data-crisp={crisp || undefined}
-      decoding="async"
-      draggable={false}
-      height={height}
-      loading={eager ? "eager" : "lazy"}
-      src={src}
-      width={width}
-    />
+    <span className={styles.box} style={{ width, height }}>
+      {under && !loaded && <img {...box} alt="" className={styles.under} src={under} />}
+      {src && (
+        <img
+          {...box}
+          alt={alt}
+          className={styles.picture}
+          data-over={(under && true) || undefined}
+          decoding="async"
+          loading={eager || under ? "eager" : "lazy"}
+          onLoad={() => setLoaded(true)}
+          src={src}
+        />
+      )}
+    </span>
   );
 }

@@ -49,7 +49,7 @@ function NumberRow({ field, value, onChange, label, describedBy }: RowProps<Numb
           if (typeof next === "number") onChange(next);
           else if (next === "" && field.nullable) onChange(null);
         }}
-        placeholder={field.nullable ? t("recipe.auto") : ""}
+        placeholder={field.nullable ? t("recipe.auto_short") : ""}
         size="xs"
         step={step}
         value={number ?? ""}

@@ -100,3 +100,59 @@ export const IconAlert = (props: Props) => (
     <path d="M10 6.2v4.6M10 13.6v.1" />
   </Glyph>
 );
+export const IconHeart = ({ filled = false, ...props }: Props & { filled?: boolean }) => (
+  <Glyph {...props}>
+    <path
+      d="M10 16.6 3.9 10.5a3.8 3.8 0 0 1 0-5.4 3.8 3.8 0 0 1 5.4 0l.7.7.7-.7a3.8 3.8 0 0 1 5.4 5.4z"
+      fill={filled ? "currentColor" : "none"}
+    />
+  </Glyph>
+);
+export const IconTrash = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M3.6 5.4h12.8M8 5.2V3.6c0-.4.3-.7.7-.7h2.6c.4 0 .7.3.7.7v1.6M5.2 5.4l.7 10.3c0 .8.7 1.4 1.5 1.4h5.2c.8 0 1.5-.6 1.5-1.4l.7-10.3M8.4 8.6v5M11.6 8.6v5" />
+  </Glyph>
+);
+export const IconRestore = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M3.6 8.4h8.6a4.2 4.2 0 0 1 0 8.4H7.4M7 4.6 3.2 8.4 7 12.2" />
+  </Glyph>
+);
+export const IconPlay = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M6.2 3.9v12.2l9.8-6.1z" />
+  </Glyph>
+);
+export const IconUpload = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M10 13V3.8M6.2 7.4 10 3.6l3.8 3.8M3.6 16.4h12.8" />
+  </Glyph>
+);
+export const IconBrush = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M16.8 3.2 9 11M7.3 11.1c1.5.2 2.4 1.2 2.5 2.7 0 2-1.7 3.2-6.4 3.2 1.2-1.1.9-2 1.1-3.3.2-1.6 1.4-2.7 2.8-2.6z" />
+  </Glyph>
+);
+export const IconPicture = (props: Props) => (
+  <Glyph {...props}>
+    <rect height="13" rx="1.8" width="14" x="3" y="3.5" />
+    <circle cx="7.4" cy="7.9" r="1.3" />
+    <path d="m3.4 14 4-3.6 2.8 2.5 3.2-3.3 3.4 3.2" />
+  </Glyph>
+);
+export const IconStudio = (props: Props) => (
+  <Glyph {...props}>
+    <path d="m10 2.8 1.7 4.4 4.4 1.7-4.4 1.7L10 15l-1.7-4.4-4.4-1.7 4.4-1.7zM15.8 13.6v3.2M14.2 15.2h3.2" />
+  </Glyph>
+);
+export const IconHelp = (props: Props) => (
+  <Glyph {...props}>
+    <rect height="11" rx="2" width="16" x="2" y="4.5" />
+    <path d="M5.4 8h.1M8.4 8h.1M11.5 8h.1M14.5 8h.1M6.6 12h6.8" />
+  </Glyph>
+);
+export const IconFilter = (props: Props) => (
+  <Glyph {...props}>
+    <path d="M3 5h14M5.8 10h8.4M8.4 15h3.2" />
+  </Glyph>
+);

@@ -49,3 +49,23 @@ export function ago(iso: string, language: string, now = Date.now()): string {
   if (passed < 86400) return relative.format(-Math.round(passed / 3600), "hour");
   return relative.format(-Math.round(passed / 86400), "day");
 }
+
+/** "12 s", "3 min", "2 h": about how long. */
+export function lasting(milliseconds: number, language: string): string {
+  const value = Math.max(1, milliseconds / 1000);
+  const [amount, unit] =
+    value < 90 ? [value, "second"] : value < 5400 ? [value / 60, "minute"] : [value / 3600, "hour"];
+  return new Intl.NumberFormat(language, {
+    style: "unit",
+    unit,
+    unitDisplay: "short",
+    maximumFractionDigits: 0,
+  }).format(amount);
+}
+
+/** A day and a time of it. */
+export function moment(iso: string, language: string): string {
+  return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(
+    Date.parse(iso),
+  );
+}

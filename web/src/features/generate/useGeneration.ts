@@ -6,32 +6,36 @@ import { getGeneration } from "./api/getGeneration";
 import { watchGeneration } from "./api/watchGeneration";
 import { finished, reduce, type Watched, watched } from "./progress";
 
-const keyOf = (id: string | null) => ["generation", id] as const;
+const keyOf = (id: string | undefined) => ["generation", id ?? null] as const;
 
-/** Show a job that was just made without fetching it. */
+/** Show a job that was just made, or answered, without fetching it. */
 export function remember(client: QueryClient, job: Job): void {
   client.setQueryData<Watched>(keyOf(job.id), (old) =>
     old ? reduce(old, { type: "status", job }) : watched(job),
   );
 }
 
-export function useGeneration(id: string | null, onFinished: () => void) {
+export function useGeneration(id: string | undefined, onFinished: () => void) {
   const client = useQueryClient();
   const query = useQuery({
     queryKey: keyOf(id),
     queryFn: async () => watched(await getGeneration(id ?? "")),
-    enabled: id !== null,
+    enabled: id !== undefined,
     staleTime: Number.POSITIVE_INFINITY,
   });
   const job = query.data?.job;
   const events = job && !finished(job) ? job.urls.events : null;
   useEffect(() => {
-    if (id === null || events === null) return;
+    if (id === undefined || events === null) return;
     const urls = { events } as Job["urls"];
-    return watchGeneration({ id, urls }, (event) => {
-      client.setQueryData<Watched>(keyOf(id), (old) => old && reduce(old, event));
-      if (event.type === "status" && finished(event.job)) onFinished();
-    });
+    return watchGeneration(
+      { urls },
+      (event) => {
+        client.setQueryData<Watched>(keyOf(id), (old) => old && reduce(old, event));
+        if (event.type === "status" && finished(event.job)) onFinished();
+      },
+      () => void client.resetQueries({ queryKey: keyOf(id) }), // asks, and so tells what is wrong
+    );
   }, [id, events, client, onFinished]);
   return query;
 }

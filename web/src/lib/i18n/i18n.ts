@@ -61,6 +61,8 @@ export function controlText(
   return CONTROLS[language]?.[field.name] ?? field;
 }
 
+export const yesNo = (value: boolean): string => i18next.t(value ? "value.yes" : "value.no");
+
 const METRICS: Record<string, string> = en.metric;
 
 export function metricName(name: string, short = false): string {
@@ -72,4 +74,15 @@ export function metricName(name: string, short = false): string {
 
 export function metricAbout(name: string): string {
   return i18next.exists(`metric_about.${name}`) ? i18next.t(`metric_about.${name}` as "metric_about.fd") : "";
+}
+
+/** A task's name: known ones in the page's language, a family's own ones made readable. */
+export function taskName(name: string): string {
+  if (i18next.exists(`task.${name}`)) return i18next.t(`task.${name}` as "task.generate");
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+export function taskAbout(name: string): string {
+  return i18next.exists(`task_about.${name}`) ? i18next.t(`task_about.${name}` as "task_about.generate") : "";
 }

@@ -1,73 +1,116 @@
-/** GET /v1/generations/{id}/events: a job live over SSE; where no stream comes through, by asking every second. */
+/** GET /v1/generations/{id}/events: a job live over SSE. A stream that breaks off goes on after the last event that came. */
+import { EventSourceParserStream } from "eventsource-parser/stream";
 import type { Job } from "@/client/client";
 import { finished, type JobEvent } from "../progress";
-import { getGeneration } from "./getGeneration";
-
-/** What is used of an EventSource. */
-export interface Stream {
-  addEventListener(type: string, listener: (event: MessageEvent<string>) => void): void;
-  close(): void;
-  onerror: ((event: Event) => void) | null;
-}
 
 export interface Means {
-  stream: (url: string) => Stream;
-  get: (id: string) => Promise<Job>;
-  wait: (milliseconds: number) => Promise<void>;
+  open: (url: string, last: string | null, signal: AbortSignal) => Promise<Response>;
+  wait: (milliseconds: number, signal: AbortSignal) => Promise<void>;
 }
 
 const browser: Means = {
-  stream: (url) => new EventSource(url),
-  get: getGeneration,
-  wait: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  open: (url, last, signal) =>
+    fetch(url, {
+      cache: "no-store",
+      credentials: "same-origin",
+      headers: { Accept: "text/event-stream", ...(last !== null && { "Last-Event-ID": last }) },
+      signal,
+    }),
+  wait: (milliseconds, signal) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    }),
 };
 
-const KINDS = ["status", "progress", "preview", "output"] as const;
-const PATIENCE = 3; // failures in a row before the stream is given up; EventSource itself reconnects in between
+const SILENCE = 45_000; // ms without a byte: the service sends a comment every 15 s, so the connection is dead
+const LONGEST_PAUSE = 4000; // ms
 
-/** Tell `emit` of the job until it ends. Returns how to stop; after that nothing is told. */
+/** Whether asking again is pointless: the job is gone, or the session is. */
+const isFinal = (status: number) => status >= 400 && status < 500 && status !== 429;
+
+/**
+ * Tell `emit` of the job until it ends, however often the service goes away meanwhile; `lost` when the service does
+ * not know it any more (404) or does not let us in (401). Returns how to stop; after that nothing is told.
+ */
 export function watchGeneration(
-  job: Pick<Job, "id" | "urls">,
+  job: Pick<Job, "urls">,
   emit: (event: JobEvent) => void,
+  lost: (status: number) => void,
   means: Means = browser,
 ): () => void {
-  let stopped = false;
-  let failures = 0;
+  const leave = new AbortController();
+  void follow(job.urls.events, emit, lost, means, leave.signal);
+  return () => leave.abort();
+}
 
-  const stream = means.stream(job.urls.events);
-  const stop = () => {
-    stopped = true;
-    stream.close();
-  };
-
-  const poll = async () => {
-    stream.close();
-    emit({ type: "link", live: false });
-    for (let pause = 1000; !stopped; ) {
-      try {
-        const found = await means.get(job.id);
-        if (stopped) return;
-        emit({ type: "status", job: found });
-        if (finished(found)) return;
-        pause = 1000;
-      } catch {
-        pause = Math.min(8000, pause * 2); // the service is away: ask less often, and go on
+async function follow(
+  url: string,
+  emit: (event: JobEvent) => void,
+  lost: (status: number) => void,
+  means: Means,
+  left: AbortSignal,
+): Promise<void> {
+  let last: string | null = null;
+  let broken = false;
+  for (let failures = 0; !left.aborted; failures++) {
+    const attempt = new AbortController();
+    const stop = () => attempt.abort();
+    left.addEventListener("abort", stop);
+    let silence: ReturnType<typeof setTimeout> | undefined;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(stop, SILENCE);
+    };
+    try {
+      heard();
+      const response = await means.open(url, last, attempt.signal);
+      if (left.aborted) return;
+      if (isFinal(response.status)) return lost(response.status);
+      if (!response.ok || response.body === null) throw new Error(`status ${response.status}`);
+      for await (const { id, data } of messages(response.body, heard)) {
+        if (left.aborted) return;
+        failures = 0;
+        if (id) last = id;
+        const event = JSON.parse(data) as JobEvent | { type: "reconnect" };
+        if (event.type === "reconnect") break; // the service stops on purpose
+        if (broken) emit({ type: "link", up: true });
+        broken = false;
+        emit(event);
+        if (event.type === "status" && finished(event.job)) return;
       }
-      await means.wait(pause);
+    } catch {
+      // Refused, broken off or silent: all the same, we come again.
+    } finally {
+      clearTimeout(silence);
+      left.removeEventListener("abort", stop);
+      attempt.abort();
     }
-  };
+    if (left.aborted) return;
+    broken = true;
+    emit({ type: "link", up: false });
+    await means.wait(Math.min(LONGEST_PAUSE, 250 * 2 ** failures), left);
+  }
+}
 
-  for (const kind of KINDS)
-    stream.addEventListener(kind, ({ data }) => {
-      if (stopped) return;
-      failures = 0;
-      const event = JSON.parse(data) as JobEvent;
-      emit(event);
-      if (event.type === "status" && finished(event.job)) stop();
-    });
-  stream.onerror = () => {
-    failures += 1;
-    if (!stopped && failures === PATIENCE) void poll();
-  };
-  return stop;
+async function* messages(body: ReadableStream<Uint8Array<ArrayBuffer>>, heard: () => void) {
+  const bytes = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+    transform(chunk, controller) {
+      heard();
+      controller.enqueue(chunk);
+    },
+  });
+  const reader = body
+    .pipeThrough(bytes)
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new EventSourceParserStream())
+    .getReader();
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+  } finally {
+    void reader.cancel().catch(() => undefined); // it has failed already
+  }
 }

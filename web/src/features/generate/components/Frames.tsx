@@ -7,7 +7,8 @@ import styles from "./Frames.module.css";
 
 export interface Framed {
   key: string;
-  src: string | null; // null: nothing to see yet
+  src: string | null; // null: not finished
+  preview?: string | null; // what it looks like so far
   caption: string;
   label: string; // the accessible name
   pending: boolean;
@@ -16,6 +17,7 @@ export interface Framed {
 
 interface Props {
   pictures: Framed[];
+  count: number; // what the frames are sized for: it does not change when some are never finished
   natural: { width: number; height: number };
   captions: boolean;
   label: string;
@@ -26,16 +28,16 @@ const GAP_NARROW = 10;
 const MAT = 10;
 const MAT_NARROW = 6;
 
-export function Frames({ pictures, natural, captions, label }: Props) {
+export function Frames({ pictures, count, natural, captions, label }: Props) {
   const { ref, width } = useElementSize();
-  const narrow = width < 560 || pictures.length > 80;
+  const narrow = width < 560 || count > 80;
   const wall = { width, gap: narrow ? GAP_NARROW : GAP, mat: narrow ? MAT_NARROW : MAT };
-  const { columns, width: size, crisp } = hang(natural.width, pictures.length, wall);
+  const { columns, width: size, crisp } = hang(natural.width, count, wall);
   const height = Math.round((size * natural.height) / natural.width);
   const used = columns * (size + 2 * wall.mat + wall.gap) - wall.gap;
-  const full = pictures.length >= columns && columns > 1 && width - used < 12 * columns;
+  const full = count >= columns && columns > 1 && width - used < 12 * columns;
   const style = {
-    "--columns": Math.min(columns, Math.max(1, pictures.length)),
+    "--columns": Math.min(columns, Math.max(1, count)),
     "--gap": `${wall.gap}px`,
     "--mat": `${wall.mat}px`,
     "--picture": `${size}px`,
@@ -47,11 +49,14 @@ export function Frames({ pictures, natural, captions, label }: Props) {
           {pictures.map((picture) => (
             <li className={styles.item} key={picture.key}>
               <Frame picture={picture}>
-                {picture.src ? (
-                  <Picture alt="" crisp={crisp} height={height} src={picture.src} width={size} />
-                ) : (
-                  <span className={styles.blank} style={{ width: size, height }} />
-                )}
+                <Picture
+                  alt=""
+                  crisp={crisp}
+                  height={height}
+                  src={picture.src}
+                  under={picture.preview ?? null}
+                  width={size}
+                />
               </Frame>
               {captions && <span className={styles.caption}>{picture.caption}</span>}
             </li>
@@ -71,7 +76,13 @@ function Frame({ picture, children }: { picture: Framed; children: ReactNode }) 
       </button>
     );
   return (
-    <div aria-labelledby={id} className={styles.frame} data-pending={picture.pending || undefined} role="img">
+    <div
+      aria-labelledby={id}
+      className={styles.frame}
+      data-pending={(picture.pending && !picture.preview) || undefined}
+      data-preview={(picture.pending && picture.preview && true) || undefined}
+      role="img"
+    >
       <span className="visually-hidden" id={id}>
         {picture.label}
       </span>

@@ -1,21 +1,28 @@
-/** What to draw: classes, how many, the seed, the model's own controls; and the button. */
-import { Button, NumberInput } from "@mantine/core";
-import { useMemo } from "react";
+/** What to draw: the task, its images, classes, how many, the seed, the model's own controls; and the button. */
+import { Button, NumberInput, Select } from "@mantine/core";
+import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Model } from "@/client/client";
 import { ProblemNotice } from "@/components/ProblemNotice";
 import { SchemaForm } from "@/components/SchemaForm";
+import { taskAbout, taskName } from "@/lib/i18n/i18n";
 import { faultsOf, problemOf } from "@/lib/problem";
 import { changesOf, defaultsOf } from "@/lib/schema";
-import { controlsOf, type Draft, MOST_IMAGES } from "../draft";
+import { controlsOf, inputsOf, tasksOf } from "@/lib/tasks";
+import { type Draft, lacking, MOST_IMAGES } from "../draft";
+import type { Inputs } from "../useInputs";
 import { ClassPicker } from "./ClassPicker";
+import { ImageInputs } from "./ImageInputs";
 import styles from "./RecipePanel.module.css";
 import { SeedField } from "./SeedField";
 
 interface Props {
   model: Model;
+  task: string;
+  onTask: (task: string) => void;
   draft: Draft;
   onChange: (draft: Draft) => void;
+  inputs: Inputs;
   onGenerate: () => void;
   sending: boolean;
   error: unknown;
@@ -39,9 +46,14 @@ function faultsByControl(error: unknown, names: string[]): Record<string, string
 
 const apple = /Mac|iPhone|iPad/.test(navigator.userAgent);
 
-export function RecipePanel({ model, draft, onChange, onGenerate, sending, error, onDismiss }: Props) {
+export function RecipePanel(props: Props) {
+  const { model, task, onTask, draft, onChange, inputs, onGenerate, sending, error, onDismiss } = props;
   const { t } = useTranslation();
-  const fields = useMemo(() => controlsOf(model), [model]);
+  const [tried, setTried] = useState(false); // to generate without what is needed
+  const fields = useMemo(() => controlsOf(model, task), [model, task]);
+  const tasks = tasksOf(model);
+  const kinds = inputsOf(model, task);
+  const missing = lacking(model, task, draft);
   const changed = Object.keys(changesOf(fields, draft.controls)).length > 0;
   const set = (changes: Partial<Draft>) => onChange({ ...draft, ...changes });
   return (
@@ -50,13 +62,42 @@ export function RecipePanel({ model, draft, onChange, onGenerate, sending, error
       className={styles.panel}
       onSubmit={(event) => {
         event.preventDefault();
-        onGenerate();
+        setTried(missing.length > 0);
+        if (missing.length === 0) onGenerate();
       }}
     >
       <h2 className="visually-hidden" id="recipe-heading">
         {t("recipe.heading")}
       </h2>
       <div className={styles.scroll}>
+        {tasks.length > 1 && (
+          <Select
+            allowDeselect={false}
+            data={tasks.map((value) => ({ value, label: taskName(value) }))}
+            description={taskAbout(task)}
+            inputWrapperOrder={["label", "input", "description"]}
+            label={t("recipe.task")}
+            onChange={(value) => {
+              setTried(false);
+              if (value) onTask(value);
+            }}
+            value={task}
+          />
+        )}
+        {kinds.length > 0 && (
+          <ImageInputs
+            given={draft.inputs}
+            inputs={inputs}
+            kinds={kinds}
+            missing={tried ? missing : []}
+            onRemove={(kind) => {
+              const rest = { ...draft.inputs };
+              delete rest[kind];
+              if (kind === "image") delete rest.mask; // it was painted over this image
+              set({ inputs: rest });
+            }}
+          />
+        )}
         {model.classes.length > 0 && (
           <ClassPicker model={model} onChange={(labels) => set({ labels })} selected={draft.labels} />
         )}

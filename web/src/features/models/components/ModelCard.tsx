@@ -1,5 +1,5 @@
 /** A model to pick: its samples, its name, and how good it is. */
-import { useId } from "react";
+import { useEffect, useId, useRef } from "react";
 import { useTranslation } from "react-i18next";
 import type { Model } from "@/client/client";
 import { IconCheck } from "@/components/icons";
@@ -19,9 +19,17 @@ export function ModelCard({ model, selected, onSelect, onDetails }: Props) {
   const { t } = useTranslation();
   const id = useId();
   const { width, height } = model.image;
+  const card = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    const shelf = card.current?.parentElement;
+    if (!selected || !shelf || !card.current) return;
+    const { left, right } = card.current.getBoundingClientRect();
+    const room = shelf.getBoundingClientRect();
+    if (left < room.left || right > room.right) shelf.scrollLeft += left - room.left - 4; // only sideways
+  }, [selected]);
   const numbers = ordered(model.metrics).slice(0, 4);
   return (
-    <li className={styles.card} data-selected={selected || undefined}>
+    <li className={styles.card} data-selected={selected || undefined} ref={card}>
       <label className={styles.pick}>
         <input
           aria-describedby={`${id}-facts`}
@@ -66,7 +74,7 @@ export function ModelCard({ model, selected, onSelect, onDetails }: Props) {
         {numbers.length > 0 ? (
           numbers.map(([name, metric]) => <MetricButton key={name} metric={metric} name={name} />)
         ) : (
-          <span className={styles.facts}>{t("models.no_numbers")}</span>
+          <span className={styles.unmeasured}>{t("models.no_numbers")}</span>
         )}
       </div>
     </li>

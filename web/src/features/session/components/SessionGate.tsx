@@ -30,13 +30,13 @@ export function SessionGate({ children }: { children: ReactNode }) {
   });
   if (visit.isPending)
     return (
-      <main className={styles.page} id="studio" tabIndex={-1}>
+      <main className={styles.page} id="main" tabIndex={-1}>
         <Loader aria-label={t("app.loading")} color="var(--accent)" size="sm" type="dots" />
       </main>
     );
   if (visit.isError)
     return (
-      <main className={styles.page} id="studio" tabIndex={-1}>
+      <main className={styles.page} id="main" tabIndex={-1}>
         <ProblemNotice error={visit.error} onRetry={() => visit.refetch()} />
       </main>
     );
@@ -48,7 +48,7 @@ export function SessionGate({ children }: { children: ReactNode }) {
 function Outside({ refused, onRetry }: { refused: boolean; onRetry: () => void }) {
   const { t } = useTranslation();
   return (
-    <main className={styles.page} id="studio" tabIndex={-1}>
+    <main className={styles.page} id="main" tabIndex={-1}>
       <div className={styles.card}>
         <PixelPicture />
         <h1 className={styles.title}>{t("session.title")}</h1>

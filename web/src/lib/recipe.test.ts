@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { fieldsOf } from "@/lib/schema";
 import { asCurl, asPython, literal } from "./recipe";
+import { fieldsOf } from "./schema";
 
 const request = {
   model: "fashion@1",
+  task: "generate",
   labels: ["Ankle boot", "Men's shoe"],
   n: 4,
   seed: 7,
@@ -55,6 +56,18 @@ describe("asPython", () => {
         "",
       ].join("\n"),
     );
+  });
+
+  it("names the files of a task that starts from images", () => {
+    const inpaint = { ...request, task: "inpaint", labels: ["Bag"], image: ["asset_1"], mask: ["asset_2"] };
+    expect(asPython(inpaint, fields)).toContain(
+      'model.inpaint("image.png", "mask.png", labels=["Bag"], n=4, seed=7, guidance=2, clip=True)',
+    );
+    expect(bodyOf(asCurl(inpaint, fields, "http://h"))).toMatchObject({
+      task: "inpaint",
+      image: ["asset_1"],
+      mask: ["asset_2"],
+    });
   });
 
   it("asks for no class in particular by None", () => {

@@ -1,16 +1,15 @@
-/** What made a generation: back into the panel, or copied as a command that makes it again. */
+/** What made pictures: back into the panel, or copied as a command that makes it again. */
 import { Button, Menu } from "@mantine/core";
 import { useClipboard } from "@mantine/hooks";
 import { useTranslation } from "react-i18next";
-import type { Job } from "@/client/client";
-import { IconCheck, IconSliders } from "@/components/icons";
+import { asCurl, asPython, type Recipe } from "@/lib/recipe";
 import type { Field } from "@/lib/schema";
-import { asCurl, asPython } from "../recipe";
+import { IconCheck, IconSliders } from "./icons";
 
 interface Props {
-  request: Job["request"];
+  request: Recipe;
   fields: Field[];
-  onUse: (() => void) | undefined; // undefined: its model is gone
+  onUse?: (() => void) | undefined; // undefined: its model is gone
 }
 
 export function RecipeMenu({ request, fields, onUse }: Props) {
