@@ -13,8 +13,8 @@ def one_heap() -> bool:
     they do. To be called before there are threads.
 
     glibc gives threads heaps of their own, up to eight for each core. The pages of the database and the bytes of images
-    are freed by other threads than took them, so that each heap keeps what it needed at its worst: that grew by hundreds
-    of bytes a request. Small Python objects have an allocator of their own, so sharing costs next to nothing.
+    are freed by other threads than took them, so that each heap keeps what it needed at its worst: that grew by
+    hundreds of bytes a request. Small Python objects have an allocator of their own: sharing costs next to nothing.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return False
