@@ -31,10 +31,10 @@ class Told:
     at: float  # when it arrived
 
 
-async def read_events(service: Service, id: str) -> list[Told]:
-    """The events of a stream without previews, to its end."""
+async def read_events(service: Service, id: str, previews: bool = False) -> list[Told]:
+    """The events of a stream, to its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port, limit=2**20)
-    writer.write(request(service, f"{id}/events?previews=false"))
+    writer.write(request(service, f"{id}/events?previews={str(previews).lower()}"))
     found, fields = list[Told](), dict[str, str]()
     try:
         while line := (await reader.readline()).decode():
@@ -72,13 +72,14 @@ def stalled(service: Service, id: str) -> Iterator[Callable[[], int]]:
 
 
 async def crowd(service: Service, n: int, stall: bool) -> list[float]:
-    """n readers of one generation, and perhaps one that takes nothing: how many seconds after the first of them each
-    reader was told of each event. Another caller is answered meanwhile."""
+    """n readers of one generation, and one with previews that takes all of it, or nothing (`stall`): how many seconds
+    after the first of them each reader was told of each event. Another caller is answered meanwhile."""
     if not (service.home / "models" / "large").exists():
         toy_package(service.home / "models", "large", spec=LARGE)
     job = service.generate(wait=None, model="large", n=16, controls={"steps": 100, "delay": 0.1})
     with stalled(service, job["id"]) if stall else nullcontext(lambda: 0) as waiting:
         readers = [asyncio.create_task(read_events(service, job["id"])) for _ in range(n)]
+        readers += [] if stall else [asyncio.create_task(read_events(service, job["id"], previews=True))]
         await asyncio.sleep(0.5)
         waits, most = list[float](), 0
         while not all(reader.done() for reader in readers):
@@ -87,7 +88,7 @@ async def crowd(service: Service, n: int, stall: bool) -> list[float]:
             waits.append(time.perf_counter() - start)
             most = max(most, waiting())
             await asyncio.sleep(0.1)
-    told = await asyncio.gather(*readers)
+    told = (await asyncio.gather(*readers))[:n]
     for found in told:
         statuses = [one.status for one in found if one.event == "status"]
         assert (statuses[-1] == "succeeded" and len(statuses) >= 2) or statuses == ["succeeded"]
@@ -115,14 +116,15 @@ def test_a_hundred_streams_and_one_that_stalls(service: Service) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_thousand_streams_are_not_delayed_by_one_that_stalls(service: Service) -> None:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files[0] < 4096:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, files[1]), files[1]))
     free = asyncio.run(crowd(service, 1000, stall=False))
     late = asyncio.run(crowd(service, 1000, stall=True))
-    for share in (0.5, 0.99):
-        assert late[int(share * len(late))] < 2 * free[int(share * len(free))] + 0.5
+    for share, noise in ((0.5, 0.5), (0.99, 3.0)):  # seconds; the stalled one waits ten and more
+        assert late[int(share * len(late))] < 2 * free[int(share * len(free))] + noise
 
 
 GOOD = [
