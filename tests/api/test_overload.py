@@ -94,6 +94,4 @@ def test_a_minute_of_tenfold_overload(service: Service) -> None:
     )
     assert set(codes) == {202, 429} and codes[429] > 2 * codes[202]  # a full queue is accepted, too
     assert grown < 30
-    if behind > CAPACITY + BATCH + 2 * N:
-        # Requests of one caller share its turns, so later ones delay those of many images: see docs/promises.md.
-        pytest.xfail(f"{behind} images were made before the slowest of 100 ended, more than a full queue")
+    assert behind <= CAPACITY + BATCH + 2 * N

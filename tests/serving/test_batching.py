@@ -151,6 +151,8 @@ def test_shares() -> None:
     assert shares([("a", 100), ("a", 100), ("b", 100)], 8) == [2, 2, 4]
     assert shares([("a", 100), ("b", 1), ("b", 0)], 8) == [7, 1, 0]
     assert shares([("a", 1)] * 10, 8) == [1] * 8 + [0] * 2
+    assert shares([("a", 100), ("a", 100), ("a", 100)], 8) == [4, 4, 0], "the third waits for one of the first two"
+    assert shares([("a", 1), ("a", 100), ("a", 100), ("b", 100)], 16) == [1, 4, 3, 8]
     assert shares([], 8) == []
 
 

@@ -2,8 +2,8 @@
 
 A Batcher holds the requests of one process. Each `step` takes one group of rows that may share a batch (same model and
 task, and what the family says), fills it up to the cap with rows whose turn it is, evaluates once, and hands out what
-is finished. Clients take turns in choosing the group. They have equal shares of its batch, and so have the requests of
-one client; what one does not need, others use. When the batch is full and a request has less than its share, rows of
+is finished. Clients take turns in choosing the group. They have equal shares of its batch, and so have the two oldest
+requests of one client; what one does not need, the next ones use. When the batch is full and a request has less than its share, rows of
 those that have more are parked: they leave as they are and go on later. Where there are more clients than rows in a
 batch, each step serves the next ones.
 
@@ -49,6 +49,8 @@ from kartina.serving.tuning import Tuner, bucket, on_threads
 log = structlog.get_logger("kartina.serving.worker")
 
 BATCH = 64  # rows in one evaluation
+TOGETHER = 2  # requests of a client that share its rows: a small one need not wait for a large one before it. Were it all
+# of them, later ones would delay an earlier one by more than what was queued before it.
 APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
@@ -538,14 +540,18 @@ def _smaller(images: Tensor) -> Tensor:
 def shares(asking: Sequence[tuple[Any, int]], cap: int) -> list[int]:
     """How many rows of a batch of `cap` each request gets, given its (client, rows that it wants).
 
-    Rows are dealt one by one: to the client that has fewest, of its requests to the one that has fewest; among equals
-    to the one that comes first. Nobody gets more than it wants, and nothing is left while somebody wants.
+    Rows are dealt one by one: to the client that has fewest, of its TOGETHER oldest requests that want more to the one
+    that has fewest; among equals to the one that comes first. Nobody gets more than it wants, and nothing is left while
+    somebody wants.
     """
     got = [0] * len(asking)
-    hands: dict[Any, list[tuple[int, int]]] = {}  # client -> its requests as a heap of (rows, age)
+    waiting: dict[Any, deque[int]] = {}  # client -> its requests, the oldest first
     for age, (client, wants) in enumerate(asking):
         if wants:
-            hands.setdefault(client, []).append((0, age))
+            waiting.setdefault(client, deque()).append(age)
+    hands: dict[Any, list[tuple[int, int]]] = {}  # client -> those that share, as a heap of (rows, age)
+    for client, ages in waiting.items():
+        hands[client] = [(0, ages.popleft()) for _ in range(min(TOGETHER, len(ages)))]
     clients = [(0, order, client) for order, client in enumerate(hands)]
     while cap and clients:
         rows, order, client = heapq.heappop(clients)
@@ -554,6 +560,8 @@ def shares(asking: Sequence[tuple[Any, int]], cap: int) -> list[int]:
         cap -= 1
         if got[age] < asking[age][1]:
             heapq.heappush(hands[client], (got[age], age))
+        elif waiting[client]:
+            heapq.heappush(hands[client], (0, waiting[client].popleft()))
         if hands[client]:
             heapq.heappush(clients, (rows + 1, order, client))
     return got
