@@ -3,9 +3,9 @@
 A Batcher holds the requests of one process. Each `step` takes one group of rows that may share a batch (same model and
 task, and what the family says), fills it up to the cap with rows whose turn it is, evaluates once, and hands out what
 is finished. Clients take turns in choosing the group. They have equal shares of its batch, and so have the two oldest
-requests of one client; what one does not need, the next ones use. When the batch is full and a request has less than its share, rows of
-those that have more are parked: they leave as they are and go on later. Where there are more clients than rows in a
-batch, each step serves the next ones.
+requests of one client; what one does not need, the next ones use. When the batch is full and a request has less than
+its share, rows of those that have more are parked: they leave as they are and go on later. Where there are more clients
+than rows in a batch, each step serves the next ones.
 
 How many rows a batch has at most, and how many threads evaluate it, was measured (see `tuning`). Deterministic requests
 have groups of their own, whose rows are evaluated one by one: what an evaluation computes for a row depends, in the
@@ -49,8 +49,8 @@ from kartina.serving.tuning import Tuner, bucket, on_threads
 log = structlog.get_logger("kartina.serving.worker")
 
 BATCH = 64  # rows in one evaluation
-TOGETHER = 2  # requests of a client that share its rows: a small one need not wait for a large one before it. Were it all
-# of them, later ones would delay an earlier one by more than what was queued before it.
+TOGETHER = 2  # requests of a client that share its rows: a small one does not wait for a large one before it, and later
+# ones cannot delay an earlier one by more than its own size
 APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
