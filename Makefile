@@ -33,7 +33,7 @@ checks: $(VENV)/.dev $(STATIC)
 
 page-tests: $(VENV)/.dev $(STATIC)
 	$(NPM) run --silent test
-	$(PY) -m pytest -m "browser $(CHOSEN)"
+	$(PY) -m pytest tests/browser -m "browser $(CHOSEN)"
 
 bench: $(VENV)/.dev ## Measure what is claimed about speed, here (ARGS=--quick: a minute or two)
 	$(PY) -m benchmarks $(ARGS)
