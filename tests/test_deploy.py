@@ -139,11 +139,14 @@ def test_the_containers_commands_run_in_clean_folders(tmp_path: Path, monkeypatc
     """Every RUN, in its stage's folder, with what COPY brings; then CMD, from what was installed there."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     folders: dict[str, Path] = {}
+    programs = tmp_path / "programs"  # of the stages' images, which have a `python`
+    programs.mkdir()
+    (programs / "python").symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for stage in stages():
         root = folders[stage.name] = tmp_path / stage.name
         there = root
-        env = bare(PATH=f"{Path(sys.base_prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        env = bare(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
         for word, rest in stage.steps:
             if word == "WORKDIR":
                 there = root / rest.lstrip("/")

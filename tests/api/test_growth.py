@@ -39,7 +39,7 @@ class Ask:
         """A single image, a stored one under a key, one that is canceled, its events, a page, a file, a deletion."""
         await self.post({}, Accept="image/png")
         made = (await self.post({"n": 2}, Prefer="wait=30", **{"Idempotency-Key": f"k{self.seed}"})).json()
-        left = (await self.post({"n": 4, "controls": {"steps": 50}})).json()
+        left = (await self.post({"n": 4, "controls": {"steps": 50, "delay": 0.05}})).json()
         assert (await self.client.post(left["urls"]["cancel"])).status_code == 200
         assert b"canceled" in (await self.client.get(left["urls"]["events"])).content
         assert (await self.client.get("/v1/images?limit=5")).json()["items"]

@@ -512,9 +512,11 @@ class Generations:
                         if live.record.status == "queued":
                             self._turn_soon(live, "running", started_at=now())
                 case Progress():
-                    self._progressed(live, event, rows)
+                    async with live.writing:  # a status that is being written has the next number
+                        self._progressed(live, event, rows)
                 case Preview():
-                    live.tell(Previewed(event.images))
+                    async with live.writing:
+                        live.tell(Previewed(event.images))
                 case Output() if outputs:
                     await self._store(live, outputs)
                     outputs = []
