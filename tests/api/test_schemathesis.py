@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,7 @@ schemathesis.serializer.alias("application/partial-upload", "application/octet-s
 document = json.loads((Path(__file__).parents[2] / "web" / "openapi.json").read_text())
 schema = schemathesis.openapi.from_dict(document)
 PATIENCE = 60.0  # seconds for an answer, on a busy machine
+MANY = int(os.environ.get("KARTINA_FUZZ", "60"))  # cases of each operation, in the long tests
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 
@@ -54,14 +56,24 @@ def fuzz(case: schemathesis.Case, service: Service) -> None:
     case.call_and_validate(base_url=service.url, headers=headers, checks=CHECKS, timeout=PATIENCE)
 
 
-@schema.parametrize()
-@hypothesis.settings(max_examples=8, **QUIET)
-def test_no_operation_breaks(case: schemathesis.Case, service: Service) -> None:
-    fuzz(case, service)
+def under(operation: str, cases: int) -> Callable[..., None]:
+    """A test of one operation, for a name of its own: of tests that are called alike pytest-xdist runs one alone."""
+
+    @schema.include(operation_id=operation).parametrize()
+    @hypothesis.settings(max_examples=cases, **QUIET)
+    def test(case: schemathesis.Case, service: Service) -> None:
+        fuzz(case, service)
+
+    return test
 
 
-@pytest.mark.slow
-@schema.parametrize()
-@hypothesis.settings(max_examples=int(os.environ.get("KARTINA_FUZZ", "60")), **QUIET)
-def test_no_operation_breaks_under_many(case: schemathesis.Case, service: Service) -> None:
-    fuzz(case, service)
+OPERATIONS = [found["operationId"] for path in document["paths"].values() for found in path.values()]
+
+for name in OPERATIONS:
+    globals()[f"test_{name}"] = under(name, 8)
+    globals()[f"test_{name}_under_many"] = pytest.mark.slow(under(name, MANY))
+
+
+def test_every_operation_has_a_test_of_its_own_name(request: pytest.FixtureRequest) -> None:
+    here = [item.nodeid for item in request.session.items if item.path == request.path]
+    assert len(OPERATIONS) == len(set(OPERATIONS)) > 80 and len(here) == len(set(here))
