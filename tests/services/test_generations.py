@@ -441,6 +441,42 @@ def test_cancel_and_delete(toy: PackageRef, home: Path, worker: Background) -> N
     drive(worker, home, use)
 
 
+def test_numbers_told_are_those_kept(toy: PackageRef, home: Path, worker: Background) -> None:
+    """A cancel takes long to be written, and progress comes meanwhile: nobody else gets the number of its status."""
+
+    async def use(made: Made) -> None:
+        running = await made.submit(Submission("toy", controls={"steps": 400, "delay": 0.01}))
+        seen: list[Event] = []
+
+        async def read() -> None:
+            async for event in made.events(running.id):
+                seen.append(event)
+
+        reader = asyncio.create_task(read())
+        await until(lambda: any(isinstance(event.data, Progressed) for event in seen))
+        engine, made.all.engine = made.all.engine, _Deaf()  # type: ignore[assignment]
+        with made.records.database.write():  # the commit has to wait
+            canceling = asyncio.create_task(made.cancel(running.id))
+            await asyncio.sleep(1.0)
+        await canceling
+        made.all.engine = engine
+        engine.cancel(running.id)
+        await reader
+        told = [(event.id, event.data.generation.status) for event in seen if isinstance(event.data, StatusChanged)]
+        assert [status for _, status in told[-2:]] == ["canceling", "canceled"]
+        assert set(told[1:]) <= {(number, status) for number, status in (await made.get(running.id)).history}
+        assert len({event.id for event in seen[1:]}) == len(seen) - 1
+
+    drive(worker, home, use)
+
+
+class _Deaf:
+    """An engine that does not hear of a cancel."""
+
+    def cancel(self, id: str) -> None:
+        pass
+
+
 def test_without_a_worker_a_generation_fails_with_a_reason(toy: PackageRef, home: Path, tmp_path: Path) -> None:
     async def run() -> None:
         engine = LocalEngine(tmp_path / "nobody.sock", patience=0.2)
