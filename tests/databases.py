@@ -120,6 +120,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return running.fresh()
 
 
+# For what takes long on each kind of database: on SQLite in `make test`, on both in `make test-all`.
+sqlite_first = pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
     opened = open_database(url)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from tests.databases import postgres, url  # noqa: F401  fixtures
+from tests.databases import postgres, sqlite_first, url  # noqa: F401  fixtures
 from tests.engine import toy_package, toys  # noqa: F401  fixture
 from tests.service import Event, Service
 
@@ -64,6 +64,7 @@ def kill_at_random_points(home: Path, database: str, kills: int) -> None:
     assert last.stop() == 0
 
 
+@sqlite_first
 def test_killed_at_three_points(toys: None, tmp_path: Path, url: str) -> None:  # noqa: F811
     kill_at_random_points(tmp_path / "home", url, 3)
 

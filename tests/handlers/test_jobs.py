@@ -188,6 +188,7 @@ def test_a_kill_between_the_run_and_its_record_makes_no_second_run(jobs: Jobs) -
     assert handlers.train(context, SPEC)["run"] != made.id, "another job has a run of its own"
 
 
+@pytest.mark.slow
 def test_a_canceled_training_pauses_and_can_be_resumed(jobs: Jobs, cli: Cli) -> None:  # noqa: F811
     id = jobs.submit("train", {**SPEC, "images": 10**7}).id
     process = subprocess.Popen([sys.executable, "-m", "kartina.cli", "jobs", "work"])

@@ -21,6 +21,7 @@ from kartina.jobs.table import Job, Jobs
 from kartina.storage.database import Database
 from kartina.storage.tables import job_events
 from kartina.storage.tables import jobs as table
+from tests.databases import sqlite_first
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -182,6 +183,7 @@ def locked(database: Database) -> bool:
         connection.close()
 
 
+@sqlite_first
 def test_a_worker_that_slept_finds_its_job_taken_and_leaves_it(jobs: Jobs) -> None:
     """SIGSTOP for longer than the lease, as a closed laptop does; both workers end up healthy."""
     id = jobs.submit("toy", {"n": 12, "pause": 0.5}).id
@@ -278,7 +280,7 @@ class Victims:
             worker.wait()
 
 
-@pytest.mark.parametrize("points", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("points", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_kill_9_anywhere_loses_no_job_and_does_none_twice(
     jobs: Jobs, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

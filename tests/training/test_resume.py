@@ -64,7 +64,7 @@ def killed(run: Run, mode: str, step: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-LONG = ("edm", "meanflow")  # whose pauses take half a minute: see flow
+LONG = ("edm", "flow", "meanflow")  # whose pauses take half a minute: see vae
 
 
 @pytest.mark.parametrize("mode", [pytest.param("after", marks=pytest.mark.slow), "during"])
