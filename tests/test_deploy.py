@@ -141,7 +141,9 @@ def test_the_containers_commands_run_in_clean_folders(tmp_path: Path, monkeypatc
     folders: dict[str, Path] = {}
     programs = tmp_path / "programs"  # of the stages' images, which have a `python`
     programs.mkdir()
-    (programs / "python").symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
+    program = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    (programs / "python").write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+    (programs / "python").chmod(0o755)
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for stage in stages():
         root = folders[stage.name] = tmp_path / stage.name
