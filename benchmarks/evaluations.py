@@ -6,7 +6,7 @@ An evaluation is one pass of the solver's state through the network: a step of E
 of Heun two, but the last one, which ends at t = 0, takes one. So Heun makes 1, 3, 7, 15, 31 where the others make 1, 2,
 4, 8, 16, 32, and it is drawn where it is. Guidance evaluates each image a second time, without its label, in the same
 batch: `passes` are images through the networks for each image made, counted as they happen. A MeanFlow has its guidance
-trained in and makes one pass an evaluation. All else are the model's defaults.
+trained in and makes one pass an evaluation. Guidance is 1.5 where nothing else is said.
 
 DDIM with eta 0 is Euler's step here (`generators.diffusive`), so DDIM is drawn with eta 1, its ancestral form. Every
 point is the mean of the generation seeds, on the same references; the band is from the least to the greatest.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,13 +39,24 @@ from kartina.models.model import Model
 
 EVALUATIONS = (1, 2, 4, 8, 16, 32)
 ONE_STEP = (1, 2, 4)  # evaluations of a MeanFlow
+PLAIN = {"guidance": 1.5, "spacing": 1.0}
 SOLVERS: dict[str, dict[str, Any]] = {  # the name in the plot -> controls
-    "Euler": {"solver": "euler"},
-    "Heun": {"solver": "heun"},
-    "DDIM, eta 1": {"solver": "ddim", "eta": 1.0},
-    "DPM++(2M)": {"solver": "dpm++"},
+    "Euler": {"solver": "euler", **PLAIN},
+    "Heun": {"solver": "heun", **PLAIN},
+    "DDIM, eta 1": {"solver": "ddim", "eta": 1.0, **PLAIN},
+    "DPM++(2M)": {"solver": "dpm++", **PLAIN},
+    "DPM++(2M), guidance 1.25": {"solver": "dpm++", "guidance": 1.25, "spacing": 1.0},
+    "DEIS, guidance 1.25, spacing 1.25": {"solver": "deis", "guidance": 1.25, "spacing": 1.25},
 }
-COLOURS = {"Euler": "#0b5fa5", "Heun": "#c2410c", "DDIM, eta 1": "#3f7d20", "DPM++(2M)": "#6b21a8", "steps": "#111111"}
+COLOURS = {
+    "Euler": "#0b5fa5",
+    "Heun": "#c2410c",
+    "DDIM, eta 1": "#3f7d20",
+    "DPM++(2M)": "#6b21a8",
+    "DPM++(2M), guidance 1.25": "#be185d",
+    "DEIS, guidance 1.25, spacing 1.25": "#b45309",
+    "steps": "#111111",
+}
 STEPS = "steps"  # the name of a model's own way, where there are no solvers
 NEAR, FEW = 1.1, 8  # the aim: so many evaluations within so many times the best
 ONE = 1.5  # the aim of one step
@@ -65,12 +76,12 @@ def evaluations_of(solver: str, steps: int) -> int:
     return 2 * steps - 1 if solver == "heun" else steps
 
 
-def points(model: Model, counts: Sequence[int]) -> list[Point]:
-    """What is measured of a model: each solver at no more than each count of evaluations."""
+def points(model: Model, counts: Sequence[int], ways: Collection[str] = tuple(SOLVERS)) -> list[Point]:
+    """What is measured of a model: each of the ways at no more than each count of evaluations."""
     if not isinstance(model.family, DiffusiveFamily):
         return [Point(STEPS, {"steps": n}, n) for n in ONE_STEP if n <= max(counts)]
     found = []
-    for name, controls in SOLVERS.items():
+    for name, controls in ((name, controls) for name, controls in SOLVERS.items() if name in ways):
         heun = controls["solver"] == "heun"
         for steps in dict.fromkeys((n + 1) // 2 if heun else n for n in counts):
             found.append(Point(name, {**controls, "steps": steps}, evaluations_of(controls["solver"], steps)))
@@ -257,6 +268,7 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--samples", type=int, default=600, help="generated images per generation seed")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="generation seeds")
     options.add_argument("--evaluations", type=int, nargs="+", default=list(EVALUATIONS))
+    options.add_argument("--ways", nargs="+", choices=[*SOLVERS], default=[*SOLVERS], help="of those with solvers")
     options.add_argument("--batch", type=int, default=200)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--quick", action="store_true", help="1 and 2 evaluations of 60 images, one seed")
@@ -276,9 +288,9 @@ def main(arguments: list[str]) -> None:
         )
     for ref, model in models.items():
         chosen = model.controls().model_dump(mode="json")
-        default = ", ".join(f"{k} {chosen[k]}" for k in ("solver", "steps", "guidance") if k in chosen)
+        default = ", ".join(f"{k} {chosen[k]}" for k in ("solver", "steps", "spacing", "guidance") if k in chosen)
         mine = results["models"].setdefault(ref, {"family": model.family.name, "default": default, "rows": {}})
-        for point in points(model, sorted({1, *given.evaluations})):
+        for point in points(model, sorted({1, *given.evaluations}), given.ways):
             key = f"{point.solver}/{point.controls['steps']}"
             if key not in mine["rows"]:
                 mine["rows"][key] = judged.measure(model, point)

@@ -33,6 +33,7 @@ SOLVERS: list[dict[str, Any]] = [
     {"solver": "heun", "steps": 6, "churn": 4.0},
     {"solver": "ddim", "steps": 5, "eta": 0.8},
     {"solver": "dpm++", "steps": 6},
+    {"solver": "deis", "steps": 5, "spacing": 1.5},
 ]
 
 
@@ -136,14 +137,16 @@ def test_less_strength_costs_less_and_stays_nearer(name: str) -> None:
     apart = []
     for strength, evaluations in ((0.1, 1), (0.3, 3), (0.6, 6), (0.9, 9), (1.0, 10)):
         model.calls = []
-        asked = row(model, "transform", image=image, strength=strength, steps=10, solver="euler", guidance=1.0)
+        asked = row(
+            model, "transform", image=image, strength=strength, steps=10, solver="euler", guidance=1.0, spacing=1.0
+        )
         states = through(model, model.start([asked]))
         assert len(model.calls) == evaluations
         apart.append((states[-1]["x"] - image).abs().mean().item())
     assert all(a < b + 1e-6 for a, b in pairwise(apart)) and apart[0] < 0.6 * apart[-1], apart
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++", "deis"])
 @each
 def test_no_step_is_so_small_that_it_breaks(name: str, solver: str) -> None:
     model = gaussian(name)
@@ -166,7 +169,9 @@ def test_a_transformation_follows_the_ode(name: str) -> None:
     image = MU + SIGMA * torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0))
     errors = []
     for steps in (20, 40, 80):
-        asked = row(model, "transform", image=image, strength=0.5, steps=steps, solver="heun", guidance=1.0)
+        asked = row(
+            model, "transform", image=image, strength=0.5, steps=steps, solver="heun", guidance=1.0, spacing=1.0
+        )
         state = model.start([asked])
         a, t = float(model.alpha(state["t"])), float(state["t"])
         exact = MU + SIGMA * (state["x"] - a * MU) / math.sqrt(a**2 * SIGMA**2 + t**2)
@@ -281,7 +286,7 @@ def test_the_noise_found_makes_the_picture(name: str) -> None:
     with torch.inference_mode():
         done = through(model, model.start([row(model, "invert", label=1, steps=5, solver="euler")]))[-1]
         found = model.finish(done)
-        state = model.start([row(model, "generate", label=1, steps=5, solver="euler", guidance=1.0)])
+        state = model.start([row(model, "generate", label=1, steps=5, solver="euler", guidance=1.0, spacing=1.0)])
         state = state.replace(x=state["t"][:, None, None, None] * found.extras["noise"])
         again = model.finish(through(model, state)[-1]).images
     assert (again.int() - found.images.int()).abs().max() <= 1
@@ -299,7 +304,7 @@ def test_a_morph_ends_where_the_inversions_of_both_images_end(name: str) -> None
         one, other = (generate(model, [row(model, "invert", label=k, image=x, **plain)]) for x, k in ((a, 0), (b, 2)))
         asked = [row(model, "morph", image=a, to_image=b, share=s, to_class="c", **plain) for s in (0, 0.5, 1)]
         start, half, end = (generate(model, [one]) for one in asked)
-        state = model.start([row(model, "generate", label=0, guidance=1.0, **plain)])
+        state = model.start([row(model, "generate", label=0, guidance=1.0, spacing=1.0, **plain)])
         between = slerp(one.extras["noise"], other.extras["noise"], torch.tensor([0.5]))
         y = torch.tensor([[0.5, 0, 0.5, 0]])
         made_of = model.finish(through(model, state.replace(x=state["t"][:, None, None, None] * between, y=y))[-1])

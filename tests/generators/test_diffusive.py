@@ -69,7 +69,9 @@ def float64() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("solver", "low", "high"), [("euler", 1.8, 2.2), ("heun", 3.5, 5.0), ("dpm++", 3.3, 5.0)])
+@pytest.mark.parametrize(
+    ("solver", "low", "high"), [("euler", 1.8, 2.2), ("heun", 3.5, 5.0), ("dpm++", 3.3, 5.0), ("deis", 3.0, 40.0)]
+)
 @pytest.mark.parametrize("name", ["edm", "flow"])
 def test_order_on_a_gaussian(name: str, solver: str, low: float, high: float) -> None:
     """DPM++ that is first order is wrong but passes: its error falls by 3.3 and more when the step halves.
@@ -141,6 +143,44 @@ def test_dpm_solver_is_the_papers(name: str) -> None:
 
 
 @pytest.mark.usefixtures("float64")
+@each
+def test_deis_integrates_the_parabola_through_the_last_three(name: str) -> None:
+    """Zhang & Chen 2023, section 3.4, by numbers: Lagrange's parabola in t, integrated over q = 1/t by scipy."""
+    from scipy.integrate import quad
+    from scipy.interpolate import lagrange
+
+    model = gaussian(name)
+    recorder = Recorder(model)
+    states = [model.start([row(model, solver="deis", steps=7, spacing=1.3)])]
+    while not bool(states[-1].done.all()):
+        states.append(model.step(states[-1]))
+    assert len(recorder.seen) == 7
+    for i in range(6):
+        points = [(float(t), d) for _, t, d in recorder.seen[max(0, i - 2) : i + 1]]
+        (x, t, _), t_next = recorder.seen[i], float(states[i + 1]["t"])
+        mixed = torch.zeros_like(x)
+        for j, (_, d) in enumerate(points):
+            basis = lagrange([s for s, _ in points], [float(k == j) for k in range(len(points))])
+            mixed += quad(lambda q, basis=basis: basis(1 / q), 1 / float(t), 1 / t_next, epsabs=1e-12)[0] * d
+        expected = t_next / float(t) * x + t_next * mixed
+        assert torch.allclose(states[i + 1]["x"], expected, rtol=1e-6, atol=1e-8)
+    assert torch.equal(states[-1]["x"], recorder.seen[-1][2]), "the last step lands on D"
+
+
+@each
+def test_spacing_moves_the_steps_towards_the_image(name: str) -> None:
+    """The steps left, to that power, on the model's own way; 1 changes not a bit, and the ends stay."""
+    for spacing in (0.5, 1.0, 1.25, 3.0):
+        model = gaussian(name)
+        recorder = Recorder(model)
+        run(model, model.start([row(model, steps=8, spacing=spacing)]))
+        fine = torch.tensor([(1 - (1 - i / 8) ** spacing) * 8 if spacing != 1 else i for i in range(8)])
+        expected = model.times(fine, torch.full((8,), 8))
+        assert torch.allclose(torch.cat([t for _, t, _ in recorder.seen]), expected, rtol=1e-5, atol=1e-6)
+        assert spacing != 1 or torch.equal(torch.cat([t for _, t, _ in recorder.seen]), expected)
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 @each
 def test_ddim_is_the_papers(name: str, eta: float) -> None:
@@ -206,6 +246,7 @@ def test_evaluations_per_step(name: str) -> None:
         ("euler", 10, 10),
         ("ddim", 7, 7),
         ("dpm++", 9, 9),
+        ("deis", 6, 6),
         ("heun", 10, 19),
         ("heun", 1, 1),
     ):
@@ -232,6 +273,7 @@ def test_rows_of_every_kind_joining_late_equal_their_solo_runs(name: str) -> Non
         row(model, 4, 0, solver="dpm++", steps=7, guidance=2.0, guide="weak"),
         row(model, 5, 1, solver="heun", steps=4, guidance=0.0),
         row(model, 6, 2, solver="dpm++", steps=5),
+        row(model, 7, 1, solver="deis", steps=8, spacing=1.5, guidance=1.5),
     ]
     with torch.inference_mode():
         state = model.start(rows[:4])

@@ -52,7 +52,8 @@ def test_order_on_a_gaussian(solver: str, low: float, high: float) -> None:
     model = gaussian()
     exact = MU + SIGMA * model.start([row(0)])["x"]
     errors = [
-        (run(model, [row(0, solver=solver, steps=n, guidance=1)]) - exact).abs().mean().item() for n in (16, 32, 64)
+        (run(model, [row(0, solver=solver, steps=n, guidance=1, spacing=1)]) - exact).abs().mean().item()
+        for n in (16, 32, 64)
     ]
     assert all(low < a / b < high for a, b in pairwise(errors)), errors
 

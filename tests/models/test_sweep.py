@@ -23,7 +23,7 @@ from kartina.generators.base import At, Batch, LatentControls, LatentFamily, Los
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import publish
-from kartina.handlers.sweep import Candidate, admissible, best, search, sweep
+from kartina.handlers.sweep import Candidate, Floor, admissible, best, search, sweep
 from kartina.models import package
 from kartina.models.model import Model
 from kartina.training.loop import plan, train
@@ -127,7 +127,12 @@ DEFAULT = candidate(4.0)
     ],
 )
 def test_what_a_candidate_may_lose(agreement: float, coverage: float, floor: float, fits: bool) -> None:
-    assert admissible(candidate(1.0, agreement, coverage), DEFAULT, floor) is fits
+    assert admissible(candidate(1.0, agreement, coverage), DEFAULT, Floor(0.95, floor)) is fits
+
+
+@pytest.mark.parametrize(("agreement", "fits"), [(0.85, True), (0.84, True), (0.839, False)])
+def test_agreement_above_that_of_real_images_may_go(agreement: float, fits: bool) -> None:
+    assert admissible(candidate(1.0, agreement), DEFAULT, Floor(0.85, 0.95)) is fits
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_what_a_candidate_may_lose(agreement: float, coverage: float, floor: flo
     ],
 )
 def test_which_candidate_wins(others: list[Candidate], chosen: float) -> None:
-    assert best([DEFAULT, *others], DEFAULT, 0.95).fd == chosen
+    assert best([DEFAULT, *others], DEFAULT, Floor(0.95, 0.95)).fd == chosen
 
 
 def test_the_search_goes_control_by_control_and_tries_each_setting_once() -> None:
@@ -152,7 +157,7 @@ def test_the_search_goes_control_by_control_and_tries_each_setting_once() -> Non
         asked.append(settings)
         return candidate(1 + (settings["a"] - 3) ** 2 + (settings["b"] - 2) ** 2, **settings)
 
-    chosen, tried = search(bowl, {"a": 1, "b": 1}, {"a": (1, 2, 3, 4), "b": (1, 2)}, 0.95)
+    chosen, tried = search(bowl, {"a": 1, "b": 1}, {"a": (1, 2, 3, 4), "b": (1, 2)}, Floor(0.95, 0.95))
     assert chosen.controls == {"a": 3, "b": 2} and [c.controls for c in tried] == asked
     assert asked == [{"a": a, "b": 1} for a in (1, 2, 3, 4)] + [{"a": 3, "b": 2}]
 
@@ -187,7 +192,8 @@ def test_the_true_spread_is_found_recorded_and_stored(toy: Path) -> None:
     numbers = evaluate_model(model, run.data(), seeds=(1001,), samples=200)["metrics"]
     for key in ("fd", "class_agreement", "coverage"):
         assert scored[0.2][key] == pytest.approx(numbers[key]["value"])
-    assert table["floor"]["coverage"] == pytest.approx(numbers["coverage"]["floor"])
+    for key in ("class_agreement", "coverage"):
+        assert table["floor"][key] == pytest.approx(numbers[key]["floor"])
 
 
 def test_what_was_set_stays_and_what_is_given_is_swept(toy: Path) -> None:

@@ -14,8 +14,11 @@ paths the slope of the probability-flow ODE is the same expression, (x - D) / t,
     ddim     Euler with fresh noise: eta 0 is the ODE, eta 1 the ancestral sampler of DDPM (Song 2021, eq. 16)
     dpm++    DPM-Solver++(2M) (Lu 2022, algorithm 2): Euler's step towards a clean image that is extrapolated from the
              last two; in the paper's terms exp(-h) = (t' alpha) / (t alpha')
+    deis     Zhang & Chen 2023, tAB-DEIS of third order, of the clean image: the parabola in t through the last three D
+             is integrated exactly, x' = (t'/t) x + t' * integral of D dq over q from 1/t to 1/t'
 
-Every step that ends at t = 0 lands on D itself. Each row carries its time, solver history and seed, so rows at
+Every step that ends at t = 0 lands on D itself. `spacing` moves the steps: those left, as a share of all, are raised to
+that power, so that more of them are near the image. Each row carries its time, solver history and seed, so rows at
 different steps, with different solvers, guidance and step counts, share every evaluation.
 
 Guidance is D' + w (D - D'), where D' is what is steered away from: D without the label (Ho & Salimans 2022; a null
@@ -79,9 +82,11 @@ from kartina.nets.unet import UNet, check_fit
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=200, description="Steps of the solver: more is finer and slower")]
 Solver = Annotated[
-    Literal["heun", "euler", "ddim", "dpm++"],
-    Field(description="Heun evaluates the network twice a step, the others once; DPM++ needs the fewest evaluations"),
+    Literal["heun", "euler", "ddim", "dpm++", "deis"],
+    Field(description="Heun evaluates the network twice a step, the others once; DEIS and DPM++ need the fewest steps"),
 ]
+Guidance = Annotated[float, Field(ge=0, le=10, description="Pull towards the class: 1 is off, more is more typical")]
+Spacing = Annotated[float, Field(ge=0.5, le=4, description="More is finer steps near the image; 1 is the model's own")]
 InvertSteps = Annotated[
     int, Field(ge=1, le=500, description="Steps to the noise, and as many back: more is closer and slower")
 ]
@@ -117,9 +122,10 @@ class DiffusiveConfig(FamilyConfig):
 class DiffusiveControls(Controls):
     """How the solver goes from noise to an image."""
 
-    guidance: float = Field(1.5, ge=0, le=10, description="Pull towards the class: 1 is off, more is more typical")
+    guidance: Guidance = 1.5
     steps: Steps = 8
     solver: Solver = "heun"
+    spacing: Spacing = 1.0
     guide_from: Share = Field(0.0, description="Share of the way from noise to image at which guidance starts")
     guide_to: Share = Field(1.0, description="Share of the way from noise to image at which guidance ends")
     churn: float = Field(0.0, ge=0, le=200, description="Heun and Euler: noise stirred in along the way; 0 is none")
@@ -182,7 +188,12 @@ class DiffusiveFamily(Family):
     controls: ClassVar[type[DiffusiveControls]] = DiffusiveControls
     invert_controls: ClassVar[type[InvertControls]] = InvertControls
     channels_last = False
-    sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (6, 8, 12)}
+    sweep: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "solver": ("heun", "dpm++", "deis"),
+        "spacing": (1.0, 1.25, 1.5),
+        "guidance": (1.0, 1.25, 1.5, 2.0),
+        "steps": (6, 8, 12, 16),
+    }
 
     def __init__(self, config: DiffusiveConfig, spec: ImageSpec):
         super().__init__(config, spec)
@@ -368,7 +379,8 @@ class DiffusiveFamily(Family):
         task, given = rows[0].task, [row.controls for row in rows]
         if task in ("invert", "morph"):
             given = [
-                self.controls.model_validate({"steps": c.steps, "solver": c.solver, "guidance": 1.0}) for c in given
+                self.controls.model_validate({"steps": c.steps, "solver": c.solver, "guidance": 1.0, "spacing": 1.0})
+                for c in given
             ]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
         # Without classes there is no label to be guided by.
@@ -383,7 +395,7 @@ class DiffusiveFamily(Family):
         more: dict[str, Tensor] = {}
         match task:
             case "transform":
-                step, t = self.entry(column([c.strength for c in given]), steps)
+                step, t = self.entry(column([c.strength for c in given]), steps, column([c.spacing for c in given]))
                 # Where the way begins, nothing of the image is left, even if alpha is not quite 0 there.
                 x0 = torch.where(column([c.strength == 1 for c in given], torch.bool)[WIDE], 0.0, self.inputs(rows))
             case "inpaint":
@@ -419,8 +431,10 @@ class DiffusiveFamily(Family):
                 "x": x,
                 "t": t,
                 "y": y,
-                "clean": torch.zeros_like(x),  # the last D: DPM++'s history, and the preview
-                "snr": torch.full_like(t, -math.inf),  # log(alpha/t) where the last D was made
+                "clean": torch.zeros_like(x),  # the last D: the history of dpm++ and deis, and the preview
+                "clean_before": torch.zeros_like(x),  # and the one before it
+                "made_at": torch.full_like(t, math.inf),  # the times of both; infinite: there is none
+                "made_before": torch.full_like(t, math.inf),
                 "slope": torch.zeros_like(x),  # Heun: the slope at the start of the step
                 "stage": torch.zeros_like(steps),  # Heun: 1 = the second evaluation is due
                 "step": step,
@@ -428,7 +442,9 @@ class DiffusiveFamily(Family):
                 "turn": turn,  # up to this step the way leads to the noise: once to invert, twice to morph
                 "seed": column([row.seed for row in rows], torch.int64),
                 "heun": column([c.solver == "heun" for c in given], torch.bool),
-                "multistep": column([c.solver == "dpm++" for c in given], torch.bool),
+                "dpm": column([c.solver == "dpm++" for c in given], torch.bool),
+                "deis": column([c.solver == "deis" for c in given], torch.bool),
+                "spacing": column([c.spacing for c in given]),
                 "churn": column([c.churn for c in given]),
                 "churn_noise": column([c.churn_noise for c in given]),
                 "eta": column([c.eta for c in given]),
@@ -440,7 +456,7 @@ class DiffusiveFamily(Family):
             }
         )
 
-    def entry(self, strength: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    def entry(self, strength: Tensor, steps: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor]:
         """Where a transformation enters the way: steps already done (int64 N), and the time t N.
 
         The time follows from the strength alone. The first step leads from there to the step of the solver that is
@@ -448,7 +464,7 @@ class DiffusiveFamily(Family):
         """
         way = 1 - strength
         t = self.times(way * FINE, torch.full_like(steps, FINE))
-        done = torch.minimum((way * steps).round().long(), steps - 1)
+        done = torch.minimum((spaced(way, 1 / spacing) * steps).round().long(), steps - 1)
         return torch.where(way < 1, done, steps), t
 
     def step(self, state: State) -> State:
@@ -462,7 +478,8 @@ class DiffusiveFamily(Family):
         # Stir noise in where the row churns; then the step goes from (x, t) to t_next.
         way = steps - turn  # there, and back
         x, t = s["x"], s["t"]
-        t_next = self.times(torch.where(step < turn, way - 1 - step % way, step + 1 - turn), way)
+        after = torch.where(step < turn, way - 1 - step % way, step + 1 - turn)
+        t_next = self.times(spaced(after / way, s["spacing"]) * way, way)
         churned = (s["churn"] > 0) & ~second
         if bool(churned.any()):
             x, t = self.stirred(s, churned)
@@ -477,11 +494,9 @@ class DiffusiveFamily(Family):
         if "mask" in s.tensors:
             clean = torch.lerp(s["known"], clean, s["mask"])
 
-        # DPM++ looks ahead along the line through the last two D; without a last one h_last is infinite.
-        now, then = self.half_log_snr(here), self.half_log_snr(t_next)
-        ahead = ((then - now) / (2 * (now - s["snr"]))).nan_to_num(0, 0, 0)
-        ahead = torch.where(s["multistep"], ahead, 0.0)
-        aim = torch.where(s["multistep"][WIDE], clean + ahead[WIDE] * (clean - s["clean"]), clean)
+        # DPM++ and DEIS aim at an image that is extrapolated from the last D.
+        one, two = self.ahead(s, here, t_next)
+        aim = clean + one[WIDE] * (clean - s["clean"]) + two[WIDE] * (s["clean"] - s["clean_before"])
 
         # Euler moves on at once, and so does the step that ends at t = 0 (there x = D); Heun averages two slopes.
         slope = (x_here - aim) / here[WIDE]
@@ -489,7 +504,7 @@ class DiffusiveFamily(Family):
         moved = x + dt * torch.where(second[WIDE], (s["slope"] + slope) / 2, slope)
         renewed = s["eta"] > 0
         if bool(renewed.any()):
-            moved[renewed] += self.renewal(s, renewed, clean, now, then, t_next)
+            moved[renewed] += self.renewal(s, renewed, clean, here, t_next)
         moved = torch.where((~second & last)[WIDE], clean, moved)
 
         new = s.replace(
@@ -499,7 +514,9 @@ class DiffusiveFamily(Family):
             slope=torch.where(halfway[WIDE], slope, s["slope"]),
             stage=halfway.long(),
             step=step + (~halfway).long(),
-            snr=now,
+            clean_before=s["clean"],
+            made_at=here,
+            made_before=s["made_at"],
         )
         if "noise" in s.tensors:
             there = (new["step"] <= turn) & (new["step"] % way == 0) & ~halfway
@@ -523,6 +540,25 @@ class DiffusiveFamily(Family):
             noise=torch.where(there[WIDE], found, s["noise"]),
         )
 
+    def ahead(self, s: State, t: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the step from t looks ahead: the weights N of (D - D_1) and (D_1 - D_2) in the image aimed at, where
+        D_1 and D_2 are the last D's. 0 where there is no such history, and for the solvers of one step.
+
+        DPM++: along the line in lambda = log(alpha/t) through the last two. DEIS: with D(q) the parabola through the
+        last three, Newton's form, the aim is the mean of D over q = 1/t .. 1/t_next.
+        """
+        t_1, t_2 = s["made_at"], s["made_before"]
+        now, then = self.half_log_snr(t), self.half_log_snr(t_next)
+        dpm = (then - now) / (2 * (now - self.half_log_snr(t_1)))
+
+        m = t * t_next * torch.log(t / t_next) / (t - t_next)  # mean of t over the step
+        m_1, m_2 = m - t, t * t_next - (t + t_1) * m + t * t_1  # of (s - t), and of (s - t)(s - t_1)
+        one = (m_1 + m_2 / (t - t_2)) / (t - t_1)
+        two = -m_2 / ((t_1 - t_2) * (t - t_2))
+
+        one = torch.where(s["deis"], one, torch.where(s["dpm"], dpm, 0.0))
+        return one.nan_to_num(0, 0, 0), torch.where(s["deis"], two, 0.0).nan_to_num(0, 0, 0)
+
     def half_log_snr(self, t: Tensor) -> Tensor:
         """log(alpha/t), from -inf (all noise) to inf (t = 0): N -> N."""
         return torch.log(self.alpha(t).clamp(min=0) / t)
@@ -541,14 +577,15 @@ class DiffusiveFamily(Family):
         t[rows] = (grow * part["t"] / scale).to(t.dtype)
         return x, t
 
-    def renewal(self, s: State, rows: Tensor, clean: Tensor, now: Tensor, then: Tensor, t_next: Tensor) -> Tensor:
+    def renewal(self, s: State, rows: Tensor, clean: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
         """What DDIM with eta adds to Euler's step of the picked rows (Song 2021, eq. 12 and 16).
 
         Of the noise that is left at t', t' e, a part becomes fresh: t' (sqrt(1 - k^2) e + k e'), with
         k = eta sqrt(1 - q^2) and q = (t' alpha) / (t alpha').
         """
         part = s.take(rows)
-        k = (part["eta"] * (1 - torch.exp(2 * (now - then)[rows])).sqrt())[WIDE]
+        grown = self.half_log_snr(t)[rows] - self.half_log_snr(t_next)[rows]
+        k = (part["eta"] * (1 - torch.exp(2 * grown)).sqrt())[WIDE]
         e = (part["x"] - self.alpha(part["t"])[WIDE] * clean[rows]) / part["t"][WIDE]
         return t_next[rows][WIDE] * (((1 - k.square()).sqrt() - 1) * e + k * self.fresh(part, "eta"))
 
@@ -593,6 +630,11 @@ class DiffusiveFamily(Family):
 
     def preview(self, state: State) -> Tensor:
         return to_uint8(state["clean"])
+
+
+def spaced(share: Tensor, power: Tensor) -> Tensor:
+    """The share of the way that is done after `share` of the steps, N: 1 - (1 - share)^power; exact for 1."""
+    return torch.where(power == 1, share, 1 - (1 - share).clamp(min=0) ** power)
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

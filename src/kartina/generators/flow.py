@@ -20,7 +20,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kartina.config import Preset
-from kartina.generators.diffusive import CPU, DiffusiveConfig, DiffusiveControls, DiffusiveFamily, preset_table
+from kartina.generators.diffusive import (
+    CPU,
+    DiffusiveConfig,
+    DiffusiveControls,
+    DiffusiveFamily,
+    Guidance,
+    Solver,
+    Spacing,
+    preset_table,
+)
 from kartina.registry import register
 
 
@@ -32,7 +41,9 @@ class FlowConfig(DiffusiveConfig):
 
 
 class FlowControls(DiffusiveControls):
-    pass
+    solver: Solver = "deis"
+    spacing: Spacing = 1.25
+    guidance: Guidance = 1.25
 
 
 AT_64: dict[str, Any] = dict(t_mean=0.8, t_min=0.2, shift=2.0)  # noise for 64 px on a CPU
