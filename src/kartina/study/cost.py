@@ -51,16 +51,15 @@ def timed(model: Model, n: int) -> float:
 
 def timed_each(act: Callable[[int], object], n: int) -> Ends:
     """Seconds for each of n that `act` makes (it gets the number of the repetition): the median, the fastest and the
-    slowest of three, after one that warms up; of fewer where that takes long."""
+    slowest of three, after one that warms up. Where that takes long, of the two that there was patience for."""
     found: list[float] = []
     begun = time.perf_counter()
-    for repeat in range(4):
-        if len(found) > 1 and time.perf_counter() - begun > PATIENCE:
-            break
+    while len(found) < 2 or (len(found) < 4 and time.perf_counter() - begun < PATIENCE):
         start = time.perf_counter()
-        act(repeat)
+        act(len(found))
         found.append((time.perf_counter() - start) / n)
-    return statistics.median(found[1:]), min(found[1:]), max(found[1:])
+    kept = found[1:] if len(found) > 2 else found
+    return statistics.median(kept), min(kept), max(kept)
 
 
 def synchronise(device: torch.device) -> None:
