@@ -96,6 +96,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("post", "/v1/runs/{name}/extend"): "train, own",
     ("post", "/v1/runs/{name}/publish"): "train, own",  # and models
     ("post", "/v1/evaluations"): "train",
+    ("post", "/v1/evaluations/estimate"): "train",
     ("post", "/v1/studies"): "train",
     ("post", "/v1/studies/estimate"): "train",
     ("get", "/v1/studies"): "train",

@@ -311,6 +311,27 @@ def test_evaluations_have_a_cards_shape(house: House) -> None:
     assert len(ended["result"]["per_class"]) == 3
 
 
+def test_an_evaluations_estimate_is_measured_here(house: House) -> None:
+    """More samples take more; a classifier that is to be trained is said, and nothing is made."""
+    body = {"run": house.finished(), "samples": 30, "seeds": 2, "metrics": ["class_agreement", "copies"]}
+    found = house.post("/v1/evaluations/estimate", body)
+    with house.service.environment():
+        held = open_set("blobs").part("val")
+    assert found["images"] == 2 * min(30, len(held)) and found["jobs_ahead"] == 0
+    for key in ("sampling_seconds", "looking_seconds", "wall_seconds"):
+        assert 0 < found[key]["low"] <= found[key]["value"] <= found[key]["high"]
+    assert found["wall_seconds"]["value"] > found["sampling_seconds"]["value"] + found["looking_seconds"]["value"]
+    assert found["disk"]["enough"] and found["disk"]["needed"] > 100_000 and "Distances come on top" in found["basis"]
+    assert "no classifier yet" in found["basis"] and not (house.home / "cache" / "classifiers").exists()
+    for change, status, says in (
+        ({"run": "0999-x"}, 404, "no run"), ({"data": "nope"}, 404, "no data set"),
+        ({"data": "digits"}, 422, "data of"), ({"samples": 3}, 422, "3 reference images"),
+        ({"model": "toy"}, 422, "one of model and run"),
+    ):  # fmt: skip
+        answer = house.client.post("/v1/evaluations/estimate", json={**body, **change})
+        assert answer.status_code == status and says in answer.json()["detail"], (change, answer.text)
+
+
 @pytest.mark.slow
 def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     for change in ({"name": "../x"}, {"data": ["nope"]}, {"presets": [{"preset": "vae-33"}]}, {"colour": "red"},
@@ -360,7 +381,7 @@ def test_what_is_anothers_is_not_there(house: House) -> None:
             ("GET", f"/v1/runs/{name}/grids/200.png", None), ("POST", f"/v1/runs/{name}/pause", None),
             ("POST", f"/v1/runs/{name}/resume", None), ("POST", f"/v1/runs/{name}/extend", {"images": 1}),
             ("DELETE", f"/v1/runs/{name}", None), ("POST", f"/v1/runs/{name}/publish", {"name": "x"}),
-            ("POST", "/v1/evaluations", {"run": name}),
+            ("POST", "/v1/evaluations", {"run": name}), ("POST", "/v1/evaluations/estimate", {"run": name}),
         ):  # fmt: skip
             there = client.request(method, url, json=body)
             never = client.request(method, url.replace(name, "0999-x"), json={**body, "run": "0999-x"}

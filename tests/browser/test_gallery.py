@@ -127,6 +127,35 @@ def test_a_picture_has_an_address_and_its_recipe(served: Served, visit: Visit, s
     expect(page.get_by_role("button", name="Picture 1: dog, seed 11")).to_be_visible()
 
 
+def test_delete_twice_at_once_or_held_takes_one_picture(served: Served, visit: Visit, stored: list[str]) -> None:
+    page = gallery(served, visit, "&label=кот")
+    changes: list[int] = []
+    page.on("request", lambda sent: changes.append(len(sent.post_data_json["ids"])) if sent.method == "PATCH" else None)
+    page.get_by_role("button", name="кот, seed 1149", exact=True).click()
+    box, undo = page.get_by_role("dialog"), page.get_by_role("button", name="Undo")
+    expect(box).to_contain_text("1149")
+    page.evaluate(
+        """() => {
+            for (const repeat of [false, false, true])
+                dispatchEvent(new KeyboardEvent("keydown", { key: "Delete", repeat }));
+        }"""
+    )
+    expect(box).to_contain_text("1148")
+    expect(undo).to_have_count(1)
+    assert changes == [1]
+    page.evaluate('dispatchEvent(new KeyboardEvent("keydown", { key: "Delete", repeat: true }))')
+    page.keyboard.press("Delete")
+    expect(box).to_contain_text("1147")
+    expect(undo).to_have_count(2)
+    assert changes == [1, 1], "a key that is held took one more"
+    page.keyboard.press("Escape")
+    for left in (1, 0):
+        undo.last.click()
+        expect(undo).to_have_count(left)
+    expect(page.get_by_role("button", name="кот, seed 1149", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="кот, seed 1148", exact=True)).to_be_visible()
+
+
 def test_a_file_alone_is_drawn_again(served: Served, visit: Visit, stored: list[str]) -> None:
     page = gallery(served, visit)
     expect(tiles(page).first).to_be_visible()

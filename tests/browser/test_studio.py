@@ -306,6 +306,15 @@ def test_what_cannot_be_used_is_told_where_it_was_given(served: Served, visit: V
     assert visit.complaints.pop().startswith("422")
 
 
+def test_a_link_to_a_generation_under_way_shows_it_on_a_phone_too(served: Served, visit: Visit) -> None:
+    body = {"model": "pets", "n": 2, "controls": {"steps": 100, "delay": 0.2}}
+    job = served.api.post("/v1/generations", json=body).json()
+    page = visit(f"{served.origin}/?token={served.token}&model=pets@1&generation={job['id']}", phone=True)
+    expect(page.get_by_role("progressbar")).to_be_in_viewport()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+
+
 def test_a_failure_is_told_and_the_page_goes_on(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)

@@ -35,7 +35,7 @@ def models() -> dict[str, type[schemas.Data]]:
     every = {**vars(schemas), **vars(work_schemas)}
     found = {name: it for name, it in every.items() if isinstance(it, type) and issubclass(it, schemas.Data)}
     plain = {name: it for name, it in found.items() if it.__pydantic_generic_metadata__["origin"] is None}
-    return {name: it for name, it in plain.items() if name not in ("Data", "Page")}
+    return {name: it for name, it in plain.items() if name not in ("Data", "Page", "Estimate")}
 
 
 def plain(schema: Any) -> Any:

@@ -134,6 +134,8 @@ def test_a_run_from_its_start_to_its_model(client: Client, imported: Job) -> Non
     client.runs.delete(run_of)
     with pytest.raises(NotFoundError):
         client.runs.get(run_of)
+    estimate = client.runs.estimate_evaluation(run=name, samples=30, seeds=2, metrics=["class_agreement"])
+    assert estimate.images > 0 and estimate.wall_seconds.value > 0 and estimate.disk.enough
     measured = client.runs.evaluate(run=name, samples=30, seeds=2, metrics=["class_agreement"])
     assert measured.kind == "evaluate" and measured.cancel().status in ("canceling", "canceled")
     assert job.id in [one.id for one in client.jobs.list(kind="train")]

@@ -21,9 +21,10 @@ from kartina.errors import (
 from kartina.jobs.table import Jobs
 from kartina.services.access import LOCAL, Caller
 from kartina.services.desk import WAITING, Desk
+from kartina.services.estimates import check_room
 from kartina.services.jobs import Work
 from kartina.services.models import Models
-from kartina.services.runs import Asked, Runs, check_room, usable_data
+from kartina.services.runs import Asked, Runs, usable_data
 from kartina.services.studies import Studies
 from kartina.storage.usage import Quota
 from kartina.study.spec import StudySpec

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 
+from kartina.api.estimates import Range
 from kartina.api.schemas import MAX_SEED, TEXT, FromCard, Request, Response
 from kartina.data.paths import SPLITS, Split
 from kartina.services.archives import MAX_BYTES
-from kartina.services.bulk import MAX_IMAGES, BulkSubmission, Estimate, Range
+from kartina.services.bulk import MAX_IMAGES, BulkSubmission, Estimate
 from kartina.services.datasets import Found, ImportOptions, Member, Options
 from kartina.storage.records import Format
 from kartina.storage.uploads import Upload as StoredUpload
@@ -318,24 +319,12 @@ class BulkRequest(Request):
         )
 
 
-class Estimated(Response):
-    """A number that is not known, and how far off it may be."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, found: Range) -> Estimated:
-        return cls(value=found.value, low=found.low, high=found.high)
-
-
 class BulkEstimate(Response):
     """What a bulk generation would take."""
 
     images: int
-    seconds: Estimated | None = Field(description="Null where nothing was measured")
-    bytes: Estimated = Field(description="Of the ZIP")
+    seconds: Range | None = Field(description="Null where nothing was measured")
+    bytes: Range = Field(description="Of the ZIP")
     free_bytes: int = Field(description="Of the disk")
     fits: bool = Field(description="The disk has room, even if it gets as large as it may")
     basis: Literal["earlier job", "engine", "nothing"] = Field(
@@ -347,8 +336,8 @@ class BulkEstimate(Response):
     def of(cls, found: Estimate) -> BulkEstimate:
         return cls(
             images=found.images,
-            seconds=None if found.seconds is None else Estimated.of(found.seconds),
-            bytes=Estimated.of(found.bytes),
+            seconds=None if found.seconds is None else Range.of(found.seconds),
+            bytes=Range.of(found.bytes),
             free_bytes=max(0, found.free),
             fits=found.fits,
             basis=found.basis,

@@ -20,6 +20,7 @@ from kartina.services.assets import Decoder, Uploads
 from kartina.services.bulk import Bulk
 from kartina.services.datasets import Datasets
 from kartina.services.desk import Desk
+from kartina.services.evaluations import Evaluations
 from kartina.services.gallery import Gallery
 from kartina.services.generations import Generations
 from kartina.services.health import Health, Kept
@@ -58,6 +59,7 @@ class Services:
     bulk: Bulk
     desk: Desk
     runs: Runs
+    evaluations: Evaluations
     studies: Studies
     keys: Access
     rates: Rates
@@ -85,6 +87,7 @@ class Services:
         jobs, archives = Jobs(database), StoredUploads(database)
         decoder = Decoder(sandbox)
         work, desk = Work(jobs), Desk()
+        runs = Runs(desk, work, models)
         return cls(
             database=database,
             sandbox=sandbox,
@@ -100,7 +103,8 @@ class Services:
             datasets=Datasets(archives, jobs),
             bulk=Bulk(models, jobs, engine),
             desk=desk,
-            runs=Runs(desk, work, models),
+            runs=runs,
+            evaluations=Evaluations(runs),
             studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, Strict
 
 from kartina.api.schemas import TEXT, Request, Response
-from kartina.api.training import PLAIN, Device, Disk, Range
+from kartina.api.training import PLAIN, Device
 from kartina.jobs.table import Job
-from kartina.services.studies import Estimate
 from kartina.study.spec import METRICS, Budget, Choose, Entry, Evaluation, Metric, StudySpec
 
 STRICT = ConfigDict(strict=True)
@@ -61,30 +60,6 @@ class StudyRequest(StudySpec):
 
     def spec(self) -> StudySpec:
         return StudySpec.model_validate(self.model_dump(exclude_unset=True))
-
-
-class StudyEstimate(Response):
-    """What a study will take here, timed on this machine just now."""
-
-    runs: int
-    training_seconds: Range = Field(description="Active, of all runs")
-    sampling_seconds: Range = Field(description="Making the images that are measured")
-    images: int = Field(description="Images that are made to be measured")
-    wall_seconds: Range = Field(description="From its start, one run after another; high is where somebody samples too")
-    disk: Disk
-    device: str
-    threads: int = Field(description="Of the CPU")
-    jobs_ahead: int = Field(description="Jobs that are not at their end; it waits for them")
-    basis: str = Field(description="What was measured, and what is not in it")
-
-    @classmethod
-    def of(cls, found: Estimate) -> StudyEstimate:
-        return cls(
-            runs=found.runs, training_seconds=Range.of(found.training), sampling_seconds=Range.of(found.sampling),
-            images=found.sampled, wall_seconds=Range.of(found.wall_seconds), device=found.device,
-            threads=found.threads, jobs_ahead=found.ahead, basis=found.basis,
-            disk=Disk.of(found.disk_needed, found.disk_free),
-        )  # fmt: skip
 
 
 class StudyUrls(Response):

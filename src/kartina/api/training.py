@@ -1,4 +1,4 @@
-"""What the HTTP API takes and gives about training: presets, runs, estimates, evaluations, publishing."""
+"""What the HTTP API takes and gives about training: presets, runs, evaluations, publishing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from kartina.api.schemas import TEXT, Request, Response
+from kartina.services import evaluations
 from kartina.services.runs import Asked, RunInfo
-from kartina.services.runs import Estimate as Found
 from kartina.study.spec import Metric
 
 PLAIN = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # what a run, a study or a model may be called
@@ -177,53 +177,6 @@ class StatsPage(Response):
     next_after: int | None = Field(description="Pass it as `after` for what follows; null at the end")
 
 
-# -- estimates ------------------------------------------------------------------------------------------------------
-
-
-class Range(Response):
-    value: float = Field(description="As it is expected")
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, found: tuple[float, float, float]) -> Range:
-        return cls(value=found[0], low=found[1], high=found[2])
-
-
-class Disk(Response):
-    needed: int = Field(description="Bytes at most, but for statistics: three checkpoints and the sample grids")
-    free: int = Field(description="Bytes")
-    enough: bool = Field(description="False: a start would be refused")
-
-    @classmethod
-    def of(cls, needed: int, free: int) -> Disk:
-        return cls(needed=needed, free=free, enough=free >= needed)
-
-
-class RunEstimate(Response):
-    """What a run will take here, timed on this machine just now."""
-
-    images: Range
-    seconds: Range = Field(description="Active")
-    wall_seconds: Range = Field(description="From its start; high is where somebody samples all the time")
-    rate: Range = Field(description="Images a second")
-    disk: Disk
-    memory: int = Field(description="Bytes of the device at its peak; on a CPU those of the whole process")
-    device: str
-    threads: int = Field(description="Of the CPU")
-    jobs_ahead: int = Field(description="Jobs that are not at their end; it waits for them")
-    basis: str = Field(description="What was measured, and how sure that is")
-
-    @classmethod
-    def of(cls, found: Found) -> RunEstimate:
-        return cls(
-            images=Range.of(found.images), seconds=Range.of(found.seconds), wall_seconds=Range.of(found.wall_seconds),
-            rate=Range.of(found.rate), memory=found.memory, device=found.device, threads=found.threads,
-            jobs_ahead=found.ahead, basis=found.basis,
-            disk=Disk.of(found.disk_needed, found.disk_free),
-        )  # fmt: skip
-
-
 # -- evaluate, publish ----------------------------------------------------------------------------------------------
 
 
@@ -246,6 +199,12 @@ class EvaluationRequest(Request):
         if (self.model is None) == (self.run is None):
             raise ValueError("expected one of model and run, and only one")
         return self
+
+    def asked(self) -> evaluations.Asked:
+        return evaluations.Asked(
+            model=self.model or self.run or "", data=self.data, split=self.split, seeds=range(self.seeds),
+            samples=self.samples, metrics=self.metrics, extractor=self.extractor,
+        )  # fmt: skip
 
 
 class PublishRequest(Request):

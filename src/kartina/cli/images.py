@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,68 +28,48 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="OUT.png, or a fold
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
-def translate(
-    model: ModelRef,
-    image: Input,
-    class_: Class = None,
-    n: N = None,
-    seed: Seed = 0,
-    set_: Set = None,
-    fit: FitTo = "crop",
-    output: Output = Path("translated.png"),
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Turn an image into its counterpart, with a model that learnt from pairs; other seeds give other versions."""
-    _run("translate", model, image, class_, n, seed, set_, fit, output, device, json)
+def _verb(task: str, output: str, about: str) -> Callable[..., None]:
+    """A verb that takes images, and no more than all of them do."""
+
+    def verb(
+        model: ModelRef,
+        image: Input,
+        class_: Class = None,
+        n: N = None,
+        seed: Seed = 0,
+        set_: Set = None,
+        fit: FitTo = "crop",
+        output: Output = Path(output),
+        device: Device = "auto",
+        json: Json = False,
+    ) -> None:
+        _run(task, model, image, class_, n, seed, set_, fit, output, device, json)
+
+    verb.__name__, verb.__doc__ = task, about
+    return verb
 
 
-def upscale(
-    model: ModelRef,
-    image: Input,
-    class_: Class = None,
-    n: N = None,
-    seed: Seed = 0,
-    set_: Set = None,
-    fit: FitTo = "crop",
-    output: Output = Path("upscaled.png"),
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Make an image larger, with a model that learnt to; one that is as large already is made small first."""
-    _run("upscale", model, image, class_, n, seed, set_, fit, output, device, json)
-
-
-def colorize(
-    model: ModelRef,
-    image: Input,
-    class_: Class = None,
-    n: N = None,
-    seed: Seed = 0,
-    set_: Set = None,
-    fit: FitTo = "crop",
-    output: Output = Path("coloured.png"),
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Give an image colours, with a model that learnt to; those it has are not looked at."""
-    _run("colorize", model, image, class_, n, seed, set_, fit, output, device, json)
-
-
-def transform(
-    model: ModelRef,
-    image: Input,
-    class_: Class = None,
-    n: N = None,
-    seed: Seed = 0,
-    set_: Set = None,
-    fit: FitTo = "crop",
-    output: Output = Path("transformed.png"),
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Turn an image into one of a class: --set strength=0 keeps it as it is, strength=1 keeps nothing of it."""
-    _run("transform", model, image, class_, n, seed, set_, fit, output, device, json)
+translate = _verb(
+    "translate",
+    "translated.png",
+    "Turn an image into its counterpart, with a model that learnt from pairs; other seeds give other versions.",
+)
+upscale = _verb(
+    "upscale",
+    "upscaled.png",
+    "Make an image larger, with a model that learnt to; one that is as large already is made small first.",
+)
+colorize = _verb(
+    "colorize",
+    "coloured.png",
+    "Give an image colours, with a model that learnt to; those it has are not looked at.",
+)
+transform = _verb(
+    "transform",
+    "transformed.png",
+    "Turn an image into one of a class: --set strength=0 keeps it as it is, strength=1 keeps nothing of it.",
+)
+invert = _verb("invert", "inverted.png", "Find the model's own picture that is nearest to an image.")
 
 
 def inpaint(
@@ -139,22 +120,6 @@ def morph(
 ) -> None:
     """Make images on the way from one image to another: --set share=0.25, to_class=boot for one of another class."""
     _run("morph", model, image, class_, n, seed, set_, fit, output, device, json, to_images=to)
-
-
-def invert(
-    model: ModelRef,
-    image: Input,
-    class_: Class = None,
-    n: N = None,
-    seed: Seed = 0,
-    set_: Set = None,
-    fit: FitTo = "crop",
-    output: Output = Path("inverted.png"),
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Find the model's own picture that is nearest to an image."""
-    _run("invert", model, image, class_, n, seed, set_, fit, output, device, json)
 
 
 def _run(

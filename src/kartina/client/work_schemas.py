@@ -190,18 +190,68 @@ class DatasetImagePage(Page[DatasetImage]):
     pass
 
 
-class Estimated(Data):
+# -- estimates ------------------------------------------------------------------------------------------------------
+
+
+class Range(Data):
+    """A number that is not known yet, and how far off it may be."""
+
     value: float
     low: float
     high: float
+
+
+class Disk(Data):
+    """Bytes."""
+
+    needed: int
+    free: int
+    enough: bool
+
+
+class Estimate(Data):
+    """What any job would take there, timed just now; seconds."""
+
+    wall_seconds: Range
+    disk: Disk
+    device: str
+    threads: int
+    jobs_ahead: int
+    basis: str
+
+
+class RunEstimate(Estimate):
+    """What a run would take there."""
+
+    images: Range
+    seconds: Range
+    rate: Range  # images a second
+    memory: int  # bytes
+
+
+class StudyEstimate(Estimate):
+    """What a study would take there; measuring what it samples is not in it."""
+
+    runs: int
+    training_seconds: Range
+    sampling_seconds: Range
+    images: int
+
+
+class EvaluationEstimate(Estimate):
+    """What an evaluation would take there; distances between what networks saw are not in it."""
+
+    images: int
+    sampling_seconds: Range
+    looking_seconds: Range
 
 
 class BulkEstimate(Data):
     """What a bulk generation would take."""
 
     images: int
-    seconds: Estimated | None
-    bytes: Estimated
+    seconds: Range | None
+    bytes: Range
     free_bytes: int
     fits: bool
     basis: Literal["earlier job", "engine", "nothing"] | str
@@ -283,48 +333,6 @@ class RunPage(Page[RunSummary]):
 class StatsPage(Data):
     items: list[dict[str, float | None]]
     next_after: int | None
-
-
-class Range(Data):
-    value: float
-    low: float
-    high: float
-
-
-class Disk(Data):
-    needed: int
-    free: int
-    enough: bool
-
-
-class RunEstimate(Data):
-    """What a run would take there, timed just now."""
-
-    images: Range
-    seconds: Range
-    wall_seconds: Range
-    rate: Range  # images a second
-    disk: Disk
-    memory: int
-    device: str
-    threads: int
-    jobs_ahead: int
-    basis: str
-
-
-class StudyEstimate(Data):
-    """What a study would take there, timed just now; measuring what it samples is not in it."""
-
-    runs: int
-    training_seconds: Range
-    sampling_seconds: Range
-    images: int
-    wall_seconds: Range
-    disk: Disk
-    device: str
-    threads: int
-    jobs_ahead: int
-    basis: str
 
 
 class StudyUrls(Data):

@@ -4,7 +4,7 @@
 
 A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
 process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
-studies need is loaded when one is asked for.
+studies and evaluations need is loaded when one is asked for.
 """
 
 from __future__ import annotations
@@ -121,6 +121,16 @@ def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:
     return {**forecast(StudySpec.model_validate(study)), "yields": SHARE, "startup": startup}
 
 
+def forecast_evaluation(evaluation: dict[str, Any], began_at: float) -> dict[str, Any]:
+    """What an evaluation will take here: see `handlers.forecast`. "startup": seconds since this process began."""
+    from kartina.handlers.forecast import forecast
+
+    startup = time.time() - began_at
+    if loop.pick_device("auto") == "cpu":
+        _bound_memory()
+    return {**forecast(evaluation), "startup": startup}
+
+
 def studies(names: list[str]) -> list[dict[str, Any]]:
     """How far each study is; one that cannot be read has "problem" instead."""
     return [_study(name) for name in names]
@@ -152,7 +162,7 @@ def study(name: str) -> dict[str, Any]:
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "presets": presets, "plan": plan, "time_run": time_run, "begin_study": begin_study,
-    "forecast_study": forecast_study, "studies": studies, "study": study,
+    "forecast_study": forecast_study, "forecast_evaluation": forecast_evaluation, "studies": studies, "study": study,
 }  # fmt: skip
 
 

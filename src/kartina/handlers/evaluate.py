@@ -68,7 +68,7 @@ def evaluate_ref(
             ) from None
         found = evaluate_images(path, open_set(data), split, seeds, samples, progress, metrics, extractor)
         return {"model": path.name, "data": data, "split": split, **found}
-    name = data or _trained_on(model)
+    name = data or trained_on(model)
     numbers = evaluate_model(model, open_set(name), split, seeds, samples, batch, progress, metrics, extractor)
     return {"model": model.ref, "data": name, "split": split, **numbers}
 
@@ -90,13 +90,7 @@ def evaluate_model(
     `metrics` are of `kartina.metrics.evaluate.METRICS`; `extractor` is an extractor or, with `weights`, what
     `find_extractor` takes.
     """
-    if model.spec.shape != data.spec.shape or model.classes != data.spec.classes:
-        raise DataError(
-            f"Found a model of {_kind(model.spec.shape, model.classes)} and data of "
-            f"{_kind(data.spec.shape, data.spec.classes)}; expected the same. Evaluate on the data it was trained on, "
-            "imported alike."
-        )
-
+    check_kind(model, data)
     report = steady(progress)
 
     def made(seed: int, done: int, n: int) -> None:
@@ -115,6 +109,16 @@ def evaluate_model(
         metrics=metrics,
         extractor=find_extractor(extractor, weights, report) if isinstance(extractor, str) else extractor,
     )
+
+
+def check_kind(model: Model, data: ImageSet) -> None:
+    """DataError where the model's images are of another size, or other classes, than the data's."""
+    if model.spec.shape != data.spec.shape or model.classes != data.spec.classes:
+        raise DataError(
+            f"Found a model of {_kind(model.spec.shape, model.classes)} and data of "
+            f"{_kind(data.spec.shape, data.spec.classes)}; expected the same. Evaluate on the data it was trained on, "
+            "imported alike."
+        )
 
 
 def evaluate_images(
@@ -212,7 +216,8 @@ def likelihood(model: Model, batch: int = 64) -> Bits | None:
     return measure
 
 
-def _trained_on(model: Model) -> str:
+def trained_on(model: Model) -> str:
+    """The data set that it learnt from. Raises DataError where that is not recorded."""
     name = model.manifest.provenance.data if model.manifest else model.data
     if name is None:
         raise DataError(f"Found no record of the data that {model.ref} learnt from; name a data set with --data.")

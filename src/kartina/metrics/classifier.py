@@ -138,13 +138,7 @@ def domain_classifier(data: ImageSet, seed: int = 0, progress: Progress | None =
 
     Raises DataError where the data have fewer than two classes, StorageError on a full disk.
     """
-    if data.labels is None or len(data.spec.classes) < 2:
-        raise DataError(
-            f"Found {len(data.spec.classes)} classes in {data.name!r}; a classifier needs at least 2. Numbers per "
-            "class cannot be made for data without classes."
-        )
-    name = f"{data.hash}-{PROTOCOL}" + (f"-seed{seed}" if seed else "")
-    where = home() / "cache" / "classifiers" / name
+    where = _place(data, seed)
     found = _read(where, data)
     if found is not None:
         return found
@@ -163,14 +157,47 @@ def domain_classifier(data: ImageSet, seed: int = 0, progress: Progress | None =
     return again
 
 
-def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epochs: int | None = None) -> Net:
-    """Train a Net on the train split; a function of (data, seed, epochs) on one machine and thread count."""
+def is_kept(data: ImageSet) -> bool:
+    """Whether `domain_classifier` need not train it. Raises DataError where the data have fewer than two classes."""
+    return _read_about(_place(data)) is not None
+
+
+def _place(data: ImageSet, seed: int = 0) -> Path:
+    if data.labels is None or len(data.spec.classes) < 2:
+        raise DataError(
+            f"Found {len(data.spec.classes)} classes in {data.name!r}; a classifier needs at least 2. Numbers per "
+            "class cannot be made for data without classes."
+        )
+    name = f"{data.hash}-{PROTOCOL}" + (f"-seed{seed}" if seed else "")
+    return home() / "cache" / "classifiers" / name
+
+
+def untrained(data: ImageSet) -> Classifier:
+    """One that has learnt nothing, for measuring what it costs."""
+    net = Net(data.spec.channels, max(data.spec.height, data.spec.width), len(data.spec.classes))
+    return Classifier(net.eval().requires_grad_(False), "", data.spec.classes, 0.0)
+
+
+def schedule(n: int, epochs: int | None = None) -> tuple[int, int, int]:
+    """(epochs, batch, steps) of a training on n images."""
+    epochs = epochs or min(max(round(PASSES / n), EPOCHS[0]), EPOCHS[1])
+    batch = min(BATCH, max(16, n // 16), n)
+    return epochs, batch, epochs * max(1, n // batch)
+
+
+def train(
+    data: ImageSet,
+    seed: int = 0,
+    progress: Progress | None = None,
+    epochs: int | None = None,
+    most: int | None = None,
+) -> Net:
+    """Train a Net on the train split; a function of (data, seed, epochs) on one machine and thread count. `most`:
+    steps after which to leave off, for timing."""
     real = data.part("train")
     assert real.labels is not None
     n, side = len(real), max(real.spec.height, real.spec.width)
-    epochs = epochs or min(max(round(PASSES / n), EPOCHS[0]), EPOCHS[1])
-    batch = min(BATCH, max(16, n // 16), n)
-    steps = epochs * max(1, n // batch)
+    epochs, batch, steps = schedule(n, epochs)
     labels = torch.from_numpy(np.array(real.labels))  # copied: a memory-mapped array is not writable
 
     with torch.random.fork_rng(devices=[]):
@@ -205,6 +232,8 @@ def train(data: ImageSet, seed: int = 0, progress: Progress | None = None, epoch
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             step += 1
+            if step == most:
+                return net
             if progress is not None and step % 20 == 0:
                 progress(step / steps, f"training the classifier, epoch {epoch + 1} of {epochs}")
     net.eval().requires_grad_(False)

@@ -271,7 +271,7 @@ def first_numbers(
     # The networks, and the references as they see them.
     report = steady(progress)
     judge = classifier
-    if judge is None and (extractor is None or (len(data.spec.classes) > 1 and {*BY_CLASSIFIER, "cas"} & set(metrics))):
+    if judge is None and judged(data, metrics, extractor is None):
         judge = domain_classifier(data, progress=lambda t, what: report(TRAINING_SHARE * t, what))
     eyes = Eyes.domain(judge) if extractor is None and judge is not None else Eyes(_given(extractor), judge)
     report(TRAINING_SHARE, "reading the references")
@@ -342,6 +342,11 @@ def first_numbers(
     }
 
 
+def judged(data: ImageSet, metrics: Sequence[str], by_domain: bool) -> bool:
+    """Whether a number needs the data set's own classifier: all in its features do, and those by its answers."""
+    return by_domain or (len(data.spec.classes) > 1 and bool({*BY_CLASSIFIER, "cas"} & set(metrics)))
+
+
 def expand(names: Sequence[str]) -> tuple[str, ...]:
     """Metrics by their keys, or by the names of GROUPS: prdc, memorisation, all."""
     return tuple(key for name in names for key in GROUPS.get(name, (name,)))
@@ -407,10 +412,7 @@ def references(
     With `memorisation` also the training images. Raises DataError where there are too few.
     """
     report = steady(progress)
-    held = data.part(split)
-    m = min(samples, LARGEST, len(held))
-    if m <= K_BALLS:
-        raise DataError(f"Found {m} reference images in {split!r} of {data.name!r}; expected at least {K_BALLS + 1}.")
+    held, m = data.part(split), how_many(data, split, samples)
     picked = stratified(labels_of(held), m)
     labels = np.ascontiguousarray(labels_of(held)[picked])
     shelf = shelf_of(data, eyes.extractor, split=split, m=m)
@@ -435,6 +437,14 @@ def references(
         near = Nearest(kept[0].astype(np.int64), kept[1], kept[2].astype(np.int64), kept[3])
         known = Known(train.images, training, near)
     return Real(features, labels, max(1, len(data.spec.classes)), judged, shelf, known, data, split)
+
+
+def how_many(data: ImageSet, split: Split, samples: int) -> int:
+    """m: references, and images of each generation seed. Raises DataError for too few."""
+    m = min(samples, LARGEST, len(data.part(split)))
+    if m <= K_BALLS:
+        raise DataError(f"Found {m} reference images in {split!r} of {data.name!r}; expected at least {K_BALLS + 1}.")
+    return m
 
 
 def _columns(found: Nearest) -> Array:

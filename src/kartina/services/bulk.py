@@ -19,6 +19,7 @@ from kartina.errors import ConfigError, KartinaError, NoRoomError, NotFoundError
 from kartina.jobs.table import Job, Jobs
 from kartina.services.access import Caller
 from kartina.services.controls import check_controls
+from kartina.services.estimates import Range
 from kartina.services.models import ModelInfo, Models
 from kartina.serving.protocol import Engine
 from kartina.storage.records import Format
@@ -45,19 +46,6 @@ class BulkSubmission:
     seed: int | None = None
     controls: dict[str, Any] = field(default_factory=dict)
     format: Format = "png"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number, and the bounds that it is thought to be within."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def about(cls, value: float, factor: float) -> Range:
-        return cls(value, value / factor, value * factor)
 
 
 @dataclass(frozen=True)

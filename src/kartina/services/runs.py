@@ -15,22 +15,23 @@ from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kartina import owners
 from kartina.config import home
 from kartina.data import imageset
-from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StorageError, disk_errors
+from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.jobs.table import Job
 from kartina.models import package
+from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
+from kartina.services.estimates import Range, check_room, shared
 from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.training.folder import RunFolder, names
 
 NAME = re.compile(r"[0-9]{1,9}-[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # what a run is called
-Range = tuple[float, float, float]  # as it is expected, at least, at most
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run will take here, and what that was read from."""
+class Estimate(estimates.Estimate):
+    """What a run will take here."""
 
     images: Range
     seconds: Range  # active
-    wall_seconds: Range  # from its start; at most: where somebody samples all the time
     rate: Range  # images a second
-    disk_needed: int  # bytes, at most
-    disk_free: int
     memory: int  # bytes, at its peak
-    device: str
-    threads: int
-    ahead: int  # jobs that are not at their end, of anybody: it waits for them
-    basis: str
 
 
 @dataclass(frozen=True)
@@ -130,10 +124,8 @@ class Runs:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
         given = await to_thread(self._checked, caller.owner, asked)
         found = await self.desk.ask_alone("time_run", run=given)
-        images, seconds, rate = (ends(found[key]) for key in ("images", "seconds", "rate"))
-        startup, share = found["startup"], found["yields"]
-        wall = seconds[0] + startup, seconds[1] + startup, seconds[2] / share + startup
-        spread = (rate[2] - rate[1]) / rate[0]
+        images, seconds, rate = (Range.of(found[key]) for key in ("images", "seconds", "rate"))
+        spread = (rate.high - rate.low) / rate.value
         basis = (
             f"{found['steps']} steps timed here in {found['measured']:.1f} s; single stretches differ by {spread:.0%}."
         )
@@ -142,11 +134,10 @@ class Runs:
                 f" It had {found['processor']:.0%} of its {found['threads']} threads' time: something else runs here, "
                 "and without that it is faster."
             )
+        ahead = await to_thread(self.work.jobs.unfinished)
         return Estimate(
-            images=images, seconds=seconds, wall_seconds=wall, rate=rate,
-            disk_needed=found["disk"], disk_free=disk_free(),
-            memory=found["memory"], device=found["device"], threads=found["threads"],
-            ahead=await to_thread(self.work.jobs.unfinished), basis=basis,
+            images=images, seconds=seconds, rate=rate, memory=found["memory"],
+            **shared(found, seconds, ahead=ahead, basis=basis),
         )  # fmt: skip
 
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
@@ -271,52 +262,6 @@ class Runs:
             raise ConflictError(f"Found no checkpoint in run {name!r} yet; let it train first.")
         return await self.work.submit(caller, "publish", {"run": name, "name": model, **options}, key)
 
-    async def evaluate(
-        self,
-        caller: Caller,
-        ref: str,
-        data: str | None,
-        split: Literal["train", "val", "test"],
-        seeds: Sequence[int],
-        samples: int,
-        metrics: Sequence[str] | None,
-        extractor: str,
-        key: str | None = None,
-    ) -> Job:
-        """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's."""
-
-        def checked() -> dict[str, Any]:
-            found = self.ref(caller.owner, ref)
-            is_run = NAME.fullmatch(found) is not None and "@" not in found
-            learnt = (
-                self.find(caller.owner, found).config.data
-                if is_run
-                else self.models.get(found).manifest.provenance.data
-            )
-            return {"model": found, "data": usable_data(caller.owner, data or learnt)}
-
-        spec = {**await to_thread(checked), "split": split, "seeds": list(seeds), "samples": samples,
-                "metrics": None if metrics is None else list(metrics), "extractor": extractor}  # fmt: skip
-        return await self.work.submit(caller, "evaluate", spec, key)
-
-
-def check_room(needed: int, what: str) -> None:
-    """StorageError where the disk of KARTINA_HOME has less than `needed` bytes free."""
-    free = disk_free()
-    if free < needed:
-        raise StorageError(
-            f"Found {free / 2**20:,.0f} MiB free on the disk, and {what} takes up to {needed / 2**20:,.0f} MiB; free "
-            "some space, or choose something smaller. Nothing was started."
-        )
-
-
-def disk_free() -> int:
-    with disk_errors("look at the disk"):
-        place = home()
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
-
 
 def _of_run(jobs: Sequence[Job], name: str) -> Job | None:
     return next((job for job in jobs if name in (job.saved.get("run"), job.spec.get("run"))), None)
@@ -325,10 +270,6 @@ def _of_run(jobs: Sequence[Job], name: str) -> Job | None:
 def _number(name: str) -> int:
     digits = name.partition("-")[0]
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
-
-
-def ends(found: Sequence[float]) -> Range:
-    return found[0], found[1], found[2]
 
 
 def _finite(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from kartina.config import home
 from kartina.errors import ConfigError, ConflictError, KartinaError, NotFoundError
 from kartina.jobs.table import Job
 from kartina.models import package
+from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
+from kartina.services.estimates import Range, check_room, shared
 from kartina.services.jobs import Work
-from kartina.services.runs import Range, check_room, disk_free, ends, usable_data
+from kartina.services.runs import usable_data
 from kartina.study.spec import NAME, StudySpec
 
 FILES: dict[str, str] = {"html": "index.html", "json": "report.json", "csv": "report.csv"}
@@ -31,20 +33,13 @@ MOST = 40  # pairs that an estimate times, some seconds each
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(estimates.Estimate):
     """What a study will take; times in seconds."""
 
     runs: int
     training: Range
     sampling: Range
     sampled: int  # images that are made to be measured
-    wall_seconds: Range
-    disk_needed: int
-    disk_free: int
-    device: str
-    threads: int
-    ahead: int  # jobs
-    basis: str
 
 
 class Studies:
@@ -66,16 +61,13 @@ class Studies:
             )
         given = wanted.model_dump(mode="json", exclude_unset=True)
         found = await self.desk.ask_alone("forecast_study", study=given)
-        training, sampling = ends(found["training"]), ends(found["sampling"])
-        share, startup = found["yields"], found["startup"]
-        wall = [a + b + startup for a, b in zip(training, sampling, strict=True)]
+        training, sampling = Range.of(found["training"]), Range.of(found["sampling"])
         basis = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of a preset and a data set; sampling was timed for each, "
         basis += "training where it has a budget in images. Measuring what was sampled comes on top."
+        ahead = await to_thread(self.work.jobs.unfinished)
         return Estimate(
             runs=found["runs"], training=training, sampling=sampling, sampled=found["sampled"],
-            wall_seconds=(wall[0], wall[1], wall[2] / share), disk_needed=found["disk"], disk_free=disk_free(),
-            device=found["device"], threads=found["threads"], ahead=await to_thread(self.work.jobs.unfinished),
-            basis=basis,
+            **shared(found, training, sampling, ahead=ahead, basis=basis),
         )  # fmt: skip
 
     async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:

@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from kartina.models.model import Model
 
 REPEATS = 5
 BATCH = 16
+PATIENCE = 20.0  # seconds for what is timed to be foretold, after which it is not repeated
+
+Ends = tuple[float, float, float]  # as expected, low, high
 
 
 def sampling(model: Model) -> dict[str, Any]:
@@ -44,6 +47,19 @@ def timed(model: Model, n: int) -> float:
         synchronise(model.family.device)
         found.append(1000 * (time.perf_counter() - begun))
     return statistics.median(found[1:])
+
+
+def timed_each(act: Callable[[int], object], n: int) -> Ends:
+    """Seconds for each of n that `act` makes (it gets the number of the repetition): the median, the fastest and the
+    slowest of three, after one that warms up. Where that takes long, of the two that there was patience for."""
+    found: list[float] = []
+    begun = time.perf_counter()
+    while len(found) < 2 or (len(found) < 4 and time.perf_counter() - begun < PATIENCE):
+        start = time.perf_counter()
+        act(len(found))
+        found.append((time.perf_counter() - start) / n)
+    kept = found[1:] if len(found) > 2 else found
+    return statistics.median(kept), min(kept), max(kept)
 
 
 def synchronise(device: torch.device) -> None:

@@ -6,22 +6,16 @@ sample. What measuring those images takes (features, metrics, a judge that a dat
 
 from __future__ import annotations
 
-import statistics
-import time
 from typing import Any
 
 from kartina import registry
 from kartina.config import RunConfig, read
 from kartina.data.imageset import open_set
 from kartina.generators.base import build, generate, rows_for
-from kartina.study.cost import synchronise
+from kartina.study.cost import Ends, synchronise, timed_each
 from kartina.study.folder import Plan, lay_out
 from kartina.study.spec import SCORE, SELECTION, TEST, Entry, StudySpec
 from kartina.training import estimate
-
-REPEATS = 3
-
-Ends = tuple[float, float, float]  # as expected, low, high
 
 
 def forecast(spec: StudySpec) -> dict[str, Any]:
@@ -67,14 +61,13 @@ def _sampling(spec: StudySpec, entry: Entry, config: RunConfig) -> Ends:
     """Seconds an image, in a study's batches, by networks that have learnt nothing."""
     family = build(registry.family(config.family), config.config, config.spec).sampler().to(config.device)
     controls = read(family.capabilities()["generate"].controls, entry.controls, f"controls of {entry.name}")
-    batch, times = spec.evaluation.batch, []
-    for repeat in range(REPEATS + 1):  # the first one warms up
-        rows = rows_for(family, range(len(config.spec.classes) or 1), batch, repeat, controls)
-        begun = time.perf_counter()
-        generate(family, rows, batch)
+    batch, labels = spec.evaluation.batch, range(len(config.spec.classes) or 1)
+
+    def sample(seed: int) -> None:
+        generate(family, rows_for(family, labels, batch, seed, controls), batch)
         synchronise(family.device)
-        times.append((time.perf_counter() - begun) / batch)
-    return statistics.median(times[1:]), min(times[1:]), max(times[1:])
+
+    return timed_each(sample, batch)
 
 
 def _add(total: Ends, each: Ends, times: int) -> Ends:

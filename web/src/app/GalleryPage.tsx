@@ -2,7 +2,7 @@
 import { Button, Modal } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate, useRouter } from "@tanstack/react-router";
-import { type ReactNode, useCallback, useMemo, useRef, useState } from "react";
+import { type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Job } from "@/client/client";
 import empty from "@/components/Empty.module.css";
@@ -80,10 +80,17 @@ export function GalleryPage() {
     if (next) open(next.id, true);
     if (at + 3 > images.length && list.hasNextPage) void list.fetchNextPage();
   };
-  /** Of an open picture: the next one takes its place. */
+  const leaving = useRef<string>(undefined); // the open picture that is on its way out
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it is out when another one is open, or none
+  useEffect(() => {
+    leaving.current = undefined;
+  }, [openId]);
+  /** Of an open picture: the next one takes its place. A second key that comes before that is not meant for either. */
   const changeOpen = (image: GalleryImage, how: Change) => {
+    if (leaving.current === image.id) return;
     if (how === "delete") return setDoomed([image]);
     if (how !== "trash" && how !== "restore") return act([image], how);
+    leaving.current = image.id;
     const next = images[at + 1] ?? images[at - 1];
     act([image], how);
     if (next && at >= 0) open(next.id, true);
@@ -323,7 +330,9 @@ function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
       onClose();
     },
   });
-  const count = doomed === null || doomed === "all" ? 0 : doomed.length;
+  const kept = useRef(doomed);
+  if (doomed !== null) kept.current = doomed;
+  const asked = kept.current; // seen while it closes, too
   return (
     <Modal
       centered
@@ -331,8 +340,8 @@ function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
       onClose={onClose}
       opened={doomed !== null}
       title={
-        doomed !== "all"
-          ? t("gallery.sure", { count })
+        asked !== "all"
+          ? t("gallery.sure", { count: asked?.length ?? 0 })
           : filtersSet(filters) > 0
             ? t("gallery.sure_shown")
             : t("gallery.sure_all")

@@ -16,7 +16,7 @@ import { Examples } from "@/features/generate/components/Examples";
 import { RecipePanel } from "@/features/generate/components/RecipePanel";
 import { Wall } from "@/features/generate/components/Wall";
 import { draftOf, keepDraft, readDraft, useDraft, wishOf } from "@/features/generate/draft";
-import { watched } from "@/features/generate/progress";
+import { finished, watched } from "@/features/generate/progress";
 import { remember, useGeneration } from "@/features/generate/useGeneration";
 import { useInputs } from "@/features/generate/useInputs";
 import { HISTORY_KEY } from "@/features/history/api/listGenerations";
@@ -132,6 +132,10 @@ function Studio({ models, first }: { models: Model[]; first: Model }) {
   const modelOf = (job: Job) => models.find(({ ref }) => ref === job.request.model);
   const pending = create.isPending ? expectedJob(create.variables) : null;
   const shown = pending ? watched(pending) : generation.data;
+  const underway = shown !== undefined && !finished(shown.job);
+  useEffect(() => {
+    if (underway) reveal(wall.current); // also where a link or the gallery led here
+  }, [underway]);
   const wallKey = useWallKey(shown?.job.id);
   const problem = create.error ?? rerun.error;
   return (

@@ -55,7 +55,11 @@ export const theme = createTheme({
   components: {
     Modal: Modal.extend({
       defaultProps: { attributes: { header: { role: "presentation" } } }, // it is no banner of the page
-      styles: { title: { fontSize: 18, fontWeight: 550 } },
+      styles: {
+        title: { fontSize: 18, fontWeight: 550 },
+        content: { background: "var(--paper)" }, // stands out where it is dark, too
+        header: { background: "var(--paper)" },
+      },
     }),
   },
 });

@@ -339,6 +339,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/evaluations/estimate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Estimate Evaluation
+         * @description What that evaluation will take here. Takes some seconds: it is timed on this machine. Nothing is started.
+         */
+        post: operations["estimate_evaluation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/generations": {
         parameters: {
             query?: never;
@@ -1567,7 +1587,7 @@ export interface components {
              */
             basis: "earlier job" | "engine" | "nothing";
             /** @description Of the ZIP */
-            bytes: components["schemas"]["Estimated"];
+            bytes: components["schemas"]["Range"];
             /**
              * Fits
              * @description The disk has room, even if it gets as large as it may
@@ -1581,7 +1601,7 @@ export interface components {
             /** Images */
             images: number;
             /** @description Null where nothing was measured */
-            seconds: components["schemas"]["Estimated"] | null;
+            seconds: components["schemas"]["Range"] | null;
         };
         /**
          * BulkRequest
@@ -2043,7 +2063,7 @@ export interface components {
         Disk: {
             /**
              * Enough
-             * @description False: a start would be refused
+             * @description False: it would not begin, or not come to its end
              */
             enough: boolean;
             /**
@@ -2053,21 +2073,44 @@ export interface components {
             free: number;
             /**
              * Needed
-             * @description Bytes at most, but for statistics: three checkpoints and the sample grids
+             * @description Bytes at most: of each run three checkpoints and the sample grids, but no statistics; of an evaluation what is kept for the next one
              */
             needed: number;
         };
         /**
-         * Estimated
-         * @description A number that is not known, and how far off it may be.
+         * EvaluationEstimate
+         * @description What an evaluation will take here, timed on this machine just now.
          */
-        Estimated: {
-            /** High */
-            high: number;
-            /** Low */
-            low: number;
-            /** Value */
-            value: number;
+        EvaluationEstimate: {
+            /**
+             * Basis
+             * @description What was measured, and how sure that is; what is not in it
+             */
+            basis: string;
+            /** Device */
+            device: string;
+            disk: components["schemas"]["Disk"];
+            /**
+             * Images
+             * @description Images that are made to be measured
+             */
+            images: number;
+            /**
+             * Jobs Ahead
+             * @description Jobs that are not at their end; it waits for them
+             */
+            jobs_ahead: number;
+            /** @description Networks looking at them and at real images; where the data set has no classifier yet, with its training */
+            looking_seconds: components["schemas"]["Range"];
+            /** @description Making them */
+            sampling_seconds: components["schemas"]["Range"];
+            /**
+             * Threads
+             * @description Of the CPU
+             */
+            threads: number;
+            /** @description From its start; high is where somebody samples all the time */
+            wall_seconds: components["schemas"]["Range"];
         };
         /**
          * EvaluationRequest
@@ -3070,7 +3113,10 @@ export interface components {
              */
             with_training: boolean;
         };
-        /** Range */
+        /**
+         * Range
+         * @description A number that is not known yet, and how far off it may be.
+         */
         Range: {
             /** High */
             high: number;
@@ -3159,7 +3205,7 @@ export interface components {
         RunEstimate: {
             /**
              * Basis
-             * @description What was measured, and how sure that is
+             * @description What was measured, and how sure that is; what is not in it
              */
             basis: string;
             /** Device */
@@ -3542,12 +3588,12 @@ export interface components {
         };
         /**
          * StudyEstimate
-         * @description What a study will take here, timed on this machine just now.
+         * @description What a study will take here, one run after another, timed on this machine just now.
          */
         StudyEstimate: {
             /**
              * Basis
-             * @description What was measured, and what is not in it
+             * @description What was measured, and how sure that is; what is not in it
              */
             basis: string;
             /** Device */
@@ -3574,7 +3620,7 @@ export interface components {
             threads: number;
             /** @description Active, of all runs */
             training_seconds: components["schemas"]["Range"];
-            /** @description From its start, one run after another; high is where somebody samples too */
+            /** @description From its start; high is where somebody samples all the time */
             wall_seconds: components["schemas"]["Range"];
         };
         /**
@@ -6186,6 +6232,144 @@ export interface operations {
                 };
             };
             /** @description The database is busy or away */
+            503: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Could not be stored */
+            507: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    estimate_evaluation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EvaluationRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EvaluationEstimate"];
+                };
+            };
+            /** @description Bad request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not the host of this service */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request cannot be used */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The quota is used up; too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A stored file is damaged; something went wrong */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; the database is busy or away */
             503: {
                 headers: {
                     /** @description Seconds */

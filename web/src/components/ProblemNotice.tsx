@@ -1,5 +1,6 @@
 /** A problem told in place: what was found, what was expected, what to do; with a way to try again. */
 import { useTranslation } from "react-i18next";
+import { problemTitle } from "@/lib/i18n/i18n";
 import { faultsOf, problemOf } from "@/lib/problem";
 import { IconAlert } from "./icons";
 import styles from "./ProblemNotice.module.css";
@@ -11,10 +12,14 @@ interface Props {
 }
 
 export function ProblemNotice({ error, onRetry, onDismiss }: Props) {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
   const problem = problemOf(error);
   const offline = problem.code === "offline";
-  const title = offline ? t("problem.offline") : problem.code === "page" ? t("problem.page") : problem.title;
+  const title = offline
+    ? t("problem.offline")
+    : problem.code === "page"
+      ? t("problem.page")
+      : problemTitle(problem, i18n.language);
   return (
     <div className={styles.notice} role="alert">
       <span className={styles.icon}>

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ago, decimal, interval } from "./format";
+import { ago, decimal, interval, seconds } from "./format";
 
 describe("numbers", () => {
   it("show as many digits as mean something", () => {
@@ -13,6 +13,18 @@ describe("numbers", () => {
     expect(interval(0.912, [0.902, 0.922], "en")).toBe("± 0.01");
     expect(interval(0.98, [0.9, 0.99], "en")).toBe("0.90–0.99");
     expect(interval(0.98, null, "en")).toBe("");
+  });
+});
+
+describe("seconds", () => {
+  it.each([
+    [0, "<0.1 sec"],
+    [49, "<0.1 sec"],
+    [50, "0.1 sec"],
+    [1234, "1.2 sec"],
+    [12_345, "12 sec"],
+  ])("%d ms are %s", (ms, text) => {
+    expect(seconds(ms, "en")).toBe(text);
   });
 });
 

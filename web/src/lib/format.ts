@@ -28,14 +28,16 @@ export function interval(
     : `${decimal(low, language)}–${decimal(high, language)}`;
 }
 
+/** How long it took: "<0.1 sec", "1.2 sec", "12 sec". */
 export function seconds(milliseconds: number, language: string): string {
-  const value = milliseconds / 1000;
-  return new Intl.NumberFormat(language, {
+  const value = Math.max(milliseconds / 1000, 0.1);
+  const text = new Intl.NumberFormat(language, {
     style: "unit",
     unit: "second",
     unitDisplay: "short",
     maximumFractionDigits: value < 10 ? 1 : 0,
   }).format(value);
+  return milliseconds < 50 ? `<${text}` : text;
 }
 
 /** "3 minutes ago"; a date when it is longer than a week ago. */

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import FileResponse
 
 from kartina.api.dependencies import Anyone, Publisher, Services, ServicesDep, Trainer
+from kartina.api.estimates import EvaluationEstimate, RunEstimate
 from kartina.api.problems import responses
 from kartina.api.schemas import TEXT
 from kartina.api.training import (
@@ -19,7 +20,6 @@ from kartina.api.training import (
     PresetSummary,
     PublishRequest,
     RunDetail,
-    RunEstimate,
     RunPage,
     RunRequest,
     RunSummary,
@@ -192,8 +192,10 @@ async def create_evaluation(
     body: EvaluationRequest, of: ServicesDep, who: Trainer, response: Response, idempotency_key: IdempotencyKey = None
 ) -> WorkJob:
     """Measure a model or a run of yours. The job's result has its numbers, each with interval, floor and identity."""
-    found = await of.runs.evaluate(
-        who, body.model or body.run or "", body.data, body.split, range(body.seeds), body.samples, body.metrics,
-        body.extractor, idempotency_key,
-    )  # fmt: skip
-    return await accepted(of, found, response)
+    return await accepted(of, await of.evaluations.start(who, body.asked(), idempotency_key), response)
+
+
+@router.post("/evaluations/estimate", responses=responses(*START))
+async def estimate_evaluation(body: EvaluationRequest, of: ServicesDep, who: Trainer) -> EvaluationEstimate:
+    """What that evaluation will take here. Takes some seconds: it is timed on this machine. Nothing is started."""
+    return EvaluationEstimate.of(await of.evaluations.estimate(who, body.asked()))

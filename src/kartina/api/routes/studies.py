@@ -9,10 +9,11 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
 
 from kartina.api.dependencies import Publisher, ServicesDep, Trainer
+from kartina.api.estimates import StudyEstimate
 from kartina.api.problems import responses
 from kartina.api.routes.runs import ACCEPTED, GO_ON, START, Cursor, IdempotencyKey, Limit, accepted
 from kartina.api.schemas import TEXT
-from kartina.api.studies import StudyDetail, StudyEstimate, StudyPage, StudyPublication, StudyRequest, StudySummary
+from kartina.api.studies import StudyDetail, StudyPage, StudyPublication, StudyRequest, StudySummary
 from kartina.api.work import WorkJob
 from kartina.services.studies import Format
 

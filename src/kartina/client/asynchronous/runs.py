@@ -103,6 +103,14 @@ class AsyncRuns:
         body = {"model": model, "run": run, **options}
         return await start(self._http, call("POST", "/v1/evaluations"), body, None, wait)
 
+    async def estimate_evaluation(
+        self, *, model: str | None = None, run: str | None = None, **options: Unpack[EvaluationOptions]
+    ) -> schemas.EvaluationEstimate:
+        """What that evaluation would take there, in time and disk: timed for some seconds. Nothing is started."""
+        body = {"model": model, "run": run, **options}
+        asked = call("POST", "/v1/evaluations/estimate").but(json=body, timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.EvaluationEstimate)
+
     async def delete(self, name: str) -> None:
         """Delete a run that nothing trains. What was published of it stays."""
         await self._http.delete(call("DELETE", "/v1/runs/{name}", name=name))

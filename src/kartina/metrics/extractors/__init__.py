@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kartina.config import home
+from kartina.data.imageset import ImageSet
 from kartina.errors import ConfigError, DataError, NotFoundError
+from kartina.metrics import classifier
 from kartina.metrics.classifier import Classifier
 from kartina.metrics.extractors import download, inception, mobilenet
 
@@ -59,9 +61,9 @@ class Extractor:
         return np.concatenate(features), np.concatenate(logits) if logits else None
 
 
-def domain(classifier: Classifier) -> Extractor:
+def domain(judge: Classifier) -> Extractor:
     """The domain classifier's features."""
-    return Extractor(name="FD-domain", fd="FD-domain", kid="KD-domain", hash=classifier.hash, see=classifier)
+    return Extractor(name="FD-domain", fd="FD-domain", kid="KD-domain", hash=judge.hash, see=judge)
 
 
 def photographs(net: nn.Module) -> Callable[[Images], tuple[Array, Array]]:
@@ -139,6 +141,22 @@ def find_extractor(
     raise NotFoundError.named("extractor", name, NAMES)
 
 
+def untrained(name: str, data: ImageSet) -> Extractor:
+    """`domain` or `inception` as they are before they learn, for measuring what they cost: nothing is downloaded."""
+    if name == "domain":
+        return domain(classifier.untrained(data))
+    return of_inception(inception.Inception().eval().requires_grad_(False), "")
+
+
+def is_here(name: str) -> bool:
+    """Whether the extractor's file need not be downloaded."""
+    return name != "inception" or _inception_place().is_file()
+
+
+def _inception_place() -> Path:
+    return home() / "cache" / "weights" / inception.FILE
+
+
 def _inception_file(weights: str | None, progress: Callable[[float, str], None] | None) -> Path:
     """The checked file of Inception-v3: the given one, else the one that was downloaded, else downloaded now."""
     if weights is not None and not weights.startswith(("http://", "https://")):
@@ -151,8 +169,7 @@ def _inception_file(weights: str | None, progress: Callable[[float, str], None] 
         if progress is not None:
             progress(0.0, f"downloading {inception.FILE}: {arrived / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-    where = home() / "cache" / "weights" / inception.FILE
-    return download.fetch(weights or inception.URL, where, inception.SHA256, 2 * inception.BYTES, report)
+    return download.fetch(weights or inception.URL, _inception_place(), inception.SHA256, 2 * inception.BYTES, report)
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import en from "./en.json";
-import { controlText, metricName } from "./i18n";
+import { controlText, metricName, problemTitle } from "./i18n";
 import ru from "./ru.json";
 
 const PLURAL = /_(zero|one|two|few|many|other)$/;
@@ -57,5 +57,13 @@ describe("names", () => {
     expect(metricName("class_agreement")).toBe("Class agreement");
     expect(metricName("class_agreement", true)).toBe("agreement");
     expect(metricName("edge_score")).toBe("edge score");
+  });
+});
+
+describe("problems", () => {
+  it("have a title in the page's language where there is one, else the service's", () => {
+    expect(problemTitle({ code: "queue_full", title: "The queue is full" }, "ru")).toBe("Очередь заполнена");
+    expect(problemTitle({ code: "queue_full", title: "The queue is full" }, "en")).toBe("The queue is full");
+    expect(problemTitle({ code: "of_tomorrow", title: "New" }, "ru")).toBe("New");
   });
 });

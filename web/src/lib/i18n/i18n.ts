@@ -3,6 +3,7 @@ import i18next from "i18next";
 import { initReactI18next } from "react-i18next";
 import controlsRu from "./controls.ru.json";
 import en from "./en.json";
+import problemsRu from "./problems.ru.json";
 import ru from "./ru.json";
 
 declare module "i18next" {
@@ -59,6 +60,13 @@ export function controlText(
   language: string,
 ): { title: string; description: string } {
   return CONTROLS[language]?.[field.name] ?? field;
+}
+
+const PROBLEMS: Partial<Record<string, Record<string, string>>> = { ru: problemsRu };
+
+/** A problem's title in the page's language where there is one, else as the service says it. */
+export function problemTitle(problem: { code: string; title: string }, language: string): string {
+  return PROBLEMS[language]?.[problem.code] ?? problem.title;
 }
 
 export const yesNo = (value: boolean): string => i18next.t(value ? "value.yes" : "value.no");

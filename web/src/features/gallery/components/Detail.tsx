@@ -67,7 +67,7 @@ export function Detail({ image, place, models, has, onStep, onClose, onAct, onAg
       has={has}
       onClose={onClose}
       onKey={(event) => {
-        if (!image) return;
+        if (!image || event.repeat) return;
         if (event.key.toLowerCase() === "f" && !trashed) favour();
         else if (event.key === "Delete") onAct(image, trashed ? "delete" : "trash");
       }}
