@@ -35,7 +35,7 @@ def test_defaults_are_stored_and_used(home: Path) -> None:
     publish(run.id, "plain", evaluate=False, defaults={"generate": {"guidance": 4.0, "steps": 3}})
     model = load_any("plain")
     found = model.controls()
-    assert (found.guidance, found.steps, found.solver) == (4.0, 3, "heun")
+    assert (found.guidance, found.steps, found.solver) == (4.0, 3, "deis")
     assert model.controls(guidance=1.0).guidance == 1.0
     with pytest.raises(ConfigError, match="guidence"):
         publish(run.id, "plain", evaluate=False, defaults={"generate": {"guidence": 4.0}})
