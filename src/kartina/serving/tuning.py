@@ -255,7 +255,13 @@ def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Gen
             yield
         return min(took)
 
-    # How many rows at once: ever more, until the step is long or more rows have not paid twice, also at a second look.
+    def again() -> Generator[None, None, None]:
+        for n in list(seconds):
+            if spent < BUDGET / 2:
+                seconds[n] = min(seconds[n], (yield from timed(n, threads[0])))
+
+    # How many rows at once: ever more, until the step is long or more rows have not paid twice, also at a second look;
+    # which all sizes have in the end, for something else may have had the cores while one was measured.
     for n in sizes(most):
         try:
             seconds[n] = yield from timed(n, threads[0])
@@ -264,10 +270,10 @@ def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Gen
         if seconds[n] > MAX_STEP or spent > BUDGET / 2:
             break
         if not pays(seconds):
-            for again in list(seconds)[-2:]:
-                seconds[again] = min(seconds[again], (yield from timed(again, threads[0])))
+            yield from again()
             if not pays(seconds):
                 break
+    yield from again()
     batch = cap(seconds)
 
     # On how many threads: one row's time and a full batch's, in turn, so that other work disturbs all counts alike.
