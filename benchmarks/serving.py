@@ -1,12 +1,14 @@
 """The service under load: what HTTP, the engine and storage cost beside the model itself.
 
-    python -m benchmarks.serving [MODEL ...] [--quick] [--seconds 20] [--runtime auto]
+    python -m benchmarks.serving [MODEL ...] [--quick] [--seconds 20] [--runtime auto] [--threads 0] [--only PART,PART]
 
 `kartina serve` in its own process, with a fresh KARTINA_HOME, for a model of one step (fashion-dcgan) and an iterative
-one (fashion-flow). The direct call is the same model here, in the same runtime, on as many threads. Everything that is
-compared is measured in turn in one run, and medians count. Arrivals at 50% and 90% of the capacity are a Poisson
-process that waits for nobody; a latency counts from the moment at which its request was due. This process shares the
-processors with the service. Sampling beside a training is `benchmarks.sharing`, other runtimes `benchmarks.runtimes`.
+one (fashion-flow); other models are taken from KARTINA_HOME. The direct call is the same model here, in the same
+runtime, on as many threads. Everything that is compared is measured in turn in one run, and medians count. Arrivals at
+50% and 90% of the capacity are a Poisson process that waits for nobody; a latency counts from the moment at which its
+request was due. This process shares the processors with the service. `--only idle,saturated` measures these parts of
+idle, saturated, mixed and loaded, and the starts, which come first; all of one model with `--seconds 10` take less than
+eight minutes. Sampling beside a training is `benchmarks.sharing`, other runtimes `benchmarks.runtimes`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +41,7 @@ from kartina.serving.runtimes import Runtime
 from kartina.serving.tuning import Tuning, on_threads
 
 MODELS = ("fashion-dcgan", "fashion-flow")
+PARTS = ("idle", "saturated", "mixed", "loaded")
 STEPS = (4, 8, 12, 24)  # of requests with mixed counts
 AT_ONCE = 16  # requests
 WAIT = 300.0  # seconds that measuring a model may take
@@ -94,6 +98,12 @@ async def by_engine(engine: LocalEngine, ref: package.PackageRef, seed: int, n: 
     async for event in engine.submit(RequestSpec(id=f"b{seed}", model=str(ref.path), hash=hash, rows=rows)):
         if isinstance(event, Failed):
             raise RuntimeError(event.message)
+
+
+def copied(ref: package.PackageRef, home: Path) -> None:
+    """Have a KARTINA_HOME hold a model that is not bundled."""
+    if not ref.bundled:
+        shutil.copytree(ref.path, home / "models" / ref.name / str(ref.version))
 
 
 def measured(home: Path, ref: package.PackageRef, runtime: str) -> Tuning:
@@ -253,30 +263,35 @@ async def loaded(service: Served, ref: package.PackageRef, seconds: float) -> No
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 
-async def measure(model: str, home: Path, runtime: str, seconds: float, quick: bool) -> None:
-    ref = package.find(model)
+async def measure(
+    model: str, home: Path, options: tuple[str, ...], runtime: str, seconds: float, quick: bool, parts: Collection[str]
+) -> None:
+    ref = package.find(model)  # in the fresh KARTINA_HOME
     steps = "steps" in package.read_manifest(ref.path).tasks["generate"].schema_.get("properties", {})
     print(f"\n{model}", flush=True)
-    with served(home, "--runtime", runtime, "--ready", "0") as service:
+    with served(home, *options, "--ready", "0") as service:
         start, image = await cold(service, model)
         print(f"{'first start ever':32} {start:6.1f} s, first image after {image:.1f} s", flush=True)
         begun = time.perf_counter()
         known = measured(home, ref, runtime)
         print(f"{'measured and compared':32} {time.perf_counter() - begun:6.1f} s later", flush=True)
-    with served(home, "--runtime", runtime, "--ready", "0") as service:
+    with served(home, *options, "--ready", "0") as service:
         start, image = await cold(service, model)
         print(f"{'a later start':32} {start:6.1f} s, first image after {image:.1f} s", flush=True)
         direct = Direct(ref, known)
         print(f"{direct.name}, {direct.threads} threads, batches of {direct.batch}", flush=True)
         rounds = 1 if quick else 5
         slow = direct.sample(range(4))  # seconds of four images
-        await idle(service, ref, direct, (10 if quick else 60) if slow < 0.2 else (2 if quick else 20))
-        images = direct.batch * (AT_ONCE if slow < 0.2 else 2)
-        images = -(-images // AT_ONCE) * AT_ONCE
-        await saturated(service, ref, direct, images, rounds if slow < 0.2 else min(3, rounds))
-        if steps:
+        if "idle" in parts:
+            await idle(service, ref, direct, (10 if quick else 60) if slow < 0.2 else (2 if quick else 20))
+        if "saturated" in parts:
+            images = max(direct.batch, AT_ONCE) * (AT_ONCE if slow < 0.2 else 2)
+            images = -(-images // AT_ONCE) * AT_ONCE
+            await saturated(service, ref, direct, images, rounds if slow < 0.2 else min(3, rounds))
+        if "mixed" in parts and steps:
             await mixed(service, ref, 8 if quick else 24, 1 if quick else 3)
-        await loaded(service, ref, 5.0 if quick else seconds)
+        if "loaded" in parts:
+            await loaded(service, ref, 5.0 if quick else seconds)
         api, worker = service.memory()
         print(f"{'memory in use':32} {api:6.0f} MiB API, {worker:.0f} MiB worker", flush=True)
 
@@ -287,16 +302,25 @@ def main(words: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="a minute or two")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--runtime", default="auto", choices=runtimes.SWITCHES)
+    parser.add_argument("--threads", type=int, default=0, help="of the model; 0: as the engine measures")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     given = parser.parse_args(words)
     if os.environ.get("OMP_WAIT_POLICY") != "passive":  # threads of this process shall not spin beside the service's
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         subprocess.run([sys.executable, "-m", "benchmarks.serving", *words], env=environment, check=True)
         return
     runtime = "eager" if given.quick else given.runtime  # the others take a while to get ready
+    parts = given.only.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"found --only {given.only}; expected some of {','.join(PARTS)}")
+    mine = {"KARTINA_HOME": os.environ.get("KARTINA_HOME", "")}
+    options = ("--runtime", runtime, "--threads", str(given.threads))
     for model in given.models or MODELS:
         with tempfile.TemporaryDirectory() as folder:
+            os.environ.update(mine)
+            copied(package.find(model), Path(folder))
             home = os.environ["KARTINA_HOME"] = folder
-            asyncio.run(measure(model, Path(home), runtime, given.seconds, given.quick))
+            asyncio.run(measure(model, Path(home), options, runtime, given.seconds, given.quick, parts))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from kartina.errors import IntegrityError, NotFoundError
+from kartina.models import package
 from kartina.models.package import PackageRef
-from kartina.services.models import Models
+from kartina.services.models import RACY, Models
 from tests.engine import toy_package
 
 
@@ -42,6 +44,22 @@ def test_it_is_found_by_name_and_hash_but_never_by_path(toy: PackageRef, monkeyp
     for path in (str(toy.path), ".", "..", "../1", "toy/1"):
         with pytest.raises(NotFoundError):
             models.get(path)
+
+
+def test_which_version_is_active_is_seen_at_once(toy: PackageRef) -> None:
+    models = Models()
+    toy_package(toy.path.parent.parent, seed=1)
+    time.sleep(2 * RACY / 1e9)  # from now on the folders' times are relied upon
+    for _ in range(2):
+        assert models.get("toy").ref == "toy@2" and models.get("toy@2").active and not models.get("toy@1").active
+    package.activate("toy@1")
+    assert models.get("toy").ref == "toy@1" and models.get("toy@1").active and not models.get("toy@2").active
+    time.sleep(2 * RACY / 1e9)
+    assert models.get("toy").ref == "toy@1"
+    package.activate("toy@2")
+    assert models.get("toy").ref == "toy@2"
+    package.remove("toy@2")
+    assert models.get("toy").ref == "toy@1"
 
 
 def test_pages_end(toy: PackageRef) -> None:

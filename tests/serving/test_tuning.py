@@ -16,7 +16,7 @@ from kartina.models.package import PackageRef, read_manifest
 from kartina.serving import kept
 from kartina.serving.protocol import Finished, Progress
 from kartina.serving.residency import Residency
-from kartina.serving.tuning import MAX_STEP, Tuner, bucket, cap, sizes
+from kartina.serving.tuning import BUSY, MAX_STEP, Tuner, bucket, cap, fewest, pays, sizes
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, toy_package
 
@@ -28,6 +28,19 @@ def test_the_cap_is_the_largest_batch_that_is_nearly_the_best_and_whose_step_is_
     assert cap({1: 0.1, 2: 0.12, 4: MAX_STEP + 0.01}) == 2  # the best rate, but its step is long
     assert cap({1: 3.0}) == 1
     assert cap({}) == 1
+
+
+def test_more_rows_are_tried_until_they_have_not_paid_twice() -> None:
+    assert pays({1: 0.010}) and pays({1: 0.010, 2: 0.020})
+    assert pays({1: 0.010, 2: 0.030, 4: 0.020})  # 100, 67, 200 rows a second: one size was disturbed
+    assert not pays({1: 0.010, 2: 0.011, 4: 0.022, 8: 0.043})  # 182, then 182 and 186
+
+
+def test_the_fewest_threads_are_taken_that_reach_three_quarters_of_the_best_speed() -> None:
+    assert fewest({2: 1.0, 1: 0.8}) == 1
+    assert fewest({2: 1.7, 1: 1.0}) == 2
+    assert fewest({16: 6.0, 8: 5.0, 4: 3.2, 2: 1.8, 1: 1.0}) == 8
+    assert fewest({1: 1.0}) == 1
 
 
 def test_sizes_and_buckets() -> None:
@@ -62,7 +75,9 @@ def test_a_family_is_measured_in_single_evaluations_and_its_record_found_again(t
     assert not later.step() and later.get(hash) == found and not later.measured
 
 
-@pytest.mark.parametrize("change", [{"torch": "1.0"}, {"device": "abacus"}, {"most": 9}, {"threads_tried": [3]}, None])
+@pytest.mark.parametrize(
+    "change", [{"torch": "1.0"}, {"device": "abacus"}, {"most": 9}, {"threads_tried": [3]}, {"load": 1e6}, None]
+)
 def test_a_record_of_other_circumstances_is_measured_anew(
     toys: None, tmp_path: Path, change: dict[str, object] | None
 ) -> None:
@@ -76,6 +91,20 @@ def test_a_record_of_other_circumstances_is_measured_anew(
     record.write_text(json.dumps({**found, **change}) if change is not None else "{damaged")
     models.resident(hash).tuning, models.resident(hash).looked = None, False  # type: ignore[union-attr]
     assert Tuner(models, most=4, threads=(1,)).get(hash) is None
+
+
+def test_a_record_of_a_quiet_machine_is_used_on_a_busy_one(toys: None, tmp_path: Path) -> None:
+    models, hash = loaded(toy_package(tmp_path))
+    with torch.inference_mode():
+        tuner = Tuner(models, most=4, threads=(1,))
+        while tuner.step():
+            pass
+    record = kept.record(hash, "cpu")
+    found = json.loads(record.read_text())
+    assert found["load"] >= 0
+    record.write_text(json.dumps({**found, "load": BUSY}))
+    models.resident(hash).tuning, models.resident(hash).looked = None, False  # type: ignore[union-attr]
+    assert Tuner(models, most=4, threads=(1,)).get(hash) is not None
 
 
 def test_a_model_that_fails_to_be_measured_is_served_as_it_is(toys: None, tmp_path: Path) -> None:

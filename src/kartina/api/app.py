@@ -84,7 +84,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     work = (jobs, runs, studies, uploads, datasets, bulk)
-    for routes in (operations, session, keys, models, assets, openai, generations, gallery, *work):
+    for routes in (generations, operations, session, keys, models, assets, openai, gallery, *work):  # asked most, first
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Guard, access=access, metrics=metrics)

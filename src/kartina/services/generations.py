@@ -29,6 +29,7 @@ from kartina.services.metrics import Metrics
 from kartina.services.models import ModelInfo, Models, TaskInfo
 from kartina.services.zips import Entry
 from kartina.serving.protocol import (
+    TERMINAL,
     Canceled,
     Engine,
     Failed,
@@ -64,6 +65,7 @@ EVENTS_PER_ATTEMPT = 1_000_000  # event ids of attempt k start at k times this: 
 CRASHES = 2  # services that a running generation may take down
 FIRST = 0.001  # seconds in which whoever waits for an image is answered, before it is stored
 SMALL = 256 * 2**10  # bytes that are hashed in passing
+TOGETHER = 0.05  # seconds that finished images of a generation wait for others, to be stored with them
 MAX_INPUT = 48 * 2**20  # bytes of input images in one request
 
 
@@ -485,10 +487,7 @@ class Generations:
         pump = asyncio.create_task(_pump(events, waiting))
         try:
             while not live.finished.is_set():
-                batch = [await waiting.get()]  # and what has come meanwhile: stored together
-                while not waiting.empty():
-                    batch.append(waiting.get_nowait())
-                await self._take(live, batch, rows)
+                await self._take(live, await _heard(live, waiting), rows)
             return
         except asyncio.CancelledError:
             pump.cancel()
@@ -503,7 +502,7 @@ class Generations:
         await self._end(live, "failed", failure)
 
     async def _take(self, live: _Live, batch: Sequence[EngineEvent | None], rows: int) -> None:
-        """Deal with events of the engine, up to the one that ends the generation."""
+        """Deal with events of the engine: images last but for the end, which is written down with them."""
         outputs = [event for event in batch if isinstance(event, Output)]
         for event in batch:
             match event:
@@ -517,22 +516,23 @@ class Generations:
                 case Preview():
                     async with live.writing:
                         live.tell(Previewed(event.images))
-                case Output() if outputs:
-                    await self._store(live, outputs)
-                    outputs = []
-                case Finished():
-                    await self._end(live, "succeeded")
-                case Canceled():
-                    await self._end(live, "canceled")
-                case Failed():
-                    await self._end(live, "failed", Failure(code=event.code, message=event.message))
-                case None:
-                    failure = Failure(code="error", message="The engine ended the request without a result.")
-                    await self._end(live, "failed", failure)
                 case _:
                     pass
-            if live.finished.is_set():
-                return
+        match batch[-1]:
+            case Finished():
+                await self._store(live, outputs, ended=True)
+            case Canceled():
+                await self._store(live, outputs)
+                await self._end(live, "canceled")
+            case Failed(code=code, message=message):
+                await self._store(live, outputs)
+                await self._end(live, "failed", Failure(code=code, message=message))
+            case None:
+                await self._store(live, outputs)
+                failure = Failure(code="error", message="The engine ended the request without a result.")
+                await self._end(live, "failed", failure)
+            case _:
+                await self._store(live, outputs)
 
     def _progressed(self, live: _Live, event: Progress, rows: int) -> None:
         """Count the rows that were made before a restart as done; never go back when rows are made again."""
@@ -542,29 +542,38 @@ class Generations:
         live.record = live.record.model_copy(update={"step": step, "steps": steps})
         live.tell(Progressed(live.record.progress, step, steps))
 
-    async def _store(self, live: _Live, outputs: Sequence[Output]) -> None:
-        """Keep finished images: references first, then their bytes, then their rows; and tell of them."""
+    async def _store(self, live: _Live, outputs: Sequence[Output], ended: bool = False) -> None:
+        """Keep finished images: references first, then their bytes, then their rows, and with these the generation's
+        end, when they are the last ones; and tell of them."""
         there = {out.index for out in live.record.outputs}
         new = {event.index: event for event in outputs if event.index not in there}
-        made = await _files(live.record, tuple(new.values()))
+        made = await _files(live, tuple(new.values()))
         if not made:
+            if ended:
+                await self._end(live, "succeeded")
             return
-        if live.record.n == 1:
-            live.picture = made[0][1]
-            live.pictured.set()
-            await asyncio.sleep(FIRST)
         files = [one for one, _ in made]
         await self.commits(lambda c: self.records.expect_images(c, live.record, files))
         await to_thread(self.records.blobs.put_all, [(one.hash, content, one.size) for one, content in made])
         async with live.writing:
             first = live.last + 1
             stored = [one.model_copy(update={"event": first + i}) for i, one in enumerate(files)]
-            await self.commits(lambda c: self.records.add_images(c, live.record, stored))
             outs = tuple(sorted((*live.record.outputs, *stored), key=lambda out: out.index))
-            live.record = live.record.model_copy(update={"outputs": outs})
+            record = live.record.model_copy(update={"outputs": outs})
+            end = _at_its_end(record, first + len(stored), "succeeded") if ended else None
+
+            def add(c: Any) -> None:
+                self.records.add_images(c, record, stored)
+                if end is not None:
+                    self.records.end(c, end)
+
+            await self.commits(add)
+            live.record = record
             for one in stored:
-                live.tell(OutputMade(live.record, one))
-            self.metrics.made(live.record.model, len(stored))
+                live.tell(OutputMade(record, one))
+            self.metrics.made(record.model, len(stored))
+            if end is not None:
+                self._tell_end(live, end)
 
     async def _end(self, live: _Live, status: Status, error: Failure | None = None) -> None:
         """Write down how it ended, then tell: who was told of an end hears of no other, whatever is killed.
@@ -574,19 +583,33 @@ class Generations:
         async with live.writing:
             if live.finished.is_set():
                 return
-            started = live.record.started_at or (now() if status == "succeeded" else None)
-            step = live.record.steps if status == "succeeded" else live.record.step
-            changes = {"error": error, "completed_at": now(), "started_at": started, "step": step}
-            record = live.next_status(status, **changes)
+            record = _at_its_end(live.record, live.last + 1, status, error)
             try:
                 await self.commits(lambda c: self.records.end(c, record))
             except StorageError as problem:
                 log.error("generation_not_saved", id=record.id, error=str(problem))
                 live.saved = False
-            live.tell_status(record)
-            self.metrics.ended(record)
+            self._tell_end(live, record)
+
+    def _tell_end(self, live: _Live, record: Generation) -> None:
+        live.tell_status(record)
+        self.metrics.ended(record)
         if live.saved and self._live.get(record.id) is live:
             del self._live[record.id]
+
+
+def _at_its_end(record: Generation, number: int, status: Status, error: Failure | None = None) -> Generation:
+    """The record as it is when it has ended, which the event `number` tells."""
+    return record.model_copy(
+        update={
+            "status": status,
+            "history": (*record.history, (number, status)),
+            "error": error,
+            "completed_at": now(),
+            "started_at": record.started_at or (now() if status == "succeeded" else None),
+            "step": record.steps if status == "succeeded" else record.step,
+        }
+    )
 
 
 def _labels(asked: Submission, info: ModelInfo) -> tuple[str, ...]:
@@ -609,19 +632,51 @@ def file_name(made: Made) -> str:
     return name if made.format == "png" else f"{name.removesuffix('.png')}.{made.format}"
 
 
-async def _files(record: Generation, events: Sequence[Output]) -> list[tuple[Made, bytes]]:
-    """Finished images as files; those that take a while are made in a thread."""
-    if record.format == "png" and sum(len(event.png) for event in events) < SMALL:
-        return [_file(record, event) for event in events]
-    return await to_thread(lambda: [_file(record, event) for event in events])
+async def _heard(live: _Live, waiting: asyncio.Queue[EngineEvent | None]) -> list[EngineEvent | None]:
+    """What the engine has told, one event at least. Images come one by one: those that follow soon are waited for, to
+    be stored together. A request's only image is shown at once."""
+    found = [await waiting.get(), *_at_hand(waiting)]
+    first = next((event for event in found if isinstance(event, Output)), None)
+    if first is None:
+        return found
+    if live.record.n == 1:
+        live.picture = (await _contents(live.record, [first]))[0]
+        live.pictured.set()
+        await asyncio.sleep(FIRST)
+    else:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOGETHER):
+                while found[-1] is not None and not isinstance(found[-1], TERMINAL):
+                    found.append(await waiting.get())
+    return [*found, *_at_hand(waiting)]
 
 
-def _file(record: Generation, event: Output) -> tuple[Made, bytes]:
-    """A finished image in the format that was asked for."""
-    content = event.png if record.format == "png" else png.as_webp(event.png)
-    digest = hashlib.sha256(content).hexdigest()
-    size = {"width": event.width, "height": event.height}
-    return record.made(event.index).model_copy(update={"hash": digest, "size": len(content), **size}), content
+def _at_hand(waiting: asyncio.Queue[EngineEvent | None]) -> list[EngineEvent | None]:
+    return [waiting.get_nowait() for _ in range(waiting.qsize())]
+
+
+async def _files(live: _Live, events: Sequence[Output]) -> list[tuple[Made, bytes]]:
+    """Finished images, and their files in the format that was asked for."""
+    record = live.record
+    contents = [live.picture] * len(events) if live.picture is not None else await _contents(record, events)
+
+    def described() -> list[tuple[Made, bytes]]:
+        return [(_made(record, event, content), content) for event, content in zip(events, contents, strict=True)]
+
+    return described() if sum(map(len, contents)) < SMALL else await to_thread(described)
+
+
+def _made(record: Generation, event: Output, content: bytes) -> Made:
+    """A finished image, given its file."""
+    file = {"hash": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    return record.made(event.index).model_copy(update={**file, "width": event.width, "height": event.height})
+
+
+async def _contents(record: Generation, events: Sequence[Output]) -> list[bytes]:
+    """Images' files in the format that was asked for; those that take a while are made in a thread."""
+    if record.format == "png":
+        return [event.png for event in events]
+    return await to_thread(lambda: [png.as_webp(event.png) for event in events])
 
 
 def _spec(record: Generation, info: ModelInfo, inputs: dict[str, tuple[bytes, ...]]) -> RequestSpec:
@@ -655,12 +710,14 @@ async def _any_of(seconds: float, *events: asyncio.Event) -> None:
 
 
 async def _pump(events: AsyncIterator[EngineEvent], into: asyncio.Queue[EngineEvent | None]) -> None:
-    """Pass events on; None after the last."""
+    """Pass events on; None where they break off before the end."""
+    event: EngineEvent | None = None
     try:
         async for event in events:
             into.put_nowait(event)
     finally:
-        into.put_nowait(None)
+        if not isinstance(event, TERMINAL):
+            into.put_nowait(None)
 
 
 async def _drain(events: AsyncIterator[EngineEvent]) -> None:

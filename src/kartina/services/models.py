@@ -85,12 +85,21 @@ class ModelInfo:
         return str(self.card.get(key) or "")
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """The packages there are, as long as the folders that they are in do not change."""
+
+    folders: Mapping[Path, int]  # when each last changed; none: they cannot be relied upon
+    packages: Sequence[PackageRef]
+    named: Mapping[str, PackageRef]  # by "name@version", and what each name alone means
+
+
 class Models:
     """The packages in KARTINA_HOME and the bundled ones. Methods block on the disk; call them from a thread."""
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}
-        self._listed: tuple[dict[Path, int], Sequence[PackageRef]] = {}, ()
+        self._listed = _Listed({}, (), {})
         self._lock = threading.Lock()
 
     def list(self, limit: int, cursor: str | None = None) -> tuple[list[ModelInfo], str | None]:
@@ -115,8 +124,10 @@ class Models:
 
         Raises NotFoundError, and IntegrityError for a package that cannot be read.
         """
-        packages = self._packages()
-        return self._with_active(self._info(package.find(ref, paths=False, packages=packages)), packages)
+        listed = self._look()
+        info = self._info(listed.named.get(ref) or package.find(ref, paths=False, packages=listed.packages))
+        active = listed.named.get(info.manifest.name)
+        return replace(info, active=active is not None and active.version == info.manifest.version)
 
     def by_hash(self, hash: str, ref: str) -> ModelInfo:
         """The very package that a recipe pins. Raises NotFoundError when it is no longer here."""
@@ -146,21 +157,26 @@ class Models:
             )
         return path
 
-    def _packages(self) -> Sequence[PackageRef]:
-        """`list_packages`, read again when a folder has changed: a request costs a look at each, and no search."""
+    def _look(self) -> _Listed:
+        """The packages, listed again when a folder has changed: a request costs a look at each, and no search."""
         with self._lock:
-            folders, packages = self._listed
-        if folders and folders == {path: _changed_at(path) for path in folders}:
-            return packages
+            listed = self._listed
+        if listed.folders and listed.folders == {path: _changed_at(path) for path in listed.folders}:
+            return listed
         now = time.time_ns()
         folders = {path: _changed_at(path) for path in (package.folder(), package.BUNDLED)}
         packages = package.list_packages()
-        folders |= {found.path.parent: _changed_at(found.path.parent) for found in packages}
+        for found in packages:  # which version is active is written among one's own, also of bundled ones
+            for path in (found.path.parent, package.folder() / found.name):
+                folders[path] = _changed_at(path)
+        named = {str(found): found for found in packages}
+        named |= {name: package.meant(name, packages) for name in {found.name for found in packages}}
         if any(now - at < RACY for at in folders.values()):  # a second change would look like the first
             folders = {}
+        listed = _Listed(folders, packages, named)
         with self._lock:
-            self._listed = folders, packages
-        return packages
+            self._listed = listed
+        return listed
 
     @staticmethod
     def _with_active(info: ModelInfo, packages: Sequence[PackageRef]) -> ModelInfo:

@@ -91,7 +91,8 @@ class _Request:
     """An unfinished request."""
 
     def __init__(self, spec: RequestSpec, keys: Mapping[int, bytes], made: int):
-        self.spec = spec  # its rows become fewer as images come
+        self.asked = spec
+        self.left = {row.index: row for row in spec.rows}  # those whose images are still to come
         self.keys = keys  # of its images in the cache, by index
         self.sent = len(spec.rows)  # rows when it was last sent
         self.rows = self.sent + made  # at first, with those that were made before
@@ -101,14 +102,18 @@ class _Request:
         self.running = False
         self.canceled = False
 
+    @property
+    def spec(self) -> RequestSpec:
+        """What is still to be made."""
+        return self.asked.model_copy(update={"rows": tuple(self.left.values())})
+
     def see(self, event: Event) -> Event:
         """Take note of an event; returns it as the caller shall see it: progress is over all the rows there were."""
         match event:
             case Started():
                 self.running = True
             case Output():
-                rows = tuple(row for row in self.spec.rows if row.index != event.index)
-                self.spec = self.spec.model_copy(update={"rows": rows})
+                self.left.pop(event.index, None)
             case Progress(step=step, steps=steps) if self.sent < self.rows:
                 each = steps / self.sent
                 done = round(each * (self.rows - self.sent))
@@ -195,7 +200,7 @@ class LocalEngine:
     @property
     def waiting(self) -> int:
         """Images that were asked for and are not there yet."""
-        return sum(len(request.spec.rows) for request in self._requests.values())
+        return sum(len(request.left) for request in self._requests.values())
 
     def retry_after(self, n: int) -> int:
         """Whole seconds after which there should be room for n more images, at the throughput measured so far."""
@@ -218,7 +223,7 @@ class LocalEngine:
         """See `Engine.watch`."""
         request = self._requests.get(id)
         if request is not None:
-            request.spec = request.spec.model_copy(update={"previews": previews})
+            request.asked = request.asked.model_copy(update={"previews": previews})
             self._send(Watch(id=id, previews=previews))
 
     async def ready(self) -> bool:
@@ -278,7 +283,7 @@ class LocalEngine:
     def _hand_over(self, request: _Request) -> None:
         """Send a request to the worker, now or when there is one."""
         if self._writer is not None:
-            request.sent, request.out = len(request.spec.rows), True
+            request.sent, request.out = len(request.left), True
         self._send(Submit(spec=request.spec))
 
     def _hand_over_suspect(self) -> None:

@@ -2,9 +2,10 @@
 
 More rows in one evaluation make more images a second only up to a point, and every step lasts longer, which those feel
 who wait to join or to cancel. So the cap is the largest batch that is nearly as fast as the best one and whose step is
-short: room for many callers, and no time lost. Threads beyond the first help large networks and hurt tiny ones. Both
-are measured once for a model, device and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost
-or damaged is measured anew.
+short: room for many callers, and no time lost. Threads beyond the first help large networks and hurt tiny ones, and the
+service needs a core, too: of the counts that reach three quarters of the best speed the smallest is taken. Both are
+measured once for a model, device and version of torch, and kept in KARTINA_HOME/cache/engine; a file that is lost or
+damaged is measured anew, and so is one of a machine that was busy, by a worker that starts when it is quieter.
 
 On a CPU the networks may also be evaluated by another runtime (`runtime`: eager | onnx | openvino | auto). One is taken
 when its images of a few rows are within 1/255 of torch's and (auto) it is a tenth faster; else torch goes on. Until
@@ -41,8 +42,11 @@ log = structlog.get_logger("kartina.serving.worker")
 
 NEARLY = 0.9  # of the best rate: what the cap must reach
 MAX_STEP = 0.25  # seconds that a step of the cap may take
+WORTH = 0.75  # of the best speed: what the fewest threads must reach
+BUSY = 0.5  # load average a core, beyond which a measurement is not trusted for ever
 ENOUGH = 0.2  # seconds after which a batch size is not evaluated again
 REPEATS = 3  # evaluations of a batch size, of which the fastest counts; the first also warms up
+ROUNDS = 2  # in which thread counts are measured in turn
 COMPARED = 3  # rows whose images another runtime must make as torch does
 BUDGET = 5.0  # seconds after which nothing more is tried
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
@@ -72,7 +76,8 @@ class Tuning(Frozen):
     batch: int = Field(ge=1)  # the cap
     most: int = Field(ge=1)  # the cap's own upper bound while it was measured
     threads: int = Field(ge=1)
-    seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried
+    seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried; the cap's on those chosen
+    load: float = 0.0  # average a core when that began
     comparison: Comparison | None = None
 
     @property
@@ -197,8 +202,10 @@ class Tuner:
         return True
 
     def _fits(self, found: Tuning) -> bool:
-        """Whether a record is of this device, this torch and these settings."""
+        """Whether a record is of this device, this torch and these settings, and of a machine as quiet as it is now."""
         here = self._unmeasured()
+        if found.load > BUSY and here.load < found.load / 2:
+            return False
         return (found.torch, found.device, found.threads_tried, found.most) == (
             here.torch,
             here.device,
@@ -226,6 +233,7 @@ class Tuner:
             most=self.most,
             threads=self.threads[0],
             seconds={},
+            load=load_average(),
         )
 
 
@@ -234,7 +242,7 @@ class Tuner:
 
 def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Generator[None, None, Tuning]:
     """Find the cap (up to `most`) and the best of `threads`; yields after every evaluation."""
-    spent = 0.0
+    spent, load = 0.0, load_average()
     seconds: dict[int, float] = {}
 
     def timed(n: int, on: int) -> Generator[None, None, float]:
@@ -247,34 +255,56 @@ def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Gen
             yield
         return min(took)
 
-    # How many rows at once: ever more, until the step is long or more rows have not paid twice.
+    def again() -> Generator[None, None, None]:
+        for n in list(seconds):
+            if spent < BUDGET / 2:
+                seconds[n] = min(seconds[n], (yield from timed(n, threads[0])))
+
+    # How many rows at once: ever more, until the step is long or more rows have not paid twice, also at a second look;
+    # which all sizes have in the end, for something else may have had the cores while one was measured.
     for n in sizes(most):
         try:
             seconds[n] = yield from timed(n, threads[0])
         except torch.OutOfMemoryError:
             break
-        rates = [k / took for k, took in seconds.items()]
-        if seconds[n] > MAX_STEP or spent > BUDGET / 2 or (n > 2 and max(rates[-2:]) < 1.05 * max(rates[:-2])):
+        if seconds[n] > MAX_STEP or spent > BUDGET / 2:
             break
+        if not pays(seconds):
+            yield from again()
+            if not pays(seconds):
+                break
+    yield from again()
     batch = cap(seconds)
 
-    # On how many threads: the least time for one row and for a full batch together.
-    scores = {threads[0]: seconds[1] * seconds[batch]}
-    for on in threads[1:]:
-        if spent > BUDGET:
+    # On how many threads: one row's time and a full batch's, in turn, so that other work disturbs all counts alike.
+    found: dict[int, tuple[float, float]] = {}
+    for on in (*threads,) * ROUNDS:
+        if spent > BUDGET and found:
             break
-        alone = yield from timed(1, on)
-        full = yield from timed(batch, on)
-        scores[on] = alone * full
+        alone, full = found.get(on, (math.inf, math.inf))
+        found[on] = min(alone, (yield from timed(1, on))), min(full, (yield from timed(batch, on)))
+    chosen = fewest({on: 1 / math.sqrt(alone * full) for on, (alone, full) in found.items()})
     return Tuning(
         torch=torch.__version__,
         device=device_name(device),
         threads_tried=tuple(threads),
         batch=batch,
         most=most,
-        threads=min(scores, key=lambda on: scores[on]),
-        seconds=seconds,
+        threads=chosen,
+        seconds={**seconds, batch: found[chosen][1]},
+        load=load,
     )
+
+
+def pays(seconds: Mapping[int, float]) -> bool:
+    """Whether one of the last two batch sizes makes more rows a second than those before."""
+    rates = [n / took for n, took in seconds.items()]
+    return len(rates) < 3 or max(rates[-2:]) >= 1.05 * max(rates[:-2])
+
+
+def fewest(speeds: Mapping[int, float]) -> int:
+    """The smallest of the thread counts whose speed is at least WORTH of the best one's."""
+    return min(on for on, speed in speeds.items() if speed >= WORTH * max(speeds.values()))
 
 
 def sizes(most: int) -> list[int]:
@@ -310,20 +340,8 @@ def compare(
             yield
         return model.family.finish(state).images.int()
 
-    def pace(runtime: Runtime | None) -> Generator[None, None, tuple[float, float]]:
-        best = []
-        for n in (1, tuning.batch):
-            state = model.family.start([example(model, seed) for seed in range(n)])
-            took = []
-            for _ in range(REPEATS + 1):
-                with instead(model, runtime):
-                    took.append(evaluate(model, state, tuning.threads, "cpu"))
-                yield
-            best.append(min(took[1:]))  # the first one warms up
-        return best[0], best[1]
-
     right = {1: (yield from pictures(None, 1)), COMPARED: (yield from pictures(None, COMPARED))}
-    seconds = {"eager": (yield from pace(None))}
+    took: dict[str, dict[int, list[float]]] = {"eager": {}}
     left_out = {}
     for name, runtime in prepared.items():
         if isinstance(runtime, str):
@@ -333,12 +351,30 @@ def compare(
             off = 0
             for n, images in right.items():
                 off = max(off, int(((yield from pictures(runtime, n)) - images).abs().max()))
+        except BrokenRuntimeError as error:
+            left_out[name] = f"failed: {error}"[:500]
+        else:
             if off > 1:
                 left_out[name] = f"an image differs by {off}/255"
             else:
-                seconds[name] = yield from pace(runtime)
-        except BrokenRuntimeError as error:
-            left_out[name] = f"failed: {error}"[:500]
+                took[name] = {}
+
+    # Speed: in turn, so that other work disturbs all alike.
+    for n in (1, tuning.batch):
+        state = model.family.start([example(model, seed) for seed in range(n)])
+        for _ in range(REPEATS + 1):
+            for name in list(took):
+                other = prepared.get(name)
+                try:
+                    with instead(model, other if isinstance(other, Runtime) else None):
+                        took[name].setdefault(n, []).append(evaluate(model, state, tuning.threads, "cpu"))
+                except BrokenRuntimeError as error:
+                    left_out[name] = f"failed: {error}"[:500]
+                    del took[name]
+                yield
+    seconds = {  # the first evaluation warms up
+        name: (min(found[1][1:]), min(found[tuning.batch][1:])) for name, found in took.items()
+    }
     scores = {name: alone * full for name, (alone, full) in seconds.items()}
     scores["eager"] *= NEARLY**2 if switch == "auto" else math.inf  # a switch that names a runtime means it
     found = Comparison(
@@ -387,6 +423,14 @@ def thread_counts(device: str) -> tuple[int, ...]:
     while device == "cpu" and counts[-1] > 1:
         counts.append(counts[-1] // 2)
     return tuple(counts)
+
+
+def load_average() -> float:
+    """Processes of the last minute that ran or waited to run, a core; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return 0.0
 
 
 def device_name(device: str) -> str:

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,16 +164,10 @@ class Worker:
             self._inbox.put(_nothing)  # the main thread sees that this one has ended
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-
-        def send(message: Message) -> None:
-            """From any thread."""
-            frame = pack(message)
-            loop.call_soon_threadsafe(_write, writer, frame)
-
+        outbox = Outbox(asyncio.get_running_loop(), writer)
         try:
             while (message := await read_message(reader)) is not None:
-                self._take(message, send, writer)
+                self._take(message, outbox.send, writer)
         except IntegrityError as error:
             log.error("client_stream_broken", error=str(error))
         finally:
@@ -220,6 +215,28 @@ class Worker:
         )
 
 
+class Outbox:
+    """Messages to one client, from any thread, in order. Those that come until the io thread has its turn are written
+    at once: what is said of a request's end comes with its last image."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter):
+        self._loop, self._writer = loop, writer
+        self._frames: deque[bytes] = deque()
+        self._due = False  # whether a flush is to come
+
+    def send(self, message: Message) -> None:
+        self._frames.append(pack(message))
+        if not self._due:
+            self._due = True
+            self._loop.call_soon_threadsafe(self._flush)
+
+    def _flush(self) -> None:
+        self._due = False  # first: what is appended from now on has a flush of its own, or is seen by this one
+        frames = [self._frames.popleft() for _ in range(len(self._frames))]
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(frames))
+
+
 def resident() -> int:
     """Bytes of memory that this process has now; 0 where the system does not say."""
     try:
@@ -245,11 +262,6 @@ def _logged(spec: RequestSpec, send: Callable[[Message], None]) -> Callable[[Mes
 
 def _nothing() -> None:
     """Wakes the main thread."""
-
-
-def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
-    if not writer.is_closing():
-        writer.write(frame)
 
 
 def _end_with_stdin(socket: Path) -> None:

@@ -104,7 +104,7 @@ class Blobs:
 
     def arrived(self, c: sa.Connection, *digests: str) -> None:
         """The bytes of expected blobs are in the store."""
-        c.execute(sa.update(blobs).where(blobs.c.hash.in_(digests)).values(stored=True))
+        c.execute(_ARRIVED, [{"of": digest} for digest in digests])
 
     def read(self, digest: str) -> bytes:
         """A blob's bytes. Raises NotFoundError, and IntegrityError when they are no longer what they were."""
@@ -216,6 +216,9 @@ def _size(store: ObjectStore, root: str | None, digest: str) -> int | None:
             return obstore.head(store, _path(digest))["size"]
         except FileNotFoundError:
             return None
+
+
+_ARRIVED = sa.update(blobs).where(blobs.c.hash == sa.bindparam("of")).values(stored=True)
 
 
 @functools.cache

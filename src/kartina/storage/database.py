@@ -43,19 +43,23 @@ class Database:
     engine: sa.Engine
 
     @cached_property
-    def _writer(self) -> sa.Engine:
-        return self.engine.execution_options(kartina_write=True)
+    def _sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view. Raises StorageError when the database cannot be read."""
         with database_errors("read"), self.engine.connect() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction, committed at the end of the block. Raises StorageError, and then nothing has changed."""
-        with database_errors("write to"), self._writer.begin() as connection:
+        with database_errors("write to"), self.engine.begin() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
@@ -122,14 +126,10 @@ def _sqlite(url: sa.URL, busy: float) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # BEGIN is ours: the driver's own comes too late for a lock
+        # BEGIN is ours: the driver's own comes too late for a lock, and a listener's would cost every statement.
+        connection.isolation_level = None
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def begun(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("kartina_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 
