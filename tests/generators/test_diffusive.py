@@ -46,7 +46,11 @@ def gaussian(name: str, **config: Any) -> Any:
 
 
 def row(model: DiffusiveFamily, seed: int = 0, label: int = 0, **controls: Any) -> Row:
-    settings = read(model.capabilities()["generate"].controls, {"guidance": 1.0, "solver": "euler", **controls}, "test")
+    settings = read(
+        model.capabilities()["generate"].controls,
+        {"guidance": 1.0, "solver": "euler", "spacing": 1.0, **controls},
+        "test",
+    )
     return Row(torch.eye(3)[label], seed, settings)
 
 
