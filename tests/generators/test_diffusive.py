@@ -3,6 +3,7 @@ guidance; rows of all kinds in one batch; the weak copy; losses by noise level; 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -174,12 +175,12 @@ def test_deis_integrates_the_parabola_through_the_last_three(name: str) -> None:
 @each
 def test_spacing_moves_the_steps_towards_the_image(name: str) -> None:
     """The steps left, to that power, on the model's own way; 1 changes not a bit, and the ends stay."""
-    for spacing in (0.5, 1.0, 1.25, 3.0):
+    for spacing, n in itertools.product((0.5, 1.0, 1.25, 3.0), (8, 49)):
         model = gaussian(name)
         recorder = Recorder(model)
-        run(model, model.start([row(model, steps=8, spacing=spacing)]))
-        fine = torch.tensor([(1 - (1 - i / 8) ** spacing) * 8 if spacing != 1 else i for i in range(8)])
-        expected = model.times(fine, torch.full((8,), 8))
+        run(model, model.start([row(model, steps=n, spacing=spacing)]))
+        fine = torch.tensor([(1 - (1 - i / n) ** spacing) * n if spacing != 1 else i for i in range(n)])
+        expected = model.times(fine, torch.full((n,), n))
         assert torch.allclose(torch.cat([t for _, t, _ in recorder.seen]), expected, rtol=1e-5, atol=1e-6)
         assert spacing != 1 or torch.equal(torch.cat([t for _, t, _ in recorder.seen]), expected)
 

@@ -464,7 +464,7 @@ class DiffusiveFamily(Family):
         """
         way = 1 - strength
         t = self.times(way * FINE, torch.full_like(steps, FINE))
-        done = torch.minimum((spaced(way, 1 / spacing) * steps).round().long(), steps - 1)
+        done = torch.minimum(spaced(way * steps, steps, 1 / spacing).round().long(), steps - 1)
         return torch.where(way < 1, done, steps), t
 
     def step(self, state: State) -> State:
@@ -479,7 +479,7 @@ class DiffusiveFamily(Family):
         way = steps - turn  # there, and back
         x, t = s["x"], s["t"]
         after = torch.where(step < turn, way - 1 - step % way, step + 1 - turn)
-        t_next = self.times(spaced(after / way, s["spacing"]) * way, way)
+        t_next = self.times(spaced(after, way, s["spacing"]), way)
         churned = (s["churn"] > 0) & ~second
         if bool(churned.any()):
             x, t = self.stirred(s, churned)
@@ -632,9 +632,9 @@ class DiffusiveFamily(Family):
         return to_uint8(state["clean"])
 
 
-def spaced(share: Tensor, power: Tensor) -> Tensor:
-    """The share of the way that is done after `share` of the steps, N: 1 - (1 - share)^power; exact for 1."""
-    return torch.where(power == 1, share, 1 - (1 - share).clamp(min=0) ** power)
+def spaced(step: Tensor, steps: Tensor, power: Tensor) -> Tensor:
+    """Where a step lies, N, in even steps: the share that is left is raised to `power`. With 1, `step` itself."""
+    return torch.where(power == 1, step, (1 - (1 - step / steps).clamp(min=0) ** power) * steps)
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
