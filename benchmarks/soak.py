@@ -1,12 +1,15 @@
 """A long run at 70% load: does memory grow, do errors come, do latencies drift?
 
-    python -m benchmarks.soak [--minutes 20] [--load 0.7] [--memory 24]
+    python -m benchmarks.soak [--minutes 20] [--load 0.7] [--memory 24] [--rounds 2]
 
 `kartina serve` in its own process, with less memory for models than the models take: every TURN seconds other ones are
 asked for most, so that large ones are evicted and loaded again. Arrivals are a Poisson process that waits for nobody:
 single images of five bundled models, requests that are canceled on the way, pages of the gallery, and stored images.
 The load is a share of what the same mixture reaches when callers ask without a pause, measured first. A latency counts
 from the moment at which its request was due.
+
+Latencies also drift because a machine has slower minutes. What age does is told by a service that is new: after the
+run it is asked in turn with the old one, at the same rate, for a whole cycle of models each time.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,7 @@ LARGE: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 TURN = 15.0  # seconds after which other models are asked for most
 HOT = 0.9  # share of images from the two models, a small and a large one, whose turn it is
+CYCLE = TURN * math.lcm(len(SMALL), len(LARGE))  # seconds in which each pair of models had its turn
 CALLERS = 16  # without a pause, to measure the capacity
 SAMPLE = 5.0  # seconds between two looks at memory
 WARM = 0.25  # of the run, that the slope of memory leaves out
@@ -195,21 +200,53 @@ def report(found: Found, seconds: float) -> None:
     print(f"p99 of images, last quarter against the first: {p99[1] / p99[0]:.2f}")
 
 
-async def soak(home: Path, minutes: float, load: float, memory: int) -> None:
+async def aged(old: Soak, new: Soak, rate: float, rounds: int) -> None:
+    """The service that ran for long, and one that did not, in turn: what they take for the same load."""
+    took: dict[str, list[list[float]]] = {"new": [], "old": []}
+    for _ in range(rounds):
+        for name, soaking in (("new", new), ("old", old)):
+            await soaking.run(rate, CYCLE)
+            took[name].append([ms for _, ms in soaking.found.pictures])
+            if soaking.found.errors:
+                print(f"errors of the {name} one: {dict(soaking.found.errors)}")
+    whole = {name: [*chain(*runs)] for name, runs in took.items()}
+    print(f"images of an old and a new service in turn, {CYCLE:.0f} s each:")
+    for name, runs in took.items():
+        for share in (0.5, 0.95, 0.99):
+            each = ", ".join(f"{percentile(run, share):.0f}" for run in runs)
+            print(f"{name:4} p{100 * share:.0f} {percentile(whole[name], share):8.1f} ms ({each})")
+    ratios = [percentile(whole["old"], share) / percentile(whole["new"], share) for share in (0.5, 0.99)]
+    print(f"old against new: p50 {ratios[0]:.2f}, p99 {ratios[1]:.2f}")
+
+
+async def ready(home: Path, memory: int, minutes: float) -> Soak:
+    """A service that has measured its models, as it does in a calm."""
     service = Served(home, "--memory", str(memory), "--cache", "8")
+    soaking = Soak(service)
+    await soaking.capacity(5.0)
+    await asyncio.sleep(min(60.0, minutes * 6))
+    return soaking
+
+
+async def soak(home: Path, minutes: float, load: float, memory: int, rounds: int) -> None:
+    running: list[Soak] = []
     try:
-        soaking = Soak(service)
-        await soaking.capacity(5.0)
-        await asyncio.sleep(min(60.0, minutes * 6))  # models are measured, and compared in other runtimes, in a calm
-        rate = await soaking.capacity(min(75.0, minutes * 12))
+        running.append(old := await ready(home / "old", memory, minutes))
+        rate = await old.capacity(min(75.0, minutes * 12))
         print(f"{rate:.1f} requests a second by {CALLERS} callers without a pause; {load:.0%} of that now", flush=True)
-        await soaking.run(load * rate, minutes * 60)
-        report(soaking.found, minutes * 60)
-        soaking.client.close()
+        await old.run(load * rate, minutes * 60)
+        report(old.found, minutes * 60)
+        if rounds:
+            running.append(new := await ready(home / "new", memory, minutes))
+            await new.capacity(min(75.0, minutes * 12))
+            await aged(old, new, load * rate, rounds)
     finally:
-        service.stop()
-        crashed = [line for line in (home / "service.log").read_text().splitlines() if '"error"' in line]
-        print(f"errors in the service's log: {len(crashed)}", *crashed[:5], sep="\n")
+        for soaking in running:
+            soaking.client.close()
+            soaking.service.stop()
+            log = (soaking.service.home / "service.log").read_text()
+            crashed = [line for line in log.splitlines() if '"error"' in line]
+            print(f"errors in the {soaking.service.home.name} service's log: {len(crashed)}", *crashed[:5], sep="\n")
 
 
 def main(words: list[str]) -> None:
@@ -217,6 +254,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
     parser.add_argument("--memory", type=int, default=24, help="MiB for models")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of the old and a new service afterwards")
     given = parser.parse_args(words)
     if os.environ.get("OMP_WAIT_POLICY") != "passive":
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
@@ -224,7 +262,7 @@ def main(words: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KARTINA_HOME"] = folder
-        asyncio.run(soak(Path(folder), given.minutes, given.load, given.memory))
+        asyncio.run(soak(Path(folder), given.minutes, given.load, given.memory, given.rounds))
 
 
 if __name__ == "__main__":
