@@ -222,6 +222,15 @@ def test_trash_undo_restore_and_for_good(served: Served, visit: Visit, stored: l
     tile(page, 16).get_by_role("button", name="cat, seed 16", exact=True).click()
     box = page.get_by_role("dialog")
     expect(box).to_contain_text("Kept until")
+    page.keyboard.press("Delete")
+    asked = page.get_by_role("dialog", name="Delete 1 picture")
+    address = page.url
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("f")
+    asked.get_by_role("button", name="Keep").click()
+    expect(asked).to_be_hidden()
+    assert page.url == address, "the keys were the question's, not the picture's behind it"
+    expect(box).to_contain_text("Picture 1 of 2")
     box.get_by_role("button", name="Restore").click()
     expect(tiles(page)).to_have_count(1)
     page.keyboard.press("Escape")

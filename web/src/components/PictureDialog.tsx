@@ -36,8 +36,10 @@ export function PictureDialog(props: Props) {
   const { t } = useTranslation();
   const screen = useViewportSize();
   const single = useSingleKeys();
+  const content = useRef<HTMLDivElement>(null);
   useWindowEvent("keydown", (event) => {
     if (!opened || event.defaultPrevented || isEntry(event.target)) return;
+    if (isBeyond(event.target, content.current)) return; // a question stands before the picture
     if (event.key === "ArrowLeft" && has.previous) onStep?.(-1);
     else if (event.key === "ArrowRight" && has.next) onStep?.(1);
     else if (!event.ctrlKey && !event.metaKey && !event.altKey && (single || event.key.length > 1))
@@ -62,7 +64,7 @@ export function PictureDialog(props: Props) {
       size="auto"
     >
       <Modal.Overlay backgroundOpacity={0.6} />
-      <Modal.Content aria-label={title}>
+      <Modal.Content aria-label={title} ref={content}>
         <Modal.Body className={styles.body ?? ""}>
           {picture && big && (
             <div className={styles.box}>
@@ -128,6 +130,12 @@ export function PictureDialog(props: Props) {
       </Modal.Content>
     </Modal.Root>
   );
+}
+
+/** Whether a key was pressed in another dialog. */
+function isBeyond(target: EventTarget | null, content: HTMLElement | null): boolean {
+  const dialog = target instanceof Element ? target.closest("[role=dialog]") : null;
+  return dialog !== null && dialog !== content;
 }
 
 function isEntry(target: EventTarget | null): boolean {
