@@ -99,7 +99,8 @@ class Preset:
 class Start(Frozen):
     """Where a run's first weights come from; the weights themselves are in the run's `start.safetensors`."""
 
-    ref: str  # the package (name@version) or the run that was given
+    ref: str  # the package (name@version) or the run that was given; the teacher, where only that was
+    teacher: str | None = Field(None, exclude_if=lambda t: t is None)  # that of the networks that it learns from
     hash: str  # sha256 of start.safetensors: what the weights are, whatever `ref` may mean later
     taken: int = Field(ge=1)  # tensors that came from there
     new: tuple[str, ...] = ()  # those that start anew: of another shape there, or not there at all

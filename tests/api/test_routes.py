@@ -290,3 +290,4 @@ def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:
         run = {"preset": "vae-32-cpu", "data": "digits", "images": 9}
         assert service.client.post("/v1/runs", json={**run, "data": model[:64]}).status_code == 404
         assert service.client.post("/v1/runs", json={**run, "start": model}).status_code == 404
+        assert service.client.post("/v1/runs", json={**run, "teacher": model}).status_code == 404

@@ -152,6 +152,8 @@ def test_what_is_wrong_is_said_before_anything_starts(house: House) -> None:
         ({"start": "/etc"}, 404, "no model and no run"),
         ({"start": str(house.home / "models" / "toy" / "1")}, 404, "no model and no run"),
         ({"start": "toy"}, 422, "own family"),
+        ({"teacher": "/etc"}, 404, "no model and no run"),
+        ({"teacher": "toy"}, 422, "learns from none"),
         ({"name": "../x"}, 422, "name"),
         ({"weights": "/etc/passwd"}, 422, "no such field"),
     ):
@@ -375,7 +377,8 @@ def test_what_is_anothers_is_not_there(house: House) -> None:
     for client in (house.other, house.service.client):
         problem(client.post("/v1/runs", json=BODY), 404, "not_found")  # not its data either
         problem(client.post("/v1/runs/estimate", json=BODY), 404, "not_found")
-        problem(client.post("/v1/runs", json={**BODY, "data": "digits", "start": name}), 404, "not_found")
+        for role in ("start", "teacher"):
+            problem(client.post("/v1/runs", json={**BODY, "data": "digits", role: name}), 404, "not_found")
         for method, url, body in (
             ("GET", f"/v1/runs/{name}", None), ("GET", f"/v1/runs/{name}/stats", None),
             ("GET", f"/v1/runs/{name}/grids/200.png", None), ("POST", f"/v1/runs/{name}/pause", None),

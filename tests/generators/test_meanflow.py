@@ -225,6 +225,45 @@ def test_guidance_one_is_no_guidance_and_evaluates_no_null_label() -> None:
     assert unlabelled.aim(x, x, torch.ones(2), torch.ones(2, dtype=torch.bool)) is x
 
 
+def test_a_teachers_field_is_the_flows_guided_one() -> None:
+    """The flow's own guidance at the same noise, label and null label; its weights stay as they are."""
+    flow = tiny.sampler("flow")
+    model = tiny.family("meanflow", teacher=True, guidance=1.75)
+    model.teacher.load_state_dict(flow.generator.state_dict())
+    x, t, y = torch.randn(3, 1, 16, 16), torch.tensor([0.2, 0.6, 0.9]), torch.eye(4)[:3]
+    null = flow.denoise(x, t, torch.eye(4)[[3, 3, 3]])
+    expected = null + 1.75 * (flow.denoise(x, t, y) - null)
+    assert (expected - null).abs().mean() > 0.01
+    assert torch.allclose(model.lesson(x, t, y), expected, atol=1e-5)
+    taught = {id(p) for p in model.teacher.parameters()}
+    assert not taught & {id(p) for phase in model.phases() for p in phase.params}
+    assert "teacher" not in dict(model.sampler().named_children())
+
+
+def test_with_a_teacher_nothing_is_asked_of_the_image_but_its_place() -> None:
+    """A MeanFlow that follows the teacher's field has no loss, whatever image each place came from; without the
+    teacher's, the same one has."""
+
+    class Right(MeanFlow):
+        def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            r_, t_ = column(r), column(t)
+            z_r = (1 - r_) * MU + deviation(r_) / deviation(t_) * (z - (1 - t_) * MU)
+            together = r_ == t_
+            apart = torch.where(together, 1.0, t_ - r_)
+            return torch.where(together, posterior_mean(z, t), z - t_ * (z - z_r) / apart)
+
+        def lesson(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return posterior_mean(z, t)
+
+    found = {}
+    for teacher in (True, False):
+        settings = {**tiny.TINY["meanflow"], "teacher": teacher, "guidance": 1.0, "label_dropout": 0.0}
+        found[teacher] = float(
+            Right(MeanFlow.Config(**settings), tiny.spec()).loss("meanflow", batch(), at()).stats["loss"]
+        )
+    assert found[True] < 1e-6 < 0.1 < found[False]
+
+
 def test_gradients_in_bf16_reach_every_parameter_and_point_as_in_float32() -> None:
     """The guided target is computed without gradient in the same autocast: its cast weights must not be kept."""
     model = tiny.family("meanflow", dropout=0.0)

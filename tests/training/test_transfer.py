@@ -292,3 +292,71 @@ def test_the_label_fades_in(old: Run) -> None:
             assert all(torch.equal(a, b) for a, b in zip(seen(0, fraction), seen(2, fraction), strict=True))
         apart = [float((seen(0, f)[0] - seen(2, f)[0]).abs().mean()) for f in (0.3, 0.4, 0.6, 1.0)]
     assert 0 < apart[0] < apart[1] < apart[2] == apart[3]
+
+
+# -- a teacher ---------------------------------------------------------------------------------------------------------
+
+DISTIL = ["widths=[8,16]", "attention=[1]", "batch=8", "threads=1", "grids=0", "checkpoint_every=0"]
+
+
+@pytest.fixture
+def flow(old: Run) -> Run:
+    """A little flow of the same data."""
+    run = Run.create(plan("flow-32-cpu", "things", images=8, settings=DISTIL))
+    train(run)
+    return run
+
+
+def distilled(teacher: str, start: str | None = None, n: int = 32) -> Run:
+    given = transfer.source(start) if start else None, transfer.source(teacher)
+    config = plan("meanflow-distil-32-cpu", "things", images=n, settings=DISTIL, start=given[0], teacher=given[1])
+    return transfer.create(config, *given)
+
+
+def test_a_teacher_is_taken_whole_and_stays_as_it_was(flow: Run) -> None:
+    run = distilled(flow.id)
+    start = run.config.start
+    assert start is not None and start.teacher == flow.id and start.new == ("generator.*",)
+    assert transfer.line(start) == f"Learns from {flow.id}; starts from random weights."
+    averaged = {k.replace("generator.", "teacher."): v for k, v in flow.ema().state_dict().items()}
+    for trained in (False, True):
+        if trained:
+            train(run)
+        state = checkpoint.read(run.checkpoint()).tensors["model"] if trained else begin(run).family.state_dict()
+        assert {k for k in state if k.startswith("teacher.")} == set(averaged)
+        assert all(torch.equal(state[k], averaged[k]) for k in averaged)
+
+    # What was taught starts another one, taught by the same, and needs no teacher to make images.
+    again = distilled(flow.id, run.id)
+    assert again.config.start is not None and not again.config.start.new and again.config.start.ref == run.id
+    assert f"Learns from {flow.id}. Starts from {run.id}" in transfer.line(again.config.start)
+    ref = publish(run.id, "one-step", evaluate=False)
+    assert not any("teacher" in key for key in load_any(str(ref)).family.state_dict())
+
+
+def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run) -> None:
+    whole, parts = distilled(flow.id), distilled(flow.id)
+    shutil.rmtree(flow.path)
+    train(whole)
+    seen: list[int] = []
+    train(parts, stop=lambda: seen.append(1) is None and len(seen) > 2)
+    assert parts.status()["images"] < 32
+    train(parts)
+    there, here = (checkpoint.read(run.checkpoint()).tensors["model"] for run in (whole, parts))
+    assert all(torch.equal(there[key], here[key]) for key in there)
+
+
+def test_teachers_that_cannot_teach_are_refused_in_words(old: Run, flow: Run) -> None:
+    def told(preset: str, more: list[str], **given: str) -> str:
+        with pytest.raises(ConfigError) as error:
+            plan(preset, "things", images=8, settings=more, **{k: transfer.source(v) for k, v in given.items()})
+        return str(error.value)
+
+    assert "no teacher; give it --teacher, a flow" in told("meanflow-distil-32-cpu", DISTIL)
+    assert f"{old.id}, a dcgan, as the teacher of a meanflow; expected a flow" in told(
+        "meanflow-distil-32-cpu", DISTIL, teacher=old.id
+    )
+    said = told("meanflow-distil-32-cpu", [*DISTIL, "widths=[8,24]"], teacher=flow.id)
+    assert "not those of this meanflow" in said and "widths is [8, 16] there and [8, 24] here" in said
+    assert "this dcgan learns from none. Leave it out" in told("dcgan-32-cpu", SMALL, teacher=flow.id)
+    assert "meanflows can, with teacher=true" in told("meanflow-32-cpu", DISTIL, teacher=flow.id)

@@ -69,6 +69,9 @@ class RunRequest(Request):
     start: Ref | None = Field(
         default=None, description="A model, or a run of yours, of the same family to take the first weights from"
     )
+    teacher: Ref | None = Field(
+        default=None, description="A model, or a run of yours, to learn from: for presets with `teacher`"
+    )
     name: str | None = Field(default=None, pattern=PLAIN, description="Comes after the run's number")
     device: Device = "auto"
 
@@ -81,7 +84,7 @@ class RunRequest(Request):
     def asked(self) -> Asked:
         return Asked(
             preset=self.preset, data=self.data, budget=self.budget, images=self.images, settings=dict(self.settings),
-            start=self.start, name=self.name, device=self.device,
+            start=self.start, teacher=self.teacher, name=self.name, device=self.device,
         )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ def train(
     from_: Annotated[
         str | None, typer.Option("--from", help="Start from the weights of this model or run of the same family.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this model or run (presets that say so: meanflow-distil-32-cpu).")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (id or number).")] = None,
@@ -53,7 +56,7 @@ def train(
 
     if resume is not None:
         given = {"PRESET": preset, "--data": data, "--budget": budget, "--images": images, "--set": set_,
-                 "--from": from_}  # fmt: skip
+                 "--from": from_, "--teacher": teacher}  # fmt: skip
         extra = [k for k, v in given.items() if v]
         if extra:
             raise ConfigError(f"Found --resume with {', '.join(extra)}; a run keeps its settings: pass --resume alone.")
@@ -64,11 +67,14 @@ def train(
     if (budget is None) == (images is None):
         raise ConfigError("Expected one of --budget 10m and --images 200k, and only one.")
     source = transfer.source(from_) if from_ is not None else None
+    lesson = transfer.source(teacher) if teacher is not None else None
     if detach:
         seen = budgets.images(images) if images else None
-        plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source)  # or says what is wrong
+        # Or say what is wrong.
+        plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source, teacher=lesson)
         spec = {"preset": preset, "data": data, "images": seen, "settings": set_ or [], "start": from_,
-                "device": device, "budget": budgets.seconds(budget) if budget else None}  # fmt: skip
+                "teacher": teacher, "device": device,
+                "budget": budgets.seconds(budget) if budget else None}  # fmt: skip
         return submit("train", spec, json)
     if budget and not json:
         err.print("Timing this machine ...", highlight=False)
@@ -80,6 +86,7 @@ def train(
         settings=set_ or [],
         device=device,
         start=source,
+        teacher=lesson,
     )
     if config.start is not None:
         err.print(transfer.line(config.start), highlight=False, markup=False, soft_wrap=True)
@@ -91,7 +98,7 @@ def train(
         rows += [(f"train.{k}", v) for k, v in config.train.model_dump().items()]
         rows += [(f"config.{k}", v) for k, v in config.config.items()]
         return table("Would train", ["setting", "value"], rows)
-    _follow(transfer.create(config, source), json)
+    _follow(transfer.create(config, source, lesson), json)
 
 
 def _follow(run: Any, json: bool) -> None:

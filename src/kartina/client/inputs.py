@@ -78,6 +78,7 @@ class RunOptions(TypedDict, total=False):
     images: int  # to be seen
     settings: Mapping[str, JsonValue]  # over the preset's
     start: str  # a model or run whose weights it starts from
+    teacher: str  # a model or run that it learns from
     name: str  # comes after its number
     device: Literal["auto", "cpu", "cuda", "mps"]
 

@@ -221,6 +221,7 @@ class Family(nn.Module):
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
     paired: ClassVar[bool] = False  # learns from pairs: its data must have sources (see `takes_pairs`)
+    teachers: ClassVar[tuple[str, ...]] = ()  # families whose generator may be its child `teacher` (see `taught`)
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any
     spec: ImageSpec
@@ -235,6 +236,11 @@ class Family(nn.Module):
     def takes_pairs(cls, config: Any) -> bool:
         """Whether a model of this config learns from pairs, and starts from their sources."""
         return cls.paired
+
+    @property
+    def taught(self) -> bool:
+        """Whether it learns from another model: a frozen child `teacher`, whose weights a run is given at its start."""
+        return "teacher" in self._modules
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -70,9 +70,10 @@ def plan(run: dict[str, Any]) -> dict[str, Any]:
 
 def _plan(run: dict[str, Any]) -> RunConfig:
     source = transfer.source(run["start"]) if run.get("start") else None
+    teacher = transfer.source(run["teacher"]) if run.get("teacher") else None
     return loop.plan(
         run["preset"], run["data"], images=run.get("images") or 1, settings=texts(run.get("settings") or {}),
-        device=run.get("device") or "auto", start=source,
+        device=run.get("device") or "auto", start=source, teacher=teacher,
     )  # fmt: skip
 
 

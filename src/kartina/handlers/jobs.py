@@ -86,6 +86,7 @@ def _run_of(job: Context, spec: TrainJob) -> Run:
 def _new_run(job: Context, spec: TrainJob) -> Run:
     assert spec.preset is not None and spec.data is not None
     source = transfer.source(spec.start) if spec.start is not None else None
+    teacher = transfer.source(spec.teacher) if spec.teacher is not None else None
     if spec.budget is not None:
         job.progress(0.0, "timing this machine")
     config = loop.plan(
@@ -96,11 +97,10 @@ def _new_run(job: Context, spec: TrainJob) -> Run:
         settings=spec.settings,
         device=spec.device,
         start=source,
+        teacher=teacher,
     )
     files = {MARK: json.dumps(_mark(job)).encode(), owners.FILE: job.caller.encode()}
-    if source is not None:
-        files[transfer.FILE] = transfer.take(source, transfer.on_meta(config)).content
-    return Run.create(config, files, spec.name)
+    return Run.create(config, {**files, **transfer.files(config, source, teacher)}, spec.name)
 
 
 def _made_by(job: Context) -> Run | None:

@@ -95,7 +95,7 @@ def publish(
         "about": about,
         "data": {"name": data.name, "hash": data.hash, "counts": _counts(data)},
         "budget": {"images": origin.images, "seconds": origin.seconds},
-        **({"start": config.start.model_dump(include={"ref", "hash"})} if config.start else {}),
+        **({"start": config.start.model_dump(include={"ref", "teacher", "hash"})} if config.start else {}),
         **({"sweep": chosen} if chosen else {}),
         **(extra or {}),
         **numbers,

@@ -20,6 +20,7 @@ class TrainJob(Frozen):
     images: int | None = Field(None, ge=1)
     settings: tuple[str, ...] = ()  # key=value over the preset
     start: str | None = None  # the model or run whose weights it starts from
+    teacher: str | None = None  # the model or run that it learns from
     device: Device = "auto"
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")  # after the run's number
     run: str | None = None
@@ -27,7 +28,7 @@ class TrainJob(Frozen):
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainJob:
         new = self.preset is not None and self.data is not None and (self.budget is None) != (self.images is None)
-        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.start, self.name))
+        asked = any(v is not None for v in (self.preset, self.data, self.budget, self.start, self.teacher, self.name))
         if not new if self.run is None else asked or self.settings:
             raise ValueError(
                 "expected preset, data and one of budget and images; or a run, and of those at most images"

@@ -20,16 +20,19 @@ def train(
     images: str | int | None = None,
     device: str = "auto",
     start: str | None = None,
+    teacher: str | None = None,
     watch: loop.Watch | None = None,
     **settings: Any,
 ) -> Run:
     """Train `preset` on the data set `data` for a time ("10m", or seconds) or an image count ("200k", or a number).
 
     `start` is a model or run of the same family to take the first weights from, as far as they fit (the run's
-    `config.start` says how far). `settings` go over the preset (lr=1e-3). Ctrl-C saves and returns; `resume` goes on.
+    `config.start` says how far); `teacher` is the one to learn from, for presets that have one. `settings` go over the
+    preset (lr=1e-3). Ctrl-C saves and returns; `resume` goes on.
     Raises what `loop.plan` and `loop.train` raise.
     """
     source = transfer.source(start) if start is not None else None
+    lesson = transfer.source(teacher) if teacher is not None else None
     config = loop.plan(
         preset,
         data,
@@ -38,8 +41,9 @@ def train(
         settings=texts(settings),
         device=device,
         start=source,
+        teacher=lesson,
     )
-    return resume(transfer.create(config, source), watch)
+    return resume(transfer.create(config, source, lesson), watch)
 
 
 def resume(run: Run | str, watch: loop.Watch | None = None) -> Run:

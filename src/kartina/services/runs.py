@@ -44,6 +44,7 @@ class Asked:
     images: int | None = None
     settings: Mapping[str, Any] | None = None
     start: str | None = None  # a model, or a run of the caller's
+    teacher: str | None = None  # likewise
     name: str | None = None
     device: str = "auto"
 
@@ -150,8 +151,8 @@ class Runs:
 
     def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
         """What is asked, with every name looked up."""
-        start = None if asked.start is None else self.ref(owner, asked.start)
-        return {**asdict(asked), "data": usable_data(owner, asked.data), "start": start}
+        start, teacher = (None if ref is None else self.ref(owner, ref) for ref in (asked.start, asked.teacher))
+        return {**asdict(asked), "data": usable_data(owner, asked.data), "start": start, "teacher": teacher}
 
     def ref(self, owner: str, name: str) -> str:
         """A model as name@version, or a run of the owner's: what a job is told. Raises NotFoundError."""

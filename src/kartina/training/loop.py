@@ -95,12 +95,14 @@ def plan(
     settings: list[str] | tuple[str, ...] = (),
     device: str = "auto",
     start: transfer.Source | None = None,
+    teacher: transfer.Source | None = None,
 ) -> RunConfig:
     """The complete config of a new run: the preset, with `key=value` settings over it, fitted to the data.
 
     Exactly one of `images` and `budget` (active seconds) is given; a budget is turned into images by timing this
-    machine, which takes some seconds. `start` gives the first weights, as far as they fit (make the run's folder with
-    `transfer.create`). Raises NotFoundError (preset, data), ConfigError (settings, sizes, a start that does not fit).
+    machine, which takes some seconds. `start` gives the first weights, as far as they fit, `teacher` the model to
+    learn from (make the run's folder with `transfer.create`). Raises NotFoundError (preset, data), ConfigError
+    (settings, sizes, a start or a teacher that does not fit).
     """
     if (images is None) == (budget is None):
         raise ConfigError("Found no single budget; expected either --budget 10m or --images 200k.")
@@ -137,7 +139,7 @@ def plan(
         device=where,
     )
     networks = transfer.on_meta(run)  # the sizes fit, or a ConfigError says why
-    taken = transfer.take(start, networks) if start is not None else None
+    taken = transfer.take(start, networks, teacher)
     transfer.check_frozen(networks, taken.keys if taken else ())
     if budget is not None:
         with memory_errors():

@@ -6,6 +6,9 @@ of other widths, and a discriminator where the source is a package that was publ
 copied into the run's folder (`start.safetensors`) and its config holds their hash, so that a run stays a function of
 its config and its folder, whatever becomes of the source.
 
+A family that learns from another model (`Family.taught`) takes that one's generator in the same way, by the names of
+its own child `teacher`: all of it, for part of a teacher teaches nothing.
+
 A source's generator is its averaged one, settled: what a package holds. Its discriminator (or what else only trains)
 is the live one, of the run's newest checkpoint or the package's `train.safetensors`; hence a package in fp32 and the
 run that it was published from start the same run. Optimisers, ADA's p and other state of a training start anew.
@@ -80,38 +83,76 @@ def live(run: Run, images: int) -> Family:
     return family
 
 
-def take(source: Source, family: Family) -> Taken:
-    """What `family` (whose tensors may be on the meta device) takes of `source`.
+def take(source: Source | None, family: Family, teacher: Source | None = None) -> Taken | None:
+    """What `family` (whose tensors may be on the meta device) takes of `source`, and of the `teacher` that it is given;
+    None where it is given neither.
 
-    Raises ConfigError where they are of different families, or share no weight (a bias alone is none).
+    Raises ConfigError where they are of other families than it takes, or share no weight with it (a bias alone is
+    none), and where it has a teacher to be given and is not, or the other way round.
     """
-    if source.family != family.name:
+    if source is not None and source.family != family.name:
         raise ConfigError(
             f"Found {source.ref}, a {source.family}; this preset makes a {family.name}, and a run starts only from its "
             f"own family. Choose a preset of {source.family} (kartina presets), or another model."
         )
+    tensors = dict(source.tensors) if source is not None else {}
+    if teacher is not None:
+        tensors |= _lesson(teacher, family)
     state = family.state_dict()
     trains = set(training_keys(family))
     wanted = {key: value for key, value in state.items() if key in trains or key.split(".")[0] in family.parts}
-    taken = {
-        key: source.tensors[key]
-        for key, value in wanted.items()
-        if key in source.tensors
-        and source.tensors[key].shape == value.shape
-        and source.tensors[key].dtype == value.dtype
-    }
-    if not any(value.dim() > 1 for value in taken.values()):
-        here, there = family.config.model_dump(mode="json"), source.config
-        sizes = [k for k, v in here.items() if isinstance(v, int | list) and not isinstance(v, bool)]
-        unlike = [f"{k} is {there.get(k)} there and {here[k]} here" for k in sizes if there.get(k) != here[k]]
+    taken = {key: tensors[key] for key, value in wanted.items() if _fits(tensors.get(key), value)}
+    if source is not None and not any(value.dim() > 1 and key in source.tensors for key, value in taken.items()):
         raise ConfigError(
             f"Found no weight of {source.ref} that fits this {family.name}; expected networks of the same size. Give "
-            f"--set the settings that it was trained with ({'; '.join(unlike[:8]) or 'the images differ'})."
+            f"--set the settings that it was trained with ({_unlike(source, family)})."
         )
+    if family.taught and (lost := [key for key in wanted if key.startswith("teacher.") and key not in taken]):
+        if teacher is not None:
+            raise ConfigError(
+                f"Found {len(lost)} tensors of the teacher {teacher.ref} that are not those of this {family.name} "
+                f"(first {lost[0]}); expected networks of the same size and the same classes. Give --set the settings "
+                f"that it was trained with ({_unlike(teacher, family)})."
+            )
+        raise ConfigError(
+            f"Found settings of a {family.name} that learns from a teacher, and no teacher; give it --teacher, a "
+            f"{' or '.join(family.teachers)} of the same data."
+        )
+    if not taken:
+        return None
     content = save_tensors(checkpoint.apart(taken))
-    digest = hashlib.sha256(content).hexdigest()
-    start = Start(ref=source.ref, hash=digest, taken=len(taken), new=_missing(wanted, taken))
+    refs = [given.ref for given in (source, teacher) if given is not None]
+    start = Start(
+        ref=refs[0], teacher=teacher.ref if teacher is not None else None,
+        hash=hashlib.sha256(content).hexdigest(), taken=len(taken), new=_missing(wanted, taken),
+    )  # fmt: skip
     return Taken(content, frozenset(taken), start)
+
+
+def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
+    """The teacher's generator, by the names of the family's child `teacher`."""
+    if not family.taught:
+        able = f"; {family.name}s can, with teacher=true" if family.teachers else ""
+        raise ConfigError(f"Found a teacher, {teacher.ref}; this {family.name} learns from none{able}. Leave it out.")
+    if teacher.family not in family.teachers:
+        raise ConfigError(
+            f"Found {teacher.ref}, a {teacher.family}, as the teacher of a {family.name}; expected a "
+            f"{' or '.join(family.teachers)}."
+        )
+    net = {key.removeprefix("generator."): t for key, t in teacher.tensors.items() if key.startswith("generator.")}
+    return {f"teacher.{key}": tensor for key, tensor in net.items()}
+
+
+def _fits(given: Tensor | None, wanted: Tensor) -> bool:
+    return given is not None and given.shape == wanted.shape and given.dtype == wanted.dtype
+
+
+def _unlike(source: Source, family: Family) -> str:
+    """The settings of sizes in which the two differ, in words."""
+    here, there = family.config.model_dump(mode="json"), source.config
+    sizes = [k for k, v in here.items() if isinstance(v, int | list) and not isinstance(v, bool)]
+    unlike = [f"{k} is {there.get(k)} there and {here[k]} here" for k in sizes if there.get(k) != here[k]]
+    return "; ".join(unlike[:8]) or "the images differ"
 
 
 def _missing(wanted: Iterable[str], taken: Collection[str]) -> tuple[str, ...]:
@@ -138,13 +179,16 @@ def check_frozen(family: Family, taken: Collection[str]) -> None:
         )
 
 
-def create(config: RunConfig, source: Source | None = None) -> Run:
-    """A new run folder; with what it takes of `source`, when it was planned to start from there."""
-    if source is None:
-        return Run.create(config)
-    taken = take(source, on_meta(config))
-    assert config.start == taken.start, "the config was planned with another start"
-    return Run.create(config, {FILE: taken.content})
+def create(config: RunConfig, source: Source | None = None, teacher: Source | None = None) -> Run:
+    """A new run folder; with what it takes of `source` and `teacher`, when it was planned to start from there."""
+    return Run.create(config, files(config, source, teacher))
+
+
+def files(config: RunConfig, source: Source | None, teacher: Source | None) -> dict[str, bytes]:
+    """The weights that the run's folder keeps, by their file; none where it starts from random ones."""
+    taken = take(source, on_meta(config), teacher)
+    assert config.start == (taken and taken.start), "the config was planned with another start"
+    return {FILE: taken.content} if taken else {}
 
 
 def on_meta(config: RunConfig) -> Family:
@@ -189,4 +233,7 @@ def line(start: Start) -> str:
     """One line for the user: where the weights come from, how many were taken, which are new."""
     more = len(start.new) - SHOWN
     new = ", ".join(start.new[:SHOWN]) + (f" and {more} more" if more > 0 else "") if start.new else "none"
-    return f"Starts from {start.ref}: {start.taken} tensors taken; new: {new}."
+    if start.ref == start.teacher:
+        return f"Learns from {start.teacher}; starts from random weights."
+    taught = f"Learns from {start.teacher}. " if start.teacher else ""
+    return f"{taught}Starts from {start.ref}: {start.taken} tensors taken; new: {new}."
