@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from kartina.storage.database import Database
 from kartina.storage.tables import job_events
 from kartina.storage.tables import jobs as table
 from tests.databases import sqlite_first
+from tests.waiting import wait
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -51,13 +52,6 @@ def drain(*options: str) -> None:
     with worker("--until-idle", *options) as process:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-
-
-def wait(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def output(job: Job) -> str:
