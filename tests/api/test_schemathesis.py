@@ -40,6 +40,11 @@ MANY = int(os.environ.get("KARTINA_FUZZ", "60"))  # cases of each operation, in 
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 
+@pytest.fixture(scope="module")
+def service(working: Service) -> Service:
+    return working
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _ready(service: Service) -> None:
     """/readyz is an operation too, and may say 503 while the worker is being started."""
