@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kartina.handlers.study import run
+from kartina.handlers.study import run, write_report
 from kartina.metrics.classifier import domain_classifier
 from tests.cli.conftest import cli as cli
 from tests.once import once
@@ -54,3 +54,23 @@ def finished(whole: Path, home: Path) -> Iterator[Path]:
     """A copy of that home, to do with what one likes."""
     shutil.copytree(whole, home)
     yield home
+
+
+@pytest.fixture(scope="session")
+def reported(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a home in which the report was written and the test split opened; not to be changed."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(whole, folder, dirs_exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KARTINA_HOME", str(folder))
+            assert write_report("blobs")["test"] is True
+
+    return once(tmp_path_factory, "reported", make)
+
+
+@pytest.fixture
+def opened(reported: Path, home: Path) -> Path:
+    """A copy of that home, to do with what one likes."""
+    shutil.copytree(reported, home)
+    return home
