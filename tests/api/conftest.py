@@ -11,12 +11,23 @@ from tests.service import Service
 
 @pytest.fixture(scope="module")
 def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: F811
-    """`kartina serve` as a process of its own, with one toy model."""
-    home = tmp_path_factory.mktemp("service") / "home"
+    """`kartina serve` as a process of its own, with one toy model. It works on no jobs: that would be two processes
+    more, which cost each file of tests three seconds; `working` has them."""
+    yield from running(tmp_path_factory, "--no-jobs")
+
+
+@pytest.fixture(scope="module")
+def working(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: F811
+    """As `service`, and it works on jobs."""
+    yield from running(tmp_path_factory)
+
+
+def running(folders: pytest.TempPathFactory, *options: str, database: str | None = None) -> Iterator[Service]:
+    home = folders.mktemp("service") / "home"
     toy_package(home / "models")
-    running = Service(home)
-    yield running
-    running.stop()
+    made = Service(home, *options, database=database)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -26,9 +37,5 @@ def on_both(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
     """As `service`, on each kind of database."""
-    home = tmp_path_factory.mktemp("service") / "home"
-    toy_package(home / "models")
     database = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else None
-    running = Service(home, database=database)
-    yield running
-    running.stop()
+    yield from running(tmp_path_factory, "--no-jobs", database=database)

@@ -20,8 +20,14 @@ from PIL import Image
 from kartina.jobs.table import Jobs
 from kartina.models import package, png
 from tests.service import Service, gone
+from tests.waiting import wait
 
 SLOW = {"steps": 100, "delay": 0.01}
+
+
+@pytest.fixture(scope="module")
+def service(working: Service) -> Service:
+    return working
 
 
 def problem(answer: Any, status: int, code: str) -> Any:
@@ -247,9 +253,7 @@ def test_queued_jobs_run_beside_the_engine(service: Service, monkeypatch: pytest
     monkeypatch.setenv("KARTINA_HOME", str(service.home))
     jobs = Jobs.open()
     job = jobs.submit("train", {"preset": "none-32", "data": "digits", "images": 8})
-    deadline = time.monotonic() + 120
-    while not jobs.get(job.id).finished and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait(lambda: jobs.get(job.id).finished, 120)
     done = jobs.get(job.id)
     assert done.status == "failed" and done.error is not None and "no preset called 'none-32'" in done.error.message
     workers = [pid for pid in service.children() if b"jobs" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -282,8 +286,8 @@ def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     assert [event.event for event in stream][-1] == "reconnect"
     assert running.process.wait(30) == 0
     running.stop()
-    assert time.monotonic() - start < 8
-    assert gone(worker, 1)
+    assert time.monotonic() - start < 30
+    assert gone(worker)
 
     # Again, and this time there is no goodbye.
     again = Service(tmp_path / "home")
@@ -294,7 +298,7 @@ def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     assert len(workers) == 3 and again.stop(signal.SIGKILL) == -signal.SIGKILL
     assert all(gone(worker) for worker in workers)
 
-    last = Service(tmp_path / "home")
+    last = Service(tmp_path / "home", "--no-jobs")
     assert list(last.events(other["id"]))[-1].data["job"]["status"] == "succeeded"
     assert last.client.delete(f"/v1/generations/{job['id']}").status_code == 204
     assert last.stop(signal.SIGINT) == 0

@@ -20,6 +20,11 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "api.md"
 needs_curl = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="no curl or no jq here")
 
 
+@pytest.fixture(scope="module")
+def service(working: Service) -> Service:
+    return working
+
+
 def sections() -> dict[str, list[str]]:
     """The commands under each heading: lines that begin with `$ `, with those that go on after a backslash."""
     parts = re.split(r"^## (.*)\n", GUIDE.read_text(), flags=re.M)

@@ -21,16 +21,10 @@ from kartina.storage.database import Database
 from kartina.storage.keys import Keys
 from kartina.storage.usage import Quota
 from tests.api.test_api import problem
+from tests.cli.conftest import Cli, cli  # noqa: F401  a fixture
 from tests.databases import database, postgres, url  # noqa: F401  fixtures
 from tests.engine import toy_package, toys  # noqa: F401  fixture
 from tests.service import SERVE, Service
-
-
-def cli(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kartina.cli", "keys", *words],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "KARTINA_HOME": str(home)},
-    )  # fmt: skip
 
 
 def test_a_key_is_shown_once_and_kept_as_a_digest(service: Service) -> None:
@@ -109,7 +103,7 @@ def test_rates_and_quotas(service: Service) -> None:
 
 
 def test_guessing_is_slowed_down_and_harms_nobody_else(toys: None, tmp_path: Path) -> None:  # noqa: F811
-    running = Service(tmp_path / "home")
+    running = Service(tmp_path / "home", "--no-jobs")
     with running.anonymous() as client:
         codes = {client.post("/v1/session", json={"token": f"guess{i}"}).status_code for i in range(40)}
         assert codes == {401, 429}
@@ -118,23 +112,22 @@ def test_guessing_is_slowed_down_and_harms_nobody_else(toys: None, tmp_path: Pat
     running.stop()
 
 
-def test_the_cli_creates_lists_and_revokes(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    made = cli(home, "create", "robot", "--scope", "generate", "--scope", "models", "--images", "7", "--json")
-    assert made.returncode == 0, made.stderr
-    key = json.loads(made.stdout)
-    assert key["scopes"] == ["generate", "models"]
-    plain = cli(home, "create", "second").stdout.splitlines()
+def test_the_cli_creates_lists_and_revokes(home: Path, cli: Cli) -> None:  # noqa: F811
+    options = ("--scope", "generate", "--scope", "models", "--images", 7)
+    made = cli("keys", "create", "robot", *options, "--json")
+    assert made.code == 0, made.err
+    assert made.json["scopes"] == ["generate", "models"]
+    plain = cli("keys", "create", "second").out.splitlines()
     assert any(re.fullmatch(r"kt_[0-9a-z]{12}_[\w-]{43}", line) for line in plain)
-    rows = json.loads(cli(home, "list", "--json").stdout)
+    rows = cli("keys", "list", "--json").json
     assert [row["name"] for row in rows] == ["second", "robot"] and rows[1]["quota"]["images"] == 7
-    assert "robot" in cli(home, "list").stdout
-    assert json.loads(cli(home, "revoke", key["id"], "--json").stdout) == {"revoked": key["id"]}
-    assert "revoked" in cli(home, "list").stdout
+    assert "robot" in cli("keys", "list").out
+    assert cli("keys", "revoke", made.json["id"], "--json").json == {"revoked": made.json["id"]}
+    assert "revoked" in cli("keys", "list").out
     for words, says in ((("revoke", "key_nope"), "no API key"), (("create", "x", "--scope", "root"), "expected some"),
                         (("create", "x", "--rate", "often"), "such as 60/minute")):  # fmt: skip
-        failed = cli(home, *words)
-        assert failed.returncode == 2 and says in failed.stderr
+        failed = cli("keys", *words)
+        assert failed.code == 2 and says in failed.err
 
 
 def test_other_addresses_ask_for_a_key_and_take_nothing_else(toys: None, tmp_path: Path) -> None:  # noqa: F811
@@ -148,7 +141,9 @@ def test_other_addresses_ask_for_a_key_and_take_nothing_else(toys: None, tmp_pat
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert refused.returncode == 2 and "kartina keys create" in refused.stderr
-    key = json.loads(cli(home, "create", "robot", "--json").stdout)["key"]
+    words = [sys.executable, "-m", "kartina.cli", "keys", "create", "robot", "--json"]
+    made = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    key = json.loads(made.stdout)["key"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -15,6 +15,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck
 from schemathesis.checks import not_a_server_error
+from schemathesis.pytest.lazy import get_all_tests
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -39,6 +40,11 @@ MANY = int(os.environ.get("KARTINA_FUZZ", "60"))  # cases of each operation, in 
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 
+@pytest.fixture(scope="module")
+def service(working: Service) -> Service:
+    return working
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _ready(service: Service) -> None:
     """/readyz is an operation too, and may say 503 while the worker is being started."""
@@ -56,13 +62,18 @@ def fuzz(case: schemathesis.Case, service: Service) -> None:
     case.call_and_validate(base_url=service.url, headers=headers, checks=CHECKS, timeout=PATIENCE)
 
 
-def under(operation: str, cases: int) -> Callable[..., None]:
-    """A test of one operation, for a name of its own: of tests that are called alike pytest-xdist runs one alone."""
+def under(operation: str, cases: int) -> Callable[[Service], None]:
+    """A test of one operation, which makes its cases when it runs: made by `parametrize` when it is collected, those of
+    all operations would cost every process of pytest-xdist half a minute."""
 
-    @schema.include(operation_id=operation).parametrize()
-    @hypothesis.settings(max_examples=cases, **QUIET)
-    def test(case: schemathesis.Case, service: Service) -> None:
-        fuzz(case, service)
+    def test(service: Service) -> None:
+        @hypothesis.settings(max_examples=cases, **QUIET)
+        def every(case: schemathesis.Case) -> None:
+            fuzz(case, service)
+
+        chosen = schema.include(operation_id=operation)
+        (made,) = get_all_tests(schema=chosen, test_func=every, settings=None, given_kwargs=None)
+        made.ok()[1]()
 
     return test
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.api.test_api import problem
 from tests.engine import toy_package, toys  # noqa: F401  a fixture
 from tests.service import Service
 from tests.study import tiny_study
+from tests.waiting import wait
 
 TINY = {"width": 8, "width_max": 8, "threads": 1, "batch": 8, "grids": 2, "precision": "fp32", "checkpoint_every": 0.2}
 BODY = {"preset": "vae-32-cpu", "data": "blobs", "images": 400, "settings": TINY, "device": "cpu"}
@@ -112,14 +112,6 @@ def house(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hous
     made.client.close()
     made.other.close()
     made.service.stop()
-
-
-def wait(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-    return found
 
 
 def test_presets_say_what_can_be_set(house: House) -> None:

@@ -115,7 +115,7 @@ def test_tried_again(first: httpx2.Response | Exception) -> None:
     started = time.monotonic()
     assert client.health().status == "ok" and len(asked) == 2
     least = 1.0 if isinstance(first, httpx2.Response) and first.status_code == 429 else 0.1
-    assert least <= time.monotonic() - started < 3
+    assert least <= time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_patience_ends() -> None:
     started = time.monotonic()
     with pytest.raises(UnreachableError, match=r"no answer to GET /healthz \(refused\); is the service running"):
         client.health()
-    assert len(asked) >= 2 and time.monotonic() - started < 2
+    assert len(asked) >= 2 and time.monotonic() - started < 10
     client, asked = client_of(REFUSED, patience=0)
     with pytest.raises(UnreachableError):
         client.health()

@@ -105,13 +105,13 @@ def test_trains_and_samples_grey_and_colour_with_and_without_classes(name: str, 
 @each
 def test_an_image_is_a_function_of_its_own_row(name: str) -> None:
     family = tiny.sampler(name)
-    rows = tiny.rows(family, [0, 1, 2], 16, seed=7)
-    together = generate(family, rows, batch=16).images
+    rows = tiny.rows(family, [0, 1, 2], 8, seed=7)
+    together = generate(family, rows, batch=8).images
     alone = torch.cat([generate(family, [row]).images for row in rows])
     assert (together.int() - alone.int()).abs().max() <= 1
-    shuffled = generate(family, rows[::-1], batch=5).images.flip(0)
+    shuffled = generate(family, rows[::-1], batch=3).images.flip(0)
     assert (together.int() - shuffled.int()).abs().max() <= 1
-    assert len({image.numpy().tobytes() for image in together}) > 8, "seeds should matter"
+    assert len({image.numpy().tobytes() for image in together}) > 4, "seeds should matter"
 
 
 @each

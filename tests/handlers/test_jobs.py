@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from kartina.training.run import Run
 from tests import tiny
 from tests.cli.conftest import Cli, cli  # noqa: F401  a fixture
 from tests.study import tiny_study
+from tests.waiting import wait
 
 TINY = ("width=8", "width_max=8", "threads=1", "batch=8", "grids=0", "precision=fp32", "checkpoint_every=0.2")
 SPEC: dict[str, Any] = {"preset": "vae-32-cpu", "data": "blobs", "images": 200, "settings": list(TINY)}
@@ -51,13 +50,6 @@ def claimed(jobs: Jobs, seconds: float = 600) -> tuple[Job, Context]:
     job = jobs.claim("here", seconds)
     assert job is not None
     return job, Context(jobs, job, job.lease)
-
-
-def wait(condition: Callable[[], object], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def weights(run: str) -> dict[str, torch.Tensor]:

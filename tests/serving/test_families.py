@@ -49,6 +49,7 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
     "inpaint": [{"solver": "euler", "steps": 6}, {"solver": "heun", "steps": 9, "guidance": 3.0}, {"solver": "dpm++"}],
     "invert": [{"steps": 3}, {"steps": 5, "solver": "euler"}, {"steps": 1}],
     "interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1, "steps": 3}],
+    "flow-morph": [{"steps": 3, "share": 0.3}, {"steps": 5}, {"steps": 2, "solver": "euler"}],
     "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
 }
 
@@ -69,7 +70,8 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     family = tiny.sampler(name)
-    kind, task = task or name, task or next(iter(family.capabilities()))
+    wanted = CONTROLS.get(f"{name}-{task}") or CONTROLS.get(task or name, [{}, {}, {}])
+    task = task or next(iter(family.capabilities()))
     pixels = {  # uint8, as they come back from a PNG
         kind: [(one * 255).byte() if kind == "mask" else to_uint8(one[None])[0] for one in found]
         for kind, found in tiny.inputs(family, task).items()
@@ -81,7 +83,7 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
     woken = threading.Event()
     batcher = Batcher(Residency("cpu", woken.set), batch=6)
     asked: list[RequestSpec] = []
-    for i, controls in enumerate(CONTROLS.get(kind, [{}, {}, {}])):
+    for i, controls in enumerate(wanted):
         rows = tuple(RowSpec(index=j, label=(i + j) % 3, seed=100 * i + j) for j in range(3 + i))
         asked.append(
             RequestSpec(

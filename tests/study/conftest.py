@@ -8,21 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from kartina.handlers.study import run
+from kartina.handlers.study import run, write_report
 from kartina.metrics.classifier import domain_classifier
 from tests.cli.conftest import cli as cli
+from tests.once import once
 from tests.study import tiny_study
 
 
 @pytest.fixture(scope="session")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the blobs and their classifier, for others to be copied from."""
-    home = tmp_path_factory.mktemp("judged")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KARTINA_HOME", str(home))
-        patch.setattr("kartina.metrics.classifier.EPOCHS", (2, 2))
-        domain_classifier(tiny_study.store(home))
-    return home
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KARTINA_HOME", str(folder))
+            patch.setattr("kartina.metrics.classifier.EPOCHS", (2, 2))
+            domain_classifier(tiny_study.store(folder))
+
+    return once(tmp_path_factory, "judged", make)
 
 
 @pytest.fixture
@@ -35,13 +38,15 @@ def blobs(judged: Path, home: Path) -> Path:
 @pytest.fixture(scope="session")
 def whole(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the study has run undisturbed; not to be changed."""
-    home = tmp_path_factory.mktemp("whole") / "home"
-    shutil.copytree(judged, home)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KARTINA_HOME", str(home))
-        _, result = run(tiny_study.write(home / "study.toml"))
-        assert result == "finished"
-    return home
+
+    def make(folder: Path) -> None:
+        shutil.copytree(judged, folder, dirs_exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KARTINA_HOME", str(folder))
+            _, result = run(tiny_study.write(folder / "study.toml"))
+            assert result == "finished"
+
+    return once(tmp_path_factory, "whole", make)
 
 
 @pytest.fixture
@@ -49,3 +54,23 @@ def finished(whole: Path, home: Path) -> Iterator[Path]:
     """A copy of that home, to do with what one likes."""
     shutil.copytree(whole, home)
     yield home
+
+
+@pytest.fixture(scope="session")
+def reported(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a home in which the report was written and the test split opened; not to be changed."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(whole, folder, dirs_exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KARTINA_HOME", str(folder))
+            assert write_report("blobs")["test"] is True
+
+    return once(tmp_path_factory, "reported", make)
+
+
+@pytest.fixture
+def opened(reported: Path, home: Path) -> Path:
+    """A copy of that home, to do with what one likes."""
+    shutil.copytree(reported, home)
+    return home

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,41 +18,41 @@ import torch
 from kartina import registry
 from kartina.errors import ConflictError, IntegrityError
 from kartina.training import checkpoint
-from kartina.training.loop import train
+from kartina.training.loop import Trainer, train
 from kartina.training.run import Run
 from tests import tiny
 
-TRAIN = """
-import sys, os, signal
-sys.path.insert(0, {root!r})
-from kartina.training.loop import Trainer, train
-from kartina.training.run import Run
-from kartina.training import checkpoint
-mode = sys.argv[2]
-run = Run.open(sys.argv[1])
-steps = 0
-inner = Trainer.step
-def step(self):
-    inner(self)
-    if self.steps == int(sys.argv[3]):
-        if mode == "after":    # a checkpoint at an odd step, two more steps, then death
+# A fork of a process that has torch already: a new interpreter would import it, seconds for each of many kills.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
+
+
+def die(home: str, id: str, mode: str, steps: int) -> None:
+    """Train in this process until it kills itself, some steps after so many."""
+    os.environ["KARTINA_HOME"] = home
+    run, inner = Run.open(id), Trainer.step
+
+    def step(self: Trainer) -> None:
+        inner(self)
+        if self.steps != steps:
+            return
+        self.save(run.path / "checkpoints")  # at an odd step, and two more steps, then death
+        inner(self)
+        inner(self)
+        if mode == "during":  # in the middle of writing a checkpoint
+            checkpoint.save_file = torn  # type: ignore[assignment]
             self.save(run.path / "checkpoints")
-            inner(self); inner(self)
+            raise AssertionError("it outlived the writing")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn(tensors: dict[str, torch.Tensor], path: Path, real: Any = checkpoint.save_file) -> None:
+        real(tensors, path)
+        if "ema" in str(path):
+            os.truncate(path, 100)
             os.kill(os.getpid(), signal.SIGKILL)
-        if mode == "during":   # death in the middle of writing a checkpoint
-            self.save(run.path / "checkpoints")
-            inner(self); inner(self)
-            real = checkpoint.save_file
-            def torn(tensors, path):
-                real(tensors, path)
-                if "ema" in str(path):
-                    os.truncate(path, 100)
-                    os.kill(os.getpid(), signal.SIGKILL)
-            checkpoint.save_file = torn
-            self.save(run.path / "checkpoints")
-Trainer.step = step
-train(run)
-"""
+
+    Trainer.step = step  # type: ignore[method-assign]
+    train(run)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -59,9 +61,11 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def killed(run: Run, mode: str, step: int) -> None:
-    script = TRAIN.format(root=str(Path(__file__).resolve().parents[2]))
-    done = subprocess.run([sys.executable, "-c", script, run.id, mode, str(step)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = FORKS.Process(target=die, args=(os.environ["KARTINA_HOME"], run.id, mode, step))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    process.close()
 
 
 LONG = ("edm", "flow", "meanflow")  # whose pauses take half a minute: see vae
