@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder # tests have one 
 LONG := tests/training tests/study tests/test_readme.py tests/serving tests/api # first: none is left for one core at the end
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
-.PHONY: help setup run test test-all checks page-tests other-tests bench lint format ui constraints clean
+.PHONY: help setup run test test-all checks page-tests bench lint format ui constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -27,17 +27,14 @@ test: checks ## What CI runs: lint, types, layers, tests, browser (under 20 minu
 test-all: checks ## Also the long tests
 
 # The browser's driver keeps an event loop in its process, so its tests have a process of their own; they wait more than
-# they work, so they go on beside the others, which begin when the lint is done and may use every core. What the lint
-# and the page's tests print comes when each is done; `+` lets the others tell at once.
+# they work, and one core is enough for them. What they and the checks of the text print comes when each is done.
 checks: $(VENV)/.dev $(STATIC)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint page-tests other-tests CHOSEN="$(CHOSEN)"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint page-tests CHOSEN="$(CHOSEN)"
+	$(PY) -m pytest $(LONG) tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
 
 page-tests: $(VENV)/.dev $(STATIC)
 	$(NPM) run --silent test
 	$(PY) -m pytest tests/browser -m "browser $(CHOSEN)"
-
-other-tests: $(VENV)/.dev $(STATIC)
-	+env -u MAKEFLAGS $(PY) -m pytest $(LONG) tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
 
 bench: $(VENV)/.dev ## Measure what is claimed about speed, here (ARGS=--quick: a minute or two)
 	$(PY) -m benchmarks $(ARGS)
