@@ -199,6 +199,7 @@ export function GalleryPage() {
         />
       )}
       <Detail
+        asking={doomed !== null}
         has={{ previous: at > 0, next: at >= 0 && at < images.length - 1 }}
         image={shown}
         models={models}

@@ -24,22 +24,22 @@ interface Props {
   onStep: ((by: 1 | -1) => void) | undefined;
   has: { previous: boolean; next: boolean };
   onKey?: (event: KeyboardEvent) => void;
+  asking?: boolean; // a question stands before it: keys are the question's
   onClose: () => void;
   children: ReactNode; // what can be done
 }
 
 export function PictureDialog(props: Props) {
   const opened = props.picture !== undefined;
+  const asking = props.asking ?? false;
   const kept = useRef(props);
   if (opened) kept.current = props;
   const { picture, title, facts, onStep, has, onKey, onClose, children } = kept.current; // seen while it closes, too
   const { t } = useTranslation();
   const screen = useViewportSize();
   const single = useSingleKeys();
-  const content = useRef<HTMLDivElement>(null);
   useWindowEvent("keydown", (event) => {
-    if (!opened || event.defaultPrevented || isEntry(event.target)) return;
-    if (isBeyond(event.target, content.current)) return; // a question stands before the picture
+    if (!opened || asking || event.defaultPrevented || isEntry(event.target)) return;
     if (event.key === "ArrowLeft" && has.previous) onStep?.(-1);
     else if (event.key === "ArrowRight" && has.next) onStep?.(1);
     else if (!event.ctrlKey && !event.metaKey && !event.altKey && (single || event.key.length > 1))
@@ -64,7 +64,7 @@ export function PictureDialog(props: Props) {
       size="auto"
     >
       <Modal.Overlay backgroundOpacity={0.6} />
-      <Modal.Content aria-label={title} ref={content}>
+      <Modal.Content aria-label={title}>
         <Modal.Body className={styles.body ?? ""}>
           {picture && big && (
             <div className={styles.box}>
@@ -130,12 +130,6 @@ export function PictureDialog(props: Props) {
       </Modal.Content>
     </Modal.Root>
   );
-}
-
-/** Whether a key was pressed in another dialog. */
-function isBeyond(target: EventTarget | null, content: HTMLElement | null): boolean {
-  const dialog = target instanceof Element ? target.closest("[role=dialog]") : null;
-  return dialog !== null && dialog !== content;
 }
 
 function isEntry(target: EventTarget | null): boolean {

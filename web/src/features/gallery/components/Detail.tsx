@@ -21,6 +21,7 @@ interface Props {
   place: string; // which of how many
   models: Model[];
   has: { previous: boolean; next: boolean };
+  asking: boolean; // whether a question stands before it
   onStep: (by: 1 | -1) => void;
   onClose: () => void;
   onAct: (image: GalleryImage, change: Change) => void;
@@ -30,7 +31,8 @@ interface Props {
 
 const TRASH_DAYS = 30;
 
-export function Detail({ image, place, models, has, onStep, onClose, onAct, onAgain, onStudio }: Props) {
+export function Detail(props: Props) {
+  const { image, place, models, has, asking, onStep, onClose, onAct, onAgain, onStudio } = props;
   const { t, i18n } = useTranslation();
   const model = models.find(({ ref }) => ref === image?.model);
   const recipe = useQuery({
@@ -47,6 +49,7 @@ export function Detail({ image, place, models, has, onStep, onClose, onAct, onAg
   const favour = () => image && onAct(image, image.favourite ? "ordinary" : "favourite");
   return (
     <PictureDialog
+      asking={asking}
       facts={
         image
           ? [
