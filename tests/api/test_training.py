@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,6 +309,7 @@ def test_evaluations_have_a_cards_shape(house: House) -> None:
 def test_an_evaluations_estimate_is_measured_here(house: House) -> None:
     """More samples take more; a classifier that is to be trained is said, and nothing is made."""
     body = {"run": house.finished(), "samples": 30, "seeds": 2, "metrics": ["class_agreement", "copies"]}
+    shutil.rmtree(house.home / "cache" / "classifiers", ignore_errors=True)  # of tests before this one
     found = house.post("/v1/evaluations/estimate", body)
     with house.service.environment():
         held = open_set("blobs").part("val")

@@ -3290,6 +3290,11 @@ export interface components {
              * @description A model, or a run of yours, of the same family to take the first weights from
              */
             start?: string | null;
+            /**
+             * Teacher
+             * @description A model, or a run of yours, to learn from: for presets with `teacher`
+             */
+            teacher?: string | null;
         };
         /**
          * RunSummary
