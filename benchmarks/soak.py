@@ -219,26 +219,24 @@ async def aged(old: Soak, new: Soak, rate: float, rounds: int) -> None:
     print(f"old against new: p50 {ratios[0]:.2f}, p99 {ratios[1]:.2f}")
 
 
-async def ready(home: Path, memory: int, minutes: float) -> Soak:
-    """A service that has measured its models, as it does in a calm."""
-    service = Served(home, "--memory", str(memory), "--cache", "8")
-    soaking = Soak(service)
+async def warm_up(soaking: Soak, minutes: float) -> float:
+    """The capacity of a service that has measured its models and compared runtimes, as it does in a calm."""
     await soaking.capacity(5.0)
     await asyncio.sleep(min(60.0, minutes * 6))
-    return soaking
+    return await soaking.capacity(min(75.0, minutes * 12))
 
 
 async def soak(home: Path, minutes: float, load: float, memory: int, rounds: int) -> None:
-    running: list[Soak] = []
+    options, running = ("--memory", str(memory), "--cache", "8"), list[Soak]()
     try:
-        running.append(old := await ready(home / "old", memory, minutes))
-        rate = await old.capacity(min(75.0, minutes * 12))
+        running.append(old := Soak(Served(home / "old", *options)))
+        rate = await warm_up(old, minutes)
         print(f"{rate:.1f} requests a second by {CALLERS} callers without a pause; {load:.0%} of that now", flush=True)
         await old.run(load * rate, minutes * 60)
         report(old.found, minutes * 60)
         if rounds:
-            running.append(new := await ready(home / "new", memory, minutes))
-            await new.capacity(min(75.0, minutes * 12))
+            running.append(new := Soak(Served(home / "new", *options)))
+            await warm_up(new, minutes)
             await aged(old, new, load * rate, rounds)
     finally:
         for soaking in running:

@@ -228,7 +228,7 @@ def test_guidance_one_is_no_guidance_and_evaluates_no_null_label() -> None:
 def test_a_teachers_field_is_the_flows_guided_one() -> None:
     """The flow's own guidance at the same noise, label and null label; its weights stay as they are."""
     flow = tiny.sampler("flow")
-    model = tiny.family("meanflow", teacher=True, guidance=1.75)
+    model = tiny.family("meanflow", taught=True, guidance=1.75)
     model.teacher.load_state_dict(flow.generator.state_dict())
     x, t, y = torch.randn(3, 1, 16, 16), torch.tensor([0.2, 0.6, 0.9]), torch.eye(4)[:3]
     null = flow.denoise(x, t, torch.eye(4)[[3, 3, 3]])
@@ -257,7 +257,7 @@ def test_with_a_teacher_nothing_is_asked_of_the_image_but_its_place() -> None:
 
     found = {}
     for teacher in (True, False):
-        settings = {**tiny.TINY["meanflow"], "teacher": teacher, "guidance": 1.0, "label_dropout": 0.0}
+        settings = {**tiny.TINY["meanflow"], "taught": teacher, "guidance": 1.0, "label_dropout": 0.0}
         found[teacher] = float(
             Right(MeanFlow.Config(**settings), tiny.spec()).loss("meanflow", batch(), at()).stats["loss"]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,21 @@ def blobs(judged: Path, home: Path) -> Path:
     return home
 
 
+@contextmanager
+def copied(home: Path, folder: Path) -> Iterator[None]:
+    """A copy of a home, which is the home meanwhile."""
+    shutil.copytree(home, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KARTINA_HOME", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the study has run undisturbed; not to be changed."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(judged, folder, dirs_exist_ok=True)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("KARTINA_HOME", str(folder))
+        with copied(judged, folder):
             _, result = run(tiny_study.write(folder / "study.toml"))
             assert result == "finished"
 
@@ -61,9 +69,7 @@ def reported(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Such a home in which the report was written and the test split opened; not to be changed."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(whole, folder, dirs_exist_ok=True)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("KARTINA_HOME", str(folder))
+        with copied(whole, folder):
             assert write_report("blobs")["test"] is True
 
     return once(tmp_path_factory, "reported", make)

@@ -359,4 +359,4 @@ def test_teachers_that_cannot_teach_are_refused_in_words(old: Run, flow: Run) ->
     said = told("meanflow-distil-32-cpu", [*DISTIL, "widths=[8,24]"], teacher=flow.id)
     assert "not those of this meanflow" in said and "widths is [8, 16] there and [8, 24] here" in said
     assert "this dcgan learns from none. Leave it out" in told("dcgan-32-cpu", SMALL, teacher=flow.id)
-    assert "meanflows can, with teacher=true" in told("meanflow-32-cpu", DISTIL, teacher=flow.id)
+    assert "meanflows can, with taught=true" in told("meanflow-32-cpu", DISTIL, teacher=flow.id)

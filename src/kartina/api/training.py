@@ -70,7 +70,7 @@ class RunRequest(Request):
         default=None, description="A model, or a run of yours, of the same family to take the first weights from"
     )
     teacher: Ref | None = Field(
-        default=None, description="A model, or a run of yours, to learn from: for presets with `teacher`"
+        default=None, description="A model, or a run of yours, to learn from: for presets with `taught`"
     )
     name: str | None = Field(default=None, pattern=PLAIN, description="Comes after the run's number")
     device: Device = "auto"

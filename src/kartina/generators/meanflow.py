@@ -28,7 +28,7 @@ Guidance (Ho & Salimans 2022) is trained in, so that a step stays one evaluation
 field w v + (1-w) v(z_t | null label) (section 4.2), for which x becomes w x + (1-w) X(z_t, t, t | null). A tenth of the
 images is trained with the null label, unguided.
 
-With `teacher`, a flow of the same data (a frozen child, whose weights a run is given by --teacher) states that field,
+With `taught`, a flow of the same data (a frozen child, whose weights a run is given by --teacher) states that field,
 and x becomes its guided clean image w D(z_t, t | y) + (1-w) D(z_t, t | null): Eulerian distillation of a flow map
 (Boffi 2024; Sabour 2025, "Align Your Flow"). The velocity of the identity is then the field's own and not one sample of
 it, so that less is left to chance, and what is learnt is where the flow's sampler would end, with its guidance. Start
@@ -81,7 +81,7 @@ class MeanFlowConfig(FamilyConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
     guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off
-    teacher: bool = False  # learn a flow's field, and not that of the data
+    taught: bool = False  # by a teacher: learn a flow's field, and not that of the data
     apart: float = Field(0.75, gt=0, le=1)  # share of images with r != t
     t_mean: float = Field(-0.4, ge=-10, le=10)  # both times are logit-normal, sorted: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0, le=10)
@@ -114,7 +114,7 @@ class MeanFlow(Family):
         "meanflow-distil-32-cpu": Preset(
             32,
             "a flow in one step: give it --teacher FLOW, and start it --from a MeanFlow",
-            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, teacher=True, t_mean=0.0, t_std=1.6),
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, taught=True, t_mean=0.0, t_std=1.6),
             {**MINUTES_TRAIN, "lr": 7e-4, "decay_from": 0.1, "ema": 3000},
         ),
         "meanflow-64-cpu": Preset(
@@ -151,7 +151,7 @@ class MeanFlow(Family):
             blocks=config.blocks, attention=config.attention, stem=config.stem,
         )  # fmt: skip
         self.generator = UNet(**size, dropout=config.dropout, span=True, top=TOP)
-        if config.teacher:
+        if config.taught:
             self.teacher = UNet(**size).requires_grad_(False)
 
     # -- training ------------------------------------------------------------------------------------------------

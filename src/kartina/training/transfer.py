@@ -132,15 +132,15 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
 def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
     """The teacher's generator, by the names of the family's child `teacher`."""
     if not family.taught:
-        able = f"; {family.name}s can, with teacher=true" if family.teachers else ""
+        able = f"; {family.name}s can, with taught=true" if family.teachers else ""
         raise ConfigError(f"Found a teacher, {teacher.ref}; this {family.name} learns from none{able}. Leave it out.")
     if teacher.family not in family.teachers:
         raise ConfigError(
             f"Found {teacher.ref}, a {teacher.family}, as the teacher of a {family.name}; expected a "
             f"{' or '.join(family.teachers)}."
         )
-    net = {key.removeprefix("generator."): t for key, t in teacher.tensors.items() if key.startswith("generator.")}
-    return {f"teacher.{key}": tensor for key, tensor in net.items()}
+    net = "generator."
+    return {f"teacher.{key.removeprefix(net)}": t for key, t in teacher.tensors.items() if key.startswith(net)}
 
 
 def _fits(given: Tensor | None, wanted: Tensor) -> bool:

@@ -3292,7 +3292,7 @@ export interface components {
             start?: string | null;
             /**
              * Teacher
-             * @description A model, or a run of yours, to learn from: for presets with `teacher`
+             * @description A model, or a run of yours, to learn from: for presets with `taught`
              */
             teacher?: string | null;
         };
