@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kartina.generators.base import At, Batch, Row, State, generate
+from kartina.generators.base import At, Batch, Row, State, generate, noise, to_uint8
 from kartina.generators.meanflow import MeanFlow, MeanFlowControls
 from tests import tiny
 
@@ -229,7 +229,7 @@ def test_a_teachers_field_is_the_flows_guided_one() -> None:
     """The flow's own guidance at the same noise, label and null label; its weights stay as they are."""
     flow = tiny.sampler("flow")
     model = tiny.family("meanflow", taught=True, guidance=1.75)
-    model.teacher.load_state_dict(flow.generator.state_dict())
+    model.teacher.load_state_dict(flow.state_dict())
     x, t, y = torch.randn(3, 1, 16, 16), torch.tensor([0.2, 0.6, 0.9]), torch.eye(4)[:3]
     null = flow.denoise(x, t, torch.eye(4)[[3, 3, 3]])
     expected = null + 1.75 * (flow.denoise(x, t, y) - null)
@@ -262,6 +262,85 @@ def test_with_a_teacher_nothing_is_asked_of_the_image_but_its_place() -> None:
             Right(MeanFlow.Config(**settings), tiny.spec()).loss("meanflow", batch(), at()).stats["loss"]
         )
     assert found[True] < 1e-6 < 0.1 < found[False]
+
+
+def of_ends(by: str = "flow", **config: Any) -> MeanFlow:
+    """A little MeanFlow with a teacher that says something, and room for a few of its images."""
+    settings = {"taught": True, "taught_by": by, "ends": 6, "reuse": 8, "guidance": 1.5, "dropout": 0.0}
+    model = tiny.family("meanflow", **{**settings, **config})
+    model.teacher.load_state_dict(tiny.sampler(by).state_dict())
+    return model
+
+
+@pytest.mark.parametrize("by", ["flow", "meanflow"])
+def test_what_is_kept_is_what_the_teacher_makes(by: str) -> None:
+    """A flow by its own defaults and the guidance asked for; a MeanFlow in two steps. Same noise, same label."""
+    model = of_ends(by)
+    of = model.renew(batch(32).labels, at())
+    assert of[:4].tolist() == [0, 1, 2, 3] and len(of) == 32 and set(of.tolist()) == {0, 1, 2, 3}
+    assert model.end_labels[:4].tolist() == batch(32).labels[:4].tolist() and model.end_seeds[:4].unique().numel() == 4
+    controls = model.teacher.controls(guidance=1.5) if by == "flow" else MeanFlowControls(steps=2)
+    rows = [Row(torch.eye(3)[k], int(s), controls) for k, s in zip(model.end_labels, model.end_seeds, strict=True)]
+    made = generate(model.teacher, rows[:4]).images
+    assert (to_uint8(model.end_images[:4]).int() - made.int()).abs().max() <= 1
+    assert made.float().std() > 10
+
+
+def test_the_oldest_images_make_room() -> None:
+    model = of_ends()
+    kept = []
+    for step in range(3):
+        now = At(step, 0, 1, torch.Generator().manual_seed(step), torch.ones(3) / 3)
+        of = model.renew(batch(32).labels, now)
+        assert of[:4].tolist() == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]][step]
+        assert of.max() == (3, 5, 5)[step]
+        kept.append(model.end_seeds.tolist())
+    assert kept[1][2:4] == kept[0][2:4] and not set(kept[1][:2]) & set(kept[0])
+    assert kept[2][:2] == kept[1][:2] and not set(kept[2][2:]) & set(kept[1])
+    once = of_ends(reuse=1, ends=64)
+    assert once.renew(batch(32).labels, at()).tolist() == list(range(32)), "each image is seen once, and no other"
+
+
+def test_the_single_step_is_asked_for_the_teachers_image_of_its_noise() -> None:
+    """One that states it has no loss. The images of the batch do not matter, only its labels."""
+    given, model = batch(32), of_ends("meanflow", reuse=1, ends=64)
+    assert model.loss("ends", given, at()).stats["mse"] > 0.01
+    losses = []
+    for shade in (0.0, 1.0):
+        model = of_ends("meanflow", reuse=1, ends=64)
+        blank = Batch(torch.full((32, 1, 16, 16), shade), given.labels, given.ids)
+        losses.append(model.loss("ends", blank, at()).total)
+    assert torch.equal(*losses)
+
+    class Knows(MeanFlow):
+        """States the images that are kept of the noise that it is given."""
+
+        def clean(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            assert (t == 1).all() and (r == 0).all()
+            assert torch.equal(z, torch.stack([noise(int(s), "flow", 0, self.spec.shape) for s in self.end_seeds[:32]]))
+            assert torch.equal(y.argmax(dim=1), self.end_labels[:32]) and y.shape[1] == 4
+            return self.end_images[:32].float().requires_grad_()
+
+    model.__class__ = Knows
+    stats = model.loss("ends", given, at()).stats
+    assert stats["mse"] == 0 and stats["features"] == 0
+
+
+@pytest.mark.parametrize("by", ["flow", "meanflow"])
+def test_the_teacher_sees_no_difference_between_equal_images_and_more_between_others(by: str) -> None:
+    model = of_ends(by)
+    x, y = batch(4).images, torch.eye(4)[batch(4).labels]
+    e = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    near, far = (model.unlike(x, x + d * e, y, at()) for d in (0.05, 0.5))
+    assert near.shape == (4,) and (model.unlike(x, x, y, at()) == 0).all()
+    assert (near > 0).all() and (near < far).all()
+
+
+def test_settings_of_a_teacher_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="set taught=true as well"):
+        MeanFlow.Config(**{**tiny.TINY["meanflow"], "ends": 8})
+    with pytest.raises(ValueError, match="teaches by its images alone: set ends"):
+        MeanFlow.Config(**{**tiny.TINY["meanflow"], "taught": True, "taught_by": "meanflow"})
 
 
 def test_gradients_in_bf16_reach_every_parameter_and_point_as_in_float32() -> None:

@@ -32,7 +32,7 @@ def test_a_step_of_every_preset(name: str) -> None:
     )
     trainer = Trainer(config, data)
     if trainer.family.taught:  # one that has learnt nothing says what the student says: 0
-        torch.nn.init.normal_(trainer.family.get_parameter("teacher.last.weight"), std=0.1)
+        torch.nn.init.normal_(trainer.family.get_parameter("teacher.generator.last.weight"), std=0.1)
     before = {k: v.clone() for k, v in trainer.family.named_parameters()}
     trainer.step()
     after = dict(trainer.family.named_parameters())

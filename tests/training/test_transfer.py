@@ -307,9 +307,13 @@ def flow(old: Run) -> Run:
     return run
 
 
-def distilled(teacher: str, start: str | None = None, n: int = 32) -> Run:
+TAUGHT: dict[str, list[str]] = {"distil": [], "onestep": ["ends=6"]}
+
+
+def distilled(teacher: str, start: str | None = None, n: int = 32, how: str = "distil") -> Run:
     given = transfer.source(start) if start else None, transfer.source(teacher)
-    config = plan("meanflow-distil-32-cpu", "things", images=n, settings=DISTIL, start=given[0], teacher=given[1])
+    settings = [*DISTIL, *TAUGHT[how]]
+    config = plan(f"meanflow-{how}-32-cpu", "things", images=n, settings=settings, start=given[0], teacher=given[1])
     return transfer.create(config, *given)
 
 
@@ -318,7 +322,7 @@ def test_a_teacher_is_taken_whole_and_stays_as_it_was(flow: Run) -> None:
     start = run.config.start
     assert start is not None and start.teacher == flow.id and start.new == ("generator.*",)
     assert transfer.line(start) == f"Learns from {flow.id}; starts from random weights."
-    averaged = {k.replace("generator.", "teacher."): v for k, v in flow.ema().state_dict().items()}
+    averaged = {f"teacher.{k}": v for k, v in flow.ema().state_dict().items()}
     for trained in (False, True):
         if trained:
             train(run)
@@ -334,8 +338,9 @@ def test_a_teacher_is_taken_whole_and_stays_as_it_was(flow: Run) -> None:
     assert not any("teacher" in key for key in load_any(str(ref)).family.state_dict())
 
 
-def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run) -> None:
-    whole, parts = distilled(flow.id), distilled(flow.id)
+@pytest.mark.parametrize("how", TAUGHT)
+def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str) -> None:
+    whole, parts = (distilled(flow.id, how=how) for _ in range(2))
     shutil.rmtree(flow.path)
     train(whole)
     seen: list[int] = []

@@ -39,7 +39,7 @@ def train(
         str | None, typer.Option("--from", help="Start from the weights of this model or run of the same family.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn from this model or run (presets that say so: meanflow-distil-32-cpu).")
+        str | None, typer.Option(help="Learn from this model or run (presets that say so: kartina presets).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,

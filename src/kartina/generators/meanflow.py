@@ -34,6 +34,14 @@ and x becomes its guided clean image w D(z_t, t | y) + (1-w) D(z_t, t | null): E
 it, so that less is left to chance, and what is learnt is where the flow's sampler would end, with its guidance. Start
 it --from a MeanFlow that has learnt the rest.
 
+With `ends` the single step alone is learnt, from noise and the image that the teacher's own sampler makes of it (Luhman
+2021, "Knowledge Distillation in Iterative Generative Models"). The last so many are kept, and each is seen `reuse`
+times, for a flow's cost 16 passes. The distance of two images is that of their pixels and of what the teacher sees in
+both, noised alike: its feature maps on the way to the middle, each place's channels scaled to length 1 (as LPIPS does
+with a classifier's, Zhang 2018; with a diffusion model's own, Kang 2024, "Distilling Diffusion Models into Conditional
+GANs"). `taught_by` = meanflow halves the steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps
+are the teacher's sampler. One step is easier to learn from two, which leave less to chance, than from a flow's eight.
+
 The JVP is forward-mode and shares its primal with the loss; attention leaves the fused kernels for it, which have no
 forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times a flow's in multiplications.
 """
@@ -41,14 +49,15 @@ forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kartina import registry
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
 from kartina.generators.base import (
     Adam,
@@ -65,12 +74,14 @@ from kartina.generators.base import (
     noise,
     to_uint8,
 )
+from kartina.generators.diffusive import DiffusiveFamily
 from kartina.nets.unet import UNet, check_fit
 from kartina.registry import register
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
 C = 1e-3  # of the adaptive weight
+NEAR = 0.05  # t at which the teacher looks at images that are compared
 
 
 class MeanFlowConfig(FamilyConfig):
@@ -82,11 +93,22 @@ class MeanFlowConfig(FamilyConfig):
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
     guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off
     taught: bool = False  # by a teacher: learn a flow's field, and not that of the data
+    taught_by: Literal["flow", "meanflow"] = "flow"
+    ends: int = Field(0, ge=0, le=65536)  # taught the single step alone: so many of the teacher's images are kept
+    reuse: int = Field(4, ge=1, le=1000)  # times that each of them is seen, in the mean
     apart: float = Field(0.75, gt=0, le=1)  # share of images with r != t
     t_mean: float = Field(-0.4, ge=-10, le=10)  # both times are logit-normal, sorted: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0, le=10)
     t_min: float = Field(0.1, gt=0, lt=1)  # the loss weight 1/t^2 stops growing here
     power: float = Field(0.75, ge=0, le=1)  # p of the adaptive weight: 0 is the plain square, 0.5 near the distance
+
+    @model_validator(mode="after")
+    def _together(self) -> MeanFlowConfig:
+        if self.ends and not self.taught:
+            raise ValueError(f"ends={self.ends} are images of a teacher: set taught=true as well")
+        if self.taught_by == "meanflow" and self.taught and not self.ends:
+            raise ValueError("a MeanFlow teaches by its images alone: set ends, the number of them that are kept")
+        return self
 
 
 class MeanFlowControls(Controls):
@@ -101,8 +123,12 @@ MINUTES_TRAIN = dict(
 @register("meanflow")
 class MeanFlow(Family):
     Config = MeanFlowConfig
+    teacher: Family
+    end_seeds: Tensor
+    end_labels: Tensor
+    end_images: Tensor
     channels_last = False
-    teachers = ("flow",)
+    teachers: tuple[str, ...] = ("flow", "meanflow")  # type: ignore[misc]  # of a model, the one that its config names
     sweep: ClassVar = {"steps": (1, 2, 4)}
     presets: ClassVar = {
         "meanflow-32-cpu": Preset(
@@ -116,6 +142,20 @@ class MeanFlow(Family):
             "a flow in one step: give it --teacher FLOW, and start it --from a MeanFlow",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, taught=True, t_mean=0.0, t_std=1.6),
             {**MINUTES_TRAIN, "lr": 7e-4, "decay_from": 0.1, "ema": 3000},
+        ),
+        "meanflow-onestep-32-cpu": Preset(
+            32,
+            "a flow in one step, by its images: --teacher FLOW --from what meanflow-distil-32-cpu made of it",
+            dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, taught=True, ends=8192),
+            {**MINUTES_TRAIN, "lr": 5e-4, "decay_from": 0.0, "ema": 3000},
+        ),
+        "meanflow-halve-32-cpu": Preset(
+            32,
+            "one step that is as good as two: give it a MeanFlow as --teacher and as --from",
+            dict(
+                widths=(64, 96, 112), blocks=1, attention=(1, 2), taught=True, taught_by="meanflow", ends=256, reuse=1
+            ),
+            {**MINUTES_TRAIN, "lr": 3e-4, "decay_from": 0.0, "ema": 3000},
         ),
         "meanflow-64-cpu": Preset(
             64,
@@ -152,17 +192,28 @@ class MeanFlow(Family):
         )  # fmt: skip
         self.generator = UNet(**size, dropout=config.dropout, span=True, top=TOP)
         if config.taught:
-            self.teacher = UNet(**size).requires_grad_(False)
+            nets = {key: getattr(config, key) for key in ("widths", "blocks", "attention", "stem")}
+            by = registry.family(config.taught_by)
+            self.teacher = by(by.Config(**nets), spec).requires_grad_(False)
+            self.teachers = (config.taught_by,)
+        if config.ends:  # what the teacher made: noise by its seed, label, image
+            self.register_buffer("end_seeds", torch.zeros(config.ends, dtype=torch.int64))
+            self.register_buffer("end_labels", torch.zeros(config.ends, dtype=torch.int64))
+            self.register_buffer("end_images", torch.zeros(config.ends, *spec.shape, dtype=torch.float16))
 
     # -- training ------------------------------------------------------------------------------------------------
 
     def phases(self) -> list[Phase]:
-        return [Phase("meanflow", list(self.generator.parameters()))]
+        return [Phase("ends" if self.config.ends else "meanflow", list(self.generator.parameters()))]
 
     def optimiser(self, opt: str, train: TrainConfig) -> Adam:
         return Adam(betas=(0.9, 0.99))
 
     def loss(self, phase: str, batch: Batch, at: At) -> Loss:
+        return self.of_ends(batch, at) if phase == "ends" else self.of_paths(batch, at)
+
+    def of_paths(self, batch: Batch, at: At) -> Loss:
+        """The MeanFlow identity, at points on the paths from the images."""
         x, n = batch.images, len(batch)
         r, t, k = self.times(at, n)
         e = at.randn(*x.shape)
@@ -208,15 +259,13 @@ class MeanFlow(Family):
     @torch.no_grad()
     def lesson(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """z_t - t v of the teacher's guided velocity, N,C,H,W: w D(z_t, t | y) + (1-w) D(z_t, t | null)."""
-        guidance = self.config.guidance if self.spec.classes else 1.0
-        if guidance == 1:
-            stated: Tensor = self.teacher(z, t, y).to(z.dtype)
-            return stated
-        null = torch.zeros_like(y)
-        null[:, -1] = 1
-        both = self.teacher(torch.cat([z, z]), torch.cat([t, t]), torch.cat([y, null])).to(z.dtype)
-        told, untold = both.chunk(2)
-        return torch.lerp(untold, told, guidance)
+        assert isinstance(self.teacher, DiffusiveFamily)  # a MeanFlow teaches by its images alone
+        return self.teacher.guided(z, t, y, torch.full_like(t, self.guidance))
+
+    @property
+    def guidance(self) -> float:
+        """w; without classes there is no label to be guided by."""
+        return float(self.config.guidance) if self.spec.classes else 1.0
 
     def identity(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
         """X(z_t, r, t), and what the MeanFlow identity wants it to be, without gradient: N,C,H,W each."""
@@ -235,6 +284,60 @@ class MeanFlow(Family):
         """X(z_t, r, t) = z_t - t u, in z's precision N,C,H,W, given label weights y N,K+1."""
         out: Tensor = self.generator(z, t, y, t - r).to(z.dtype)
         return out
+
+    # -- a teacher's images ---------------------------------------------------------------------------------------
+
+    def of_ends(self, batch: Batch, at: At) -> Loss:
+        """How far the single step is from the teacher's images; of the batch, its labels alone are used."""
+        of = self.renew(batch.labels, at)
+        x, one = self.end_images[of].float(), torch.ones(len(of), device=batch.labels.device)
+        y = torch.nn.functional.one_hot(self.end_labels[of], self.classes + 1).float()
+        e = torch.stack([noise(seed, "flow", 0, self.spec.shape) for seed in self.end_seeds[of].tolist()]).to(x.device)
+        made = self.clean(e, 0 * one, one, y)
+        pixels, features = (made - x).square().mean(), self.unlike(made, x, y, at).mean()
+        return Loss(pixels + features, {"mse": pixels.detach(), "features": features.detach()})
+
+    @torch.no_grad()
+    def renew(self, labels: Tensor, at: At) -> Tensor:
+        """Put new images of the teacher's in the place of the oldest, one for each `reuse` that are seen; says which
+        ones to see, int64 N: the new ones, and others by chance."""
+        n, size = len(labels), self.config.ends
+        new = min(size, max(1, n // self.config.reuse))
+        place = (torch.arange(new, device=labels.device) + at.step * new) % size
+        seeds = torch.randint(2**62, (new,), generator=at.rng, device=at.rng.device)
+        eye, controls = torch.eye(self.classes), self.lessons
+        rows = [Row(eye[k], seed, controls) for k, seed in zip(labels[:new].tolist(), seeds.tolist(), strict=True)]
+        state = self.teacher.start(rows)
+        while not bool(state.done.all()):
+            state = self.teacher.step(state)
+        image = state["x" if self.config.taught_by == "flow" else "z"]
+        self.end_seeds[place], self.end_labels[place], self.end_images[place] = seeds, labels[:new], image.half()
+        held = min(size, (at.step + 1) * new)
+        return torch.cat([place, (at.rand(n - new) * held).long()])
+
+    @property
+    def lessons(self) -> BaseModel:
+        """How the teacher makes its images: a flow by its defaults, with the guidance; a MeanFlow in two steps."""
+        settings = {"guidance": self.guidance} if self.config.taught_by == "flow" else {"steps": 2}
+        return self.teacher.capabilities()["generate"].controls.model_validate(settings)
+
+    def unlike(self, a: Tensor, b: Tensor, y: Tensor, at: At) -> Tensor:
+        """How far apart the teacher sees images a and b, float N; no gradient through b."""
+        net, e, t = (
+            self.teacher.get_submodule("generator"),
+            at.randn(*a.shape),
+            torch.full((len(a),), NEAR, device=a.device),
+        )
+        assert isinstance(net, UNet)
+
+        def seen(x: Tensor) -> list[Tensor]:
+            middle, way, _ = net.encode(torch.lerp(x, e, NEAR), t, y, 0 * t if net.span is not None else None)
+            return [torch.nn.functional.normalize(h.float(), dim=1) for h in (*way, middle)]
+
+        with torch.no_grad():
+            of_b = seen(b)
+        pairs = zip(seen(a), of_b, strict=True)
+        return torch.stack([(p - q).square().sum(dim=1).mean(dim=[1, 2]) for p, q in pairs]).mean(dim=0)
 
     # -- sampling ------------------------------------------------------------------------------------------------
 

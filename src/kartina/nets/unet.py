@@ -121,6 +121,17 @@ class UNet(nn.Module):
         self.last = zero(nn.Conv2d(head, cout, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor, span: Tensor | None = None) -> Tensor:
+        h, skips, emb = self.encode(x, t, labels, span)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(layer, Level) else layer(h)
+        h = F.silu(self.out(h))
+        y: Tensor = self.last(F.silu(self.refine(torch.cat([h, x.to(h.dtype)], dim=1))))
+        return y
+
+    def encode(
+        self, x: Tensor, t: Tensor, labels: Tensor, span: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The map in the middle, those before every layer on the way down to it, and the condition N,E."""
         emb = self.time(t) + self.label(labels)
         if self.span is not None:
             emb = emb + self.span(span)
@@ -132,11 +143,7 @@ class UNet(nn.Module):
             skips.append(h)
         for layer in self.mid:
             h = layer(h, emb)
-        for layer in self.up:
-            h = layer(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(layer, Level) else layer(h)
-        h = F.silu(self.out(h))
-        y: Tensor = self.last(F.silu(self.refine(torch.cat([h, x.to(h.dtype)], dim=1))))
-        return y
+        return h, skips, emb
 
 
 def embedding(width: int, emb: int, top: float) -> nn.Sequential:

@@ -6,8 +6,8 @@ of other widths, and a discriminator where the source is a package that was publ
 copied into the run's folder (`start.safetensors`) and its config holds their hash, so that a run stays a function of
 its config and its folder, whatever becomes of the source.
 
-A family that learns from another model (`Family.taught`) takes that one's generator in the same way, by the names of
-its own child `teacher`: all of it, for part of a teacher teaches nothing.
+A family that learns from another model (`Family.taught`) takes that one's generator in the same way, for its own child
+`teacher`, a family too: all of it, for part of a teacher teaches nothing.
 
 A source's generator is its averaged one, settled: what a package holds. Its discriminator (or what else only trains)
 is the live one, of the run's newest checkpoint or the package's `train.safetensors`; hence a package in fp32 and the
@@ -130,7 +130,7 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
 
 
 def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
-    """The teacher's generator, by the names of the family's child `teacher`."""
+    """The teacher's generator, as that of the family's child `teacher`."""
     if not family.taught:
         able = f"; {family.name}s can, with taught=true" if family.teachers else ""
         raise ConfigError(f"Found a teacher, {teacher.ref}; this {family.name} learns from none{able}. Leave it out.")
@@ -139,8 +139,7 @@ def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
             f"Found {teacher.ref}, a {teacher.family}, as the teacher of a {family.name}; expected a "
             f"{' or '.join(family.teachers)}."
         )
-    net = "generator."
-    return {f"teacher.{key.removeprefix(net)}": t for key, t in teacher.tensors.items() if key.startswith(net)}
+    return {f"teacher.{key}": t for key, t in teacher.tensors.items() if key.startswith("generator.")}
 
 
 def _fits(given: Tensor | None, wanted: Tensor) -> bool:
