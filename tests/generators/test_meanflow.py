@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kartina.config import ImageSpec
 from kartina.generators.base import At, Batch, Row, State, generate, noise, to_uint8
 from kartina.generators.meanflow import MeanFlow, MeanFlowControls
 from tests import tiny
@@ -264,19 +265,22 @@ def test_with_a_teacher_nothing_is_asked_of_the_image_but_its_place() -> None:
     assert found[True] < 1e-6 < 0.1 < found[False]
 
 
-def of_ends(by: str = "flow", **config: Any) -> MeanFlow:
+def of_ends(by: str = "flow", shape: ImageSpec | None = None, **config: Any) -> MeanFlow:
     """A little MeanFlow with a teacher that says something, and room for a few of its images."""
     settings = {"taught": True, "taught_by": by, "ends": 6, "reuse": 8, "guidance": 1.5, "dropout": 0.0}
-    model = tiny.family("meanflow", **{**settings, **config})
-    model.teacher.load_state_dict(tiny.sampler(by).state_dict())
+    model = tiny.family("meanflow", shape=shape, **{**settings, **config})
+    model.teacher.load_state_dict(tiny.sampler(by, shape=shape).state_dict())
     return model
 
 
 @pytest.mark.parametrize("by", ["flow", "meanflow"])
-def test_what_is_kept_is_what_the_teacher_makes(by: str) -> None:
-    """A flow by its own defaults and the guidance asked for; a MeanFlow in two steps. Same noise, same label."""
+@pytest.mark.parametrize("bf16", [False, True])
+def test_what_is_kept_is_what_the_teacher_makes(by: str, bf16: bool) -> None:
+    """A flow by its own defaults and the guidance asked for; a MeanFlow in two steps. Same noise, same label; and in
+    float32, whatever the training is in."""
     model = of_ends(by)
-    of = model.renew(batch(32).labels, at())
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        of = model.renew(batch(32).labels, at())
     assert of[:4].tolist() == [0, 1, 2, 3] and len(of) == 32 and set(of.tolist()) == {0, 1, 2, 3}
     assert model.end_labels[:4].tolist() == batch(32).labels[:4].tolist() and model.end_seeds[:4].unique().numel() == 4
     controls = model.teacher.controls(guidance=1.5) if by == "flow" else MeanFlowControls(steps=2)
@@ -331,15 +335,40 @@ def test_the_teacher_sees_no_difference_between_equal_images_and_more_between_ot
     model = of_ends(by)
     x, y = batch(4).images, torch.eye(4)[batch(4).labels]
     e = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(2))
-    near, far = (model.unlike(x, x + d * e, y, at()) for d in (0.05, 0.5))
-    assert near.shape == (4,) and (model.unlike(x, x, y, at()) == 0).all()
+    near, far = (model.distance(x, x + d * e, y, at()) for d in (0.05, 0.5))
+    assert near.shape == (4,) and (model.distance(x, x, y, at()) == 0).all()
     assert (near > 0).all() and (near < far).all()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("shape", [tiny.spec(), tiny.spec(channels=3), tiny.spec(classes=0)])
+def test_gradients_of_the_single_step_reach_the_student_and_no_teacher(shape: ImageSpec, bf16: bool) -> None:
+    model = of_ends(shape=shape)
+    with torch.no_grad():
+        for p in model.generator.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    given = batch(16)
+    images = given.images.expand(-1, shape.channels, -1, -1)
+    labels = given.labels if shape.classes else torch.zeros_like(given.labels)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = model.loss("ends", Batch(images, labels, given.ids), at())
+    loss.total.backward()
+    assert not [k for k, p in model.generator.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not [k for k, p in model.teacher.named_parameters() if p.grad is not None]
+
+
+def test_more_reuse_than_images_and_less_room_than_new_ones() -> None:
+    """One new image each time at least; and no more than there is room for."""
+    assert of_ends(reuse=1000).renew(batch(32).labels, at()).tolist() == [0] * 32
+    of = of_ends(reuse=1).renew(batch(32).labels, at())
+    assert of[:6].tolist() == [0, 1, 2, 3, 4, 5] and len(of) == 32 and of.max() == 5
+    assert len(of_ends(reuse=4).renew(batch(1).labels, at())) == 1
 
 
 def test_settings_of_a_teacher_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="set taught=true as well"):
         MeanFlow.Config(**{**tiny.TINY["meanflow"], "ends": 8})
-    with pytest.raises(ValueError, match="teaches by its images alone: set ends"):
+    with pytest.raises(ValueError, match="teaches by its images alone: set taught=true, and ends"):
         MeanFlow.Config(**{**tiny.TINY["meanflow"], "taught": True, "taught_by": "meanflow"})
 
 

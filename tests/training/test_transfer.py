@@ -307,7 +307,7 @@ def flow(old: Run) -> Run:
     return run
 
 
-TAUGHT: dict[str, list[str]] = {"distil": [], "onestep": ["ends=6"]}
+TAUGHT: dict[str, list[str]] = {"distil": [], "onestep": ["ends=6"], "halve": ["ends=6"]}
 
 
 def distilled(teacher: str, start: str | None = None, n: int = 32, how: str = "distil") -> Run:
@@ -340,8 +340,13 @@ def test_a_teacher_is_taken_whole_and_stays_as_it_was(flow: Run) -> None:
 
 @pytest.mark.parametrize("how", TAUGHT)
 def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str) -> None:
-    whole, parts = (distilled(flow.id, how=how) for _ in range(2))
+    teacher = flow
+    if how == "halve":
+        train(teacher := distilled(flow.id))
+    whole, parts = (distilled(teacher.id, how=how) for _ in range(2))
     shutil.rmtree(flow.path)
+    if teacher is not flow:
+        shutil.rmtree(teacher.path)
     train(whole)
     seen: list[int] = []
     train(parts, stop=lambda: seen.append(1) is None and len(seen) > 2)
@@ -349,6 +354,24 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
     train(parts)
     there, here = (checkpoint.read(run.checkpoint()).tensors["model"] for run in (whole, parts))
     assert all(torch.equal(there[key], here[key]) for key in there)
+    ref = publish(whole.id, how, evaluate=False, with_training=True)
+    started = transfer.source(str(ref)).tensors
+    assert not [key for key in started if key.startswith("end_")] and "teacher.generator.last.weight" in started
+
+
+def test_a_start_with_another_kind_of_teacher_does_not_teach(flow: Run) -> None:
+    """A MeanFlow's tensors contain a flow's by name and shape, but say other things."""
+    train(first := distilled(flow.id))
+    train(halved := distilled(first.id, how="halve"))
+    for start, how in ((halved, "distil"), (halved, "onestep"), (first, "halve")):
+        settings = [*DISTIL, *TAUGHT[how]]
+        with pytest.raises(ConfigError, match="and no teacher; give it --teacher, a"):
+            plan(f"meanflow-{how}-32-cpu", "things", images=8, settings=settings, start=transfer.source(start.id))
+    again = distilled(flow.id, halved.id, how="onestep")
+    train(again)
+    state = checkpoint.read(again.checkpoint()).tensors["model"]
+    averaged = flow.ema().state_dict()
+    assert all(torch.equal(state[f"teacher.{key}"], value) for key, value in averaged.items())
 
 
 def test_teachers_that_cannot_teach_are_refused_in_words(old: Run, flow: Run) -> None:
@@ -362,6 +385,12 @@ def test_teachers_that_cannot_teach_are_refused_in_words(old: Run, flow: Run) ->
         "meanflow-distil-32-cpu", DISTIL, teacher=old.id
     )
     said = told("meanflow-distil-32-cpu", [*DISTIL, "widths=[8,24]"], teacher=flow.id)
-    assert "not those of this meanflow" in said and "widths is [8, 16] there and [8, 24] here" in said
+    assert "not those of this meanflow" in said and "(widths is [8, 16] there and [8, 24] here)" in said
+    assert "a flow, as the teacher of a meanflow; expected a meanflow" in told(
+        "meanflow-halve-32-cpu", [*DISTIL, "ends=6"], teacher=flow.id
+    )
+    assert "shift 1, and shift 2 here; expected the same. Give --set shift=1" in told(
+        "meanflow-onestep-32-cpu", [*DISTIL, "ends=6", "shift=2"], teacher=flow.id
+    )
     assert "this dcgan learns from none. Leave it out" in told("dcgan-32-cpu", SMALL, teacher=flow.id)
     assert "meanflows can, with taught=true" in told("meanflow-32-cpu", DISTIL, teacher=flow.id)

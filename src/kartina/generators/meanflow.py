@@ -36,11 +36,11 @@ it --from a MeanFlow that has learnt the rest.
 
 With `ends` the single step alone is learnt, from noise and the image that the teacher's own sampler makes of it (Luhman
 2021, "Knowledge Distillation in Iterative Generative Models"). The last so many are kept, and each is seen `reuse`
-times, for a flow's cost 16 passes. The distance of two images is that of their pixels and of what the teacher sees in
-both, noised alike: its feature maps on the way to the middle, each place's channels scaled to length 1 (as LPIPS does
-with a classifier's, Zhang 2018; with a diffusion model's own, Kang 2024, "Distilling Diffusion Models into Conditional
-GANs"). `taught_by` = meanflow halves the steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps
-are the teacher's sampler. One step is easier to learn from two, which leave less to chance, than from a flow's eight.
+times, for a flow's cost 16 passes. The loss is the mean square of their difference and, added to it, that of what the
+teacher sees in both, noised alike (Lin & Yang 2024, "Diffusion Model with Perceptual Loss"): its feature maps on the
+way to the middle, each place's channels scaled to length 1 as in LPIPS (Zhang 2018). `taught_by` = meanflow halves the
+steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps are the teacher's sampler. One step learns
+more from two, of which it can say more, than from a flow's eight (docs/LOG.md).
 
 The JVP is forward-mode and shares its primal with the loss; attention leaves the fused kernels for it, which have no
 forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times a flow's in multiplications.
@@ -81,7 +81,7 @@ from kartina.registry import register
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
 C = 1e-3  # of the adaptive weight
-NEAR = 0.05  # t at which the teacher looks at images that are compared
+NEAR = 0.05  # t at which the teacher looks at images that are compared: chosen, not swept
 
 
 class MeanFlowConfig(FamilyConfig):
@@ -94,8 +94,9 @@ class MeanFlowConfig(FamilyConfig):
     guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off
     taught: bool = False  # by a teacher: learn a flow's field, and not that of the data
     taught_by: Literal["flow", "meanflow"] = "flow"
-    ends: int = Field(0, ge=0, le=65536)  # taught the single step alone: so many of the teacher's images are kept
-    reuse: int = Field(4, ge=1, le=1000)  # times that each of them is seen, in the mean
+    shift: float = Field(1.0, ge=1, le=20)  # of the flow that teaches: its own setting
+    ends: int = Field(0, ge=0, le=65536)  # 0 is off; else the single step alone is taught, by so many kept images
+    reuse: int = Field(4, ge=1, le=1000)  # times that each of them is seen, in the mean; at most the batch
     apart: float = Field(0.75, gt=0, le=1)  # share of images with r != t
     t_mean: float = Field(-0.4, ge=-10, le=10)  # both times are logit-normal, sorted: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0, le=10)
@@ -106,8 +107,10 @@ class MeanFlowConfig(FamilyConfig):
     def _together(self) -> MeanFlowConfig:
         if self.ends and not self.taught:
             raise ValueError(f"ends={self.ends} are images of a teacher: set taught=true as well")
-        if self.taught_by == "meanflow" and self.taught and not self.ends:
-            raise ValueError("a MeanFlow teaches by its images alone: set ends, the number of them that are kept")
+        if self.taught_by == "meanflow" and not (self.taught and self.ends):
+            raise ValueError(
+                "a MeanFlow teaches by its images alone: set taught=true, and ends, the number that are kept"
+            )
         return self
 
 
@@ -194,6 +197,8 @@ class MeanFlow(Family):
         if config.taught:
             nets = {key: getattr(config, key) for key in ("widths", "blocks", "attention", "stem")}
             by = registry.family(config.taught_by)
+            if config.taught_by == "flow":
+                nets["shift"] = config.shift
             self.teacher = by(by.Config(**nets), spec).requires_grad_(False)
             self.teachers = (config.taught_by,)
         if config.ends:  # what the teacher made: noise by its seed, label, image
@@ -294,34 +299,37 @@ class MeanFlow(Family):
         y = torch.nn.functional.one_hot(self.end_labels[of], self.classes + 1).float()
         e = torch.stack([noise(seed, "flow", 0, self.spec.shape) for seed in self.end_seeds[of].tolist()]).to(x.device)
         made = self.clean(e, 0 * one, one, y)
-        pixels, features = (made - x).square().mean(), self.unlike(made, x, y, at).mean()
-        return Loss(pixels + features, {"mse": pixels.detach(), "features": features.detach()})
+        pixels, features = (made - x).square().mean(), self.distance(made, x, y, at).mean()
+        stats = {"loss": pixels + features, "mse": pixels, "features": features}
+        return Loss(pixels + features, {k: v.detach() for k, v in stats.items()})
 
     @torch.no_grad()
     def renew(self, labels: Tensor, at: At) -> Tensor:
         """Put new images of the teacher's in the place of the oldest, one for each `reuse` that are seen; says which
-        ones to see, int64 N: the new ones, and others by chance."""
+        ones to see, int64 N: the new ones, and the rest by chance from all that are kept."""
         n, size = len(labels), self.config.ends
         new = min(size, max(1, n // self.config.reuse))
         place = (torch.arange(new, device=labels.device) + at.step * new) % size
         seeds = torch.randint(2**62, (new,), generator=at.rng, device=at.rng.device)
-        eye, controls = torch.eye(self.classes), self.lessons
+        eye, controls = torch.eye(self.classes), self.teacher_controls
         rows = [Row(eye[k], seed, controls) for k, seed in zip(labels[:new].tolist(), seeds.tolist(), strict=True)]
-        state = self.teacher.start(rows)
-        while not bool(state.done.all()):
-            state = self.teacher.step(state)
-        image = state["x" if self.config.taught_by == "flow" else "z"]
-        self.end_seeds[place], self.end_labels[place], self.end_images[place] = seeds, labels[:new], image.half()
+        with torch.autocast(labels.device.type, enabled=False):  # solvers divide small differences
+            state = self.teacher.start(rows)
+            while not bool(state.done.all()):
+                state = self.teacher.step(state)
+        self.end_seeds[place] = seeds
+        self.end_labels[place] = labels[:new]
+        self.end_images[place] = state["clean"].half()  # the last step lands on it
         held = min(size, (at.step + 1) * new)
         return torch.cat([place, (at.rand(n - new) * held).long()])
 
     @property
-    def lessons(self) -> BaseModel:
+    def teacher_controls(self) -> BaseModel:
         """How the teacher makes its images: a flow by its defaults, with the guidance; a MeanFlow in two steps."""
         settings = {"guidance": self.guidance} if self.config.taught_by == "flow" else {"steps": 2}
         return self.teacher.capabilities()["generate"].controls.model_validate(settings)
 
-    def unlike(self, a: Tensor, b: Tensor, y: Tensor, at: At) -> Tensor:
+    def distance(self, a: Tensor, b: Tensor, y: Tensor, at: At) -> Tensor:
         """How far apart the teacher sees images a and b, float N; no gradient through b."""
         net, e, t = (
             self.teacher.get_submodule("generator"),

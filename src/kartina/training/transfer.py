@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from kartina import registry
 from kartina.config import RunConfig, Start, read
@@ -96,6 +96,8 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
             f"own family. Choose a preset of {source.family} (kartina presets), or another model."
         )
     tensors = dict(source.tensors) if source is not None else {}
+    if source is not None and family.taught and source.config.get("taught_by") != family.config.taught_by:
+        tensors = {key: t for key, t in tensors.items() if not key.startswith("teacher.")}  # another kind of teacher
     if teacher is not None:
         tensors |= _lesson(teacher, family)
     state = family.state_dict()
@@ -112,7 +114,7 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
             raise ConfigError(
                 f"Found {len(lost)} tensors of the teacher {teacher.ref} that are not those of this {family.name} "
                 f"(first {lost[0]}); expected networks of the same size and the same classes. Give --set the settings "
-                f"that it was trained with ({_unlike(teacher, family)})."
+                f"that it was trained with ({_unlike(teacher, family.get_submodule('teacher'))})."
             )
         raise ConfigError(
             f"Found settings of a {family.name} that learns from a teacher, and no teacher; give it --teacher, a "
@@ -139,6 +141,13 @@ def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
             f"Found {teacher.ref}, a {teacher.family}, as the teacher of a {family.name}; expected a "
             f"{' or '.join(family.teachers)}."
         )
+    here = getattr(family.get_submodule("teacher").config, "shift", None)  # of a sampler, and no control
+    there = teacher.config.get("shift", here)
+    if there != here:
+        raise ConfigError(
+            f"Found the teacher {teacher.ref}, whose solver crowds its steps with shift {there:g}, and shift {here:g} "
+            f"here; expected the same. Give --set shift={there:g}."
+        )
     return {f"teacher.{key}": t for key, t in teacher.tensors.items() if key.startswith("generator.")}
 
 
@@ -146,9 +155,10 @@ def _fits(given: Tensor | None, wanted: Tensor) -> bool:
     return given is not None and given.shape == wanted.shape and given.dtype == wanted.dtype
 
 
-def _unlike(source: Source, family: Family) -> str:
+def _unlike(source: Source, family: nn.Module) -> str:
     """The settings of sizes in which the two differ, in words."""
-    here, there = family.config.model_dump(mode="json"), source.config
+    config: Any = family.config
+    here, there = config.model_dump(mode="json"), source.config
     sizes = [k for k, v in here.items() if isinstance(v, int | list) and not isinstance(v, bool)]
     unlike = [f"{k} is {there.get(k)} there and {here[k]} here" for k in sizes if there.get(k) != here[k]]
     return "; ".join(unlike[:8]) or "the images differ"
