@@ -354,6 +354,8 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
     train(parts)
     there, here = (checkpoint.read(run.checkpoint()).tensors["model"] for run in (whole, parts))
     assert all(torch.equal(there[key], here[key]) for key in there)
+    assert whole.config.start is not None
+    assert transfer.line(whole.config.start) == f"Learns from {teacher.id}; starts from random weights."
     ref = publish(whole.id, how, evaluate=False, with_training=True)
     started = transfer.source(str(ref)).tensors
     assert not [key for key in started if key.startswith("end_")] and "teacher.generator.last.weight" in started
@@ -362,7 +364,9 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
 def test_a_start_with_another_kind_of_teacher_does_not_teach(flow: Run) -> None:
     """A MeanFlow's tensors contain a flow's by name and shape, but say other things."""
     train(first := distilled(flow.id))
-    train(halved := distilled(first.id, how="halve"))
+    train(halved := distilled(first.id, first.id, how="halve"))
+    assert halved.config.start is not None and not halved.config.start.new
+    assert f"Learns from {first.id}. Starts from {first.id}: " in transfer.line(halved.config.start)
     for start, how in ((halved, "distil"), (halved, "onestep"), (first, "halve")):
         settings = [*DISTIL, *TAUGHT[how]]
         with pytest.raises(ConfigError, match="and no teacher; give it --teacher, a"):

@@ -242,7 +242,7 @@ def line(start: Start) -> str:
     """One line for the user: where the weights come from, how many were taken, which are new."""
     more = len(start.new) - SHOWN
     new = ", ".join(start.new[:SHOWN]) + (f" and {more} more" if more > 0 else "") if start.new else "none"
-    if start.ref == start.teacher:
+    if start.ref == start.teacher and "generator.*" in start.new:  # a model may be both, the start and the teacher
         return f"Learns from {start.teacher}; starts from random weights."
     taught = f"Learns from {start.teacher}. " if start.teacher else ""
     return f"{taught}Starts from {start.ref}: {start.taken} tensors taken; new: {new}."
