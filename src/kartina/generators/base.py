@@ -221,6 +221,7 @@ class Family(nn.Module):
     parts: ClassVar[tuple[str, ...]] = ("generator",)  # children that sampling needs
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
     paired: ClassVar[bool] = False  # learns from pairs: its data must have sources (see `takes_pairs`)
+    sampled_by: ClassVar[tuple[str, ...]] = ()  # settings, beside controls, on which its images depend
     teachers: ClassVar[tuple[str, ...]] = ()  # families whose generator may be its child `teacher` (see `taught`)
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any

@@ -54,6 +54,7 @@ NETS: dict[str, Any] = dict(widths=(64, 96, 112), blocks=1, attention=(1, 2))  #
 class Flow(DiffusiveFamily):
     Config = FlowConfig
     controls = FlowControls
+    sampled_by = ("shift",)
     config: FlowConfig
     presets: ClassVar = {
         **preset_table(

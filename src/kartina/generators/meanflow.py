@@ -39,8 +39,8 @@ With `ends` the single step alone is learnt, from noise and the image that the t
 times, for a flow's cost 16 passes. The loss is the mean square of their difference and, added to it, that of what the
 teacher sees in both, noised alike (Lin & Yang 2024, "Diffusion Model with Perceptual Loss"): its feature maps on the
 way to the middle, each place's channels scaled to length 1 as in LPIPS (Zhang 2018). `taught_by` = meanflow halves the
-steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps are the teacher's sampler. One step learns
-more from two, of which it can say more, than from a flow's eight (docs/LOG.md).
+steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps are the teacher's sampler, and one step
+follows them more closely than it follows a flow's eight (docs/LOG.md).
 
 The JVP is forward-mode and shares its primal with the loss; attention leaves the fused kernels for it, which have no
 forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times a flow's in multiplications.
@@ -297,8 +297,7 @@ class MeanFlow(Family):
         of = self.renew(batch.labels, at)
         x, one = self.end_images[of].float(), torch.ones(len(of), device=batch.labels.device)
         y = torch.nn.functional.one_hot(self.end_labels[of], self.classes + 1).float()
-        e = torch.stack([noise(seed, "flow", 0, self.spec.shape) for seed in self.end_seeds[of].tolist()]).to(x.device)
-        made = self.clean(e, 0 * one, one, y)
+        made = self.clean(self.noises(self.end_seeds[of].tolist()), 0 * one, one, y)
         pixels, features = (made - x).square().mean(), self.distance(made, x, y, at).mean()
         stats = {"loss": pixels + features, "mse": pixels, "features": features}
         return Loss(pixels + features, {k: v.detach() for k, v in stats.items()})
@@ -331,12 +330,9 @@ class MeanFlow(Family):
 
     def distance(self, a: Tensor, b: Tensor, y: Tensor, at: At) -> Tensor:
         """How far apart the teacher sees images a and b, float N; no gradient through b."""
-        net, e, t = (
-            self.teacher.get_submodule("generator"),
-            at.randn(*a.shape),
-            torch.full((len(a),), NEAR, device=a.device),
-        )
+        net = self.teacher.get_submodule("generator")
         assert isinstance(net, UNet)
+        e, t = at.randn(*a.shape), torch.full((len(a),), NEAR, device=a.device)
 
         def seen(x: Tensor) -> list[Tensor]:
             middle, way, _ = net.encode(torch.lerp(x, e, NEAR), t, y, 0 * t if net.span is not None else None)
@@ -354,9 +350,13 @@ class MeanFlow(Family):
 
     def start(self, rows: Sequence[Row]) -> State:
         y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
-        z = torch.stack([noise(row.seed, "flow", 0, self.spec.shape) for row in rows]).to(self.device)
+        z = self.noises([row.seed for row in rows])
         steps = torch.tensor([row.controls.steps for row in rows], dtype=torch.int64, device=self.device)
         return State({"z": z, "clean": torch.zeros_like(z), "y": y, "step": torch.zeros_like(steps), "steps": steps})
+
+    def noises(self, seeds: Sequence[int]) -> Tensor:
+        """What a flow starts from by the same seeds, N,C,H,W: the same seed is the same picture in both families."""
+        return torch.stack([noise(seed, "flow", 0, self.spec.shape) for seed in seeds]).to(self.device)
 
     def step(self, state: State) -> State:
         active = ~state.done

@@ -95,9 +95,9 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
             f"Found {source.ref}, a {source.family}; this preset makes a {family.name}, and a run starts only from its "
             f"own family. Choose a preset of {source.family} (kartina presets), or another model."
         )
-    tensors = dict(source.tensors) if source is not None else {}
-    if source is not None and family.taught and source.config.get("taught_by") != family.config.taught_by:
-        tensors = {key: t for key, t in tensors.items() if not key.startswith("teacher.")}  # another kind of teacher
+    # A teacher is never taken from the start: its own may be of another kind.
+    given = source.tensors if source is not None else {}
+    tensors = {key: t for key, t in given.items() if not key.startswith("teacher.")}
     if teacher is not None:
         tensors |= _lesson(teacher, family)
     state = family.state_dict()
@@ -141,13 +141,14 @@ def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
             f"Found {teacher.ref}, a {teacher.family}, as the teacher of a {family.name}; expected a "
             f"{' or '.join(family.teachers)}."
         )
-    here = getattr(family.get_submodule("teacher").config, "shift", None)  # of a sampler, and no control
-    there = teacher.config.get("shift", here)
-    if there != here:
-        raise ConfigError(
-            f"Found the teacher {teacher.ref}, whose solver crowds its steps with shift {there:g}, and shift {here:g} "
-            f"here; expected the same. Give --set shift={there:g}."
-        )
+    own: Any = family.get_submodule("teacher")
+    for key in own.sampled_by:
+        here, there = (config.get(key) for config in (own.config.model_dump(mode="json"), teacher.config))
+        if there != here:
+            raise ConfigError(
+                f"Found the teacher {teacher.ref}, which makes its images with {key} {there}, and {key} {here} here; "
+                f"expected the same. Give --set {key}={there}."
+            )
     return {f"teacher.{key}": t for key, t in teacher.tensors.items() if key.startswith("generator.")}
 
 
