@@ -361,6 +361,19 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
     assert not [key for key in started if key.startswith("end_")] and "teacher.generator.last.weight" in started
 
 
+def test_what_learns_from_a_flow_starts_from_one(flow: Run) -> None:
+    """The networks are the same but for the reach of a step; without a teacher the two are families of their own."""
+    start = distilled(flow.id, flow.id).config.start
+    assert start is not None and all(key.startswith("generator.span.") for key in start.new) and len(start.new) == 4
+    averaged = flow.ema().state_dict()
+    state = begin(run := distilled(flow.id, flow.id)).family.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in averaged.items())
+    train(run)
+    for how in ("meanflow-32-cpu", "meanflow-halve-32-cpu"):
+        with pytest.raises(ConfigError, match="its own family" if how == "meanflow-32-cpu" else "that of its teacher"):
+            plan(how, "things", images=8, settings=DISTIL, start=transfer.source(flow.id))
+
+
 def test_a_teacher_is_never_taken_from_a_start(flow: Run) -> None:
     """It may be of another kind: a MeanFlow's tensors contain a flow's by name and shape, but say other things."""
     train(first := distilled(flow.id))

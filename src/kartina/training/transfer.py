@@ -7,7 +7,8 @@ copied into the run's folder (`start.safetensors`) and its config holds their ha
 its config and its folder, whatever becomes of the source.
 
 A family that learns from another model (`Family.taught`) takes that one's generator in the same way, for its own child
-`teacher`, a family too: all of it, for part of a teacher teaches nothing.
+`teacher`, a family too: all of it, for part of a teacher teaches nothing. It may also start from a model of that one's
+family, whose networks are its own but for a tensor or two.
 
 A source's generator is its averaged one, settled: what a package holds. Its discriminator (or what else only trains)
 is the live one, of the run's newest checkpoint or the package's `train.safetensors`; hence a package in fp32 and the
@@ -90,10 +91,12 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
     Raises ConfigError where they are of other families than it takes, or share no weight with it (a bias alone is
     none), and where it has a teacher to be given and is not, or the other way round.
     """
-    if source is not None and source.family != family.name:
+    teachers = family.teachers if family.taught else ()
+    if source is not None and source.family not in {family.name, *teachers}:
         raise ConfigError(
             f"Found {source.ref}, a {source.family}; this preset makes a {family.name}, and a run starts only from its "
-            f"own family. Choose a preset of {source.family} (kartina presets), or another model."
+            f"own family{' or that of its teacher' if teachers else ''}. Choose a preset of {source.family} (kartina "
+            f"presets), or another model."
         )
     # A teacher is never taken from the start: its own may be of another kind.
     given = source.tensors if source is not None else {}
