@@ -177,14 +177,14 @@ def frame(page: Page, at: int = 0) -> object:
 def test_previews_come_before_pictures_and_nothing_moves(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)
-    slowly(page)
+    slowly(page, steps=80)
     page.get_by_role("button", name="Generate").click()
     placeholders = page.get_by_role("img", name=re.compile(r"^Picture \d+, being drawn"))
     expect(placeholders).to_have_count(2)
     empty = frame(page, 1)
     expect(page.locator("[data-preview] img").first).to_be_visible()
     assert pictures(page).count() == 0, "a preview is seen before the picture"
-    expect(page.get_by_text(re.compile(r"^Step \d+ of 80"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Step \d+ of 160"))).to_be_visible()
     expect(page.get_by_text("0 of 2 finished")).to_be_visible()
     expect(page.get_by_text(re.compile("about .* left"))).to_be_visible()
     half = frame(page, 1)
