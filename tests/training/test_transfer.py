@@ -361,6 +361,13 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
     assert not [key for key in started if key.startswith("end_")] and "teacher.generator.last.weight" in started
 
 
+def test_a_teacher_of_other_images_is_named(flow: Run) -> None:
+    given = transfer.source(flow.id)
+    assert transfer.strange(given, distilled(flow.id).config) is None
+    told = transfer.strange(replace(given, data="0" * 64), distilled(flow.id).config)
+    assert told is not None and f"{flow.id} learnt from other images (000000000000) than things" in told
+
+
 def test_what_learns_from_a_flow_starts_from_one(flow: Run) -> None:
     """The networks are the same but for the reach of a step; without a teacher the two are families of their own."""
     start = distilled(flow.id, flow.id).config.start

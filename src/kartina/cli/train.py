@@ -90,6 +90,8 @@ def train(
     )
     if config.start is not None:
         err.print(transfer.line(config.start), highlight=False, markup=False, soft_wrap=True)
+    if lesson is not None and (told := transfer.strange(lesson, config)):
+        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         if json:
             return print_json(config.model_dump(mode="json"))

@@ -47,6 +47,7 @@ class Source:
     family: str
     config: Mapping[str, Any]  # the family's
     tensors: Mapping[str, Tensor]  # on the CPU, by the family's state keys
+    data: str  # hash of the data set that it learnt from
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,13 @@ def source(ref: str) -> Source:
         whole = live(found, int(counters["images"]))
         state = whole.state_dict()
         trains = {key: state[key] for key in training_keys(whole)}
-        return Source(found.id, family.name, found.config.config, {**family.state_dict(), **trains})
+        return Source(
+            found.id, family.name, found.config.config, {**family.state_dict(), **trains}, found.config.data_hash
+        )
     model = load(found)
     assert model.manifest is not None  # a loaded package has one
     tensors = {**model.family.state_dict(), **load_training(model.manifest, found.path)}
-    return Source(str(found), model.family.name, model.manifest.config, tensors)
+    return Source(str(found), model.family.name, model.manifest.config, tensors, model.manifest.provenance.data_hash)
 
 
 def live(run: Run, images: int) -> Family:
@@ -240,6 +243,17 @@ def put(family: Family, tensors: Mapping[str, Tensor]) -> None:
             f"run with the version that made it, or train anew."
         )
     family.load_state_dict(dict(tensors), strict=False)
+
+
+def strange(teacher: Source, config: RunConfig) -> str | None:
+    """One line for the user where a teacher learnt from other images than the run will: it may be what is wanted, or
+    the same images imported with another --fit, of which it knows nothing."""
+    if teacher.data == config.data_hash:
+        return None
+    return (
+        f"Found that {teacher.ref} learnt from other images ({teacher.data[:12]}) than {config.data} "
+        f"({config.data_hash[:12]}) holds: it teaches well where they look alike, down to size and place in the frame."
+    )
 
 
 def line(start: Start) -> str:
