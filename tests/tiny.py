@@ -34,9 +34,17 @@ TINY: dict[str, dict[str, Any]] = {
     "flow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1},
     "edm": {"widths": (8, 16), "blocks": 1, "attention": (1,), "sigma_data": 0.0, "weak_share": 0.5},
     "ddpm": {"backbone": "dit", "depth": 2, "width": 16, "heads": 2, "patch": 4, "schedule": "cosine"},
-    "flow-pairs": {"widths": (8, 16), "blocks": 1, "attention": (1,), "source": "pairs"},
+    "flow-pairs": {"widths": (8, 16), "blocks": 1, "attention": (1,), "source": "pairs", "augment": 0.3},
     "edm-upscale": {"widths": (8, 16), "blocks": 1, "attention": (1,), "source": "upscale", "weak_share": 0.5},
-    "ddpm-upscale": {"backbone": "dit", "depth": 2, "width": 16, "heads": 2, "patch": 4, "source": "upscale"},
+    "ddpm-upscale": {
+        "backbone": "dit",
+        "depth": 2,
+        "width": 16,
+        "heads": 2,
+        "patch": 4,
+        "source": "upscale",
+        "augment": 0.3,
+    },
     "meanflow": {"widths": (8, 16), "blocks": 1, "attention": (1,), "dropout": 0.1, "guidance": 2.0},
 }
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from kartina import registry
 from kartina.config import read
 from kartina.errors import ConfigError
+from kartina.generators import diffusive
 from kartina.generators.base import At, Batch, Row, State, generate, noise
-from kartina.generators.diffusive import QUARTILES, DiffusiveFamily
+from kartina.generators.diffusive import QUARTILES, TOLD, DiffusiveFamily
 from kartina.models.model import load, save
 from kartina.training import checkpoint
 from kartina.training.loop import Trainer, train
@@ -451,6 +452,91 @@ def test_validation_is_the_same_images_and_noise_every_time_and_disturbs_nothing
         d = trainer.ema.generator((1 - t4) * x + t4 * e, t, y).float()
     expected = (t.clamp(min=0.1) ** -2 * (d - x).square().mean(dim=[1, 2, 3])).mean()
     assert first["val/loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+# -- augmentations that the network is told of -------------------------------------------------------------------------
+
+
+def halves(n: int) -> Batch:
+    """Images that are bright on the left and dark on the right, in grey of several strengths."""
+    x = torch.linspace(0.5, 1, n)[:, None, None, None] * torch.ones(n, 1, 16, 16)
+    x[..., 8:] *= -1
+    return Batch(x, torch.arange(n) % 3, torch.arange(n))
+
+
+def at(seed: int = 0) -> At:
+    return At(0, 0, 1, torch.Generator().manual_seed(seed), torch.ones(3) / 3)
+
+
+def test_what_is_told_is_zero_for_an_image_as_it_is_and_says_where_the_others_come_from() -> None:
+    model = tiny.family("flow", augment=0.3)
+    batch, told = model.augmented(given := halves(400), at())
+    still = (told == 0).all(dim=1)
+    assert still.float().mean().item() == pytest.approx((1 - 0.3 / 2) * 0.7**5, abs=0.06), "half of all flips flip"
+    changed = (batch.images != given.images).flatten(1).any(dim=1)
+    assert not (changed & still).any() and (changed | still).float().mean() > 0.9
+    # A mirror image comes from (-x, y): -2 of x, and nothing else.
+    mirrored = (told == torch.tensor([-2.0, 0, 0, 0, 0, 0])).all(dim=1)
+    assert mirrored.sum() > 5 and torch.equal(batch.images[mirrored], given.images[mirrored].flip(3))
+    # One that is only moved comes from as far on the other side, as a share of its side.
+    only = torch.tensor([True, True, False, True, True, False])
+    moved = (told[:, only] == 0).all(dim=1) & ~still & ((told * 16).frac() == 0).all(dim=1)
+    x, across = given.images[moved], (told[moved, 2] * 16).long()
+    assert len(x) > 5
+    for image, before, by in zip(batch.images[moved], x, across.tolist(), strict=True):
+        columns = torch.arange(16) + by
+        columns = torch.where(columns < 0, -1 - columns, torch.where(columns > 15, 31 - columns, columns))
+        assert torch.allclose(image, before[:, :, columns])
+
+
+def test_a_source_is_moved_with_its_image() -> None:
+    model = tiny.family("flow-pairs", augment=0.8)
+    batch = halves(32)
+    moved, _ = model.augmented(Batch(batch.images, batch.labels, batch.ids, batch.images.clone()), at())
+    assert moved.sources is not None and torch.equal(moved.sources, moved.images)
+    assert not torch.equal(moved.images, batch.images)
+
+
+@pytest.mark.parametrize("backbone", ["unet", "dit"])
+@each
+def test_without_being_told_of_anything_no_image_is_augmented(name: str, backbone: str) -> None:
+    nets = {"depth": 2, "width": 16, "heads": 2, "patch": 4, "widths": (8, 16), "blocks": 1, "attention": (1,)}
+    model = tiny.family(name, backbone=backbone, augment=0.5, **nets).eval()
+    for parameter in model.generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    x, t = torch.rand(2, 1, 16, 16), model.level(torch.zeros(2))
+    y = torch.eye(4)[:2]
+    nothing = model.denoise(x, t, torch.cat([y, torch.zeros(2, TOLD)], dim=1))
+    assert torch.equal(model.denoise(x, t, y), nothing)
+    assert not torch.allclose(model.denoise(x, t, torch.cat([y, torch.ones(2, TOLD)], dim=1)), nothing)
+
+
+def test_augmentations_do_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images that are bright on the left, and mirrored for half of training, the mean one at full noise is bright on
+    the left, and on the right when that is told; where nothing is told in training it is neither."""
+    monkeypatch.setattr(diffusive, "AUGMENTS", ("xflip",))
+    mirror = torch.tensor([-2.0, 0, 0, 0, 0, 0])
+    brighter: dict[tuple[bool, bool], float] = {}  # the left than the right
+    for informed in (True, False):
+        torch.manual_seed(0)
+        model = tiny.family("flow", augment=1.0, dropout=0.0)
+        own = model.augmented
+        if not informed:
+            monkeypatch.setattr(model, "augmented", lambda b, a, own=own: (own(b, a)[0], torch.zeros(len(b), TOLD)))
+        optimiser = torch.optim.Adam(model.generator.parameters(), lr=3e-3)
+        for step in range(100):
+            optimiser.zero_grad()
+            model.loss("denoise", halves(16), at(step)).total.backward()
+            optimiser.step()
+        for told in (False, True):
+            y = torch.eye(4)[torch.arange(30) % 3]
+            with torch.no_grad():
+                x = torch.randn(30, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+                y = torch.cat([y, mirror.expand(30, -1)], dim=1) if told else y
+                found = model.denoise(x, torch.ones(30), y)
+            brighter[informed, told] = (found[..., :8].mean() - found[..., 8:].mean()).item()
+    assert brighter[True, False] > 1 and brighter[True, True] < -1
+    assert abs(brighter[False, False]) < 0.5
 
 
 @pytest.mark.parametrize("backbone", ["unet", "dit"])

@@ -293,6 +293,13 @@ def inverse_map(draw: Draw) -> Tensor:
     )
 
 
+def moves(draw: Draw, h: int, w: int) -> Tensor:
+    """N,6: the geometry of a draw in numbers, zeros where an image stays as it is: the inverse map less the identity,
+    row by row, its shifts as shares of the sides of h x w pixels."""
+    change = inverse_map(draw)[:, :2] - torch.eye(2, 3, device=draw.xflip.device)
+    return (change / change.new_tensor([[1, 1, w], [1, 1, h]])).flatten(1)
+
+
 def sources(inverse: Tensor, x: Tensor, y: Tensor, h: int, w: int) -> Tensor:
     """Where the output's columns `x` and rows `y`, in pixels, come from in images of h x w: (x, y), N,rows,cols,2."""
     middle = x.new_tensor([(w - 1) / 2, (h - 1) / 2])

@@ -41,6 +41,9 @@ With `source` the network sees another image beside x, in channels of its own: t
 and large again, or the image without its colours (Saharia 2021, SR3 and Palette). The model then has one task, which
 starts from such an image: translate, upscale or colorize.
 
+With `augment` training images are flipped, turned, scaled and shifted, and the network is told how; no image that it
+makes is, for then it is told of nothing (Karras 2022, section 5 and appendix F.2).
+
 A family says what its path is (`alpha`, `scale`), which times it trains on (`level`) with what `weight`, which ones the
 solver visits (`times`), and how D is made of the network's output (`denoise`).
 """
@@ -49,6 +52,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,6 +60,7 @@ import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
+from kartina.augment.ada import ADA, Transform, moves
 from kartina.config import FamilyConfig, ImageSpec, Preset, TrainConfig
 from kartina.errors import ConfigError
 from kartina.generators.base import (
@@ -98,6 +103,10 @@ QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the loss
 WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
 FINE = 1000  # steps that times between two steps are read from
 WIDE = (slice(None), None, None, None)  # N -> N,1,1,1
+AUGMENTS: tuple[Transform, ...] = (
+    "xflip", "integer_translation", "isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation",
+)  # fmt: skip
+TOLD = 6  # numbers by which the network is told of them
 
 
 class DiffusiveConfig(FamilyConfig):
@@ -117,6 +126,7 @@ class DiffusiveConfig(FamilyConfig):
     weak_share: float = Field(0.0, ge=0, le=1)  # share of the budget at which the weak copy is kept; 0 = none
     source: Literal["none", "pairs", "upscale", "colorize"] = "none"  # an image that the network sees beside x
     factor: int = Field(4, ge=2, le=16)  # upscale: how many times larger than what is given
+    augment: float = Field(0.0, ge=0, le=1)  # probability of each of AUGMENTS, of which the network is told; 0 = none
 
 
 class DiffusiveControls(Controls):
@@ -207,6 +217,7 @@ class DiffusiveFamily(Family):
         """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
         c, spec = self.config, self.spec
         seen = spec.channels + self.source_channels
+        labels = self.classes + 1 + (TOLD if c.augment else 0)
         if c.backbone == "dit":
             if spec.height % c.patch or spec.width % c.patch:
                 raise ConfigError(
@@ -215,12 +226,12 @@ class DiffusiveFamily(Family):
                 )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
-            return DiT(seen, spec.channels, self.classes + 1, c.patch, c.depth, c.width, c.heads, c.dropout)
+            return DiT(seen, spec.channels, labels, c.patch, c.depth, c.width, c.heads, c.dropout)
         check_fit(c.widths, c.attention, c.stem, spec.height, spec.width)
         return UNet(
             seen,
             spec.channels,
-            labels=self.classes + 1,
+            labels=labels,
             widths=c.widths,
             blocks=c.blocks,
             attention=c.attention,
@@ -233,6 +244,8 @@ class DiffusiveFamily(Family):
     ) -> Tensor:
         """What the generator, or `net`, states of x beside its source, told of the noise by t: float32 N,C,H,W."""
         seen = x if source is None else torch.cat([x, source], dim=1)
+        if self.config.augment and y.shape[1] == self.classes + 1:  # as it is: not augmented
+            y = nn.functional.pad(y, (0, TOLD))
         out: Tensor = (net or self.generator)(seen, t, y).float()
         return out
 
@@ -318,13 +331,32 @@ class DiffusiveFamily(Family):
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
         dropped = at.rand(len(batch)) < self.config.label_dropout
         labels = torch.where(dropped, self.classes, batch.labels)
-        return self.error(batch.images, e, z, labels, self.source(batch))
+        if not self.config.augment:
+            return self.error(batch.images, e, z, labels, self.source(batch))
+        batch, told = self.augmented(batch, at)
+        return self.error(batch.images, e, z, labels, self.source(batch), told)
+
+    def augmented(self, batch: Batch, at: At) -> tuple[Batch, Tensor]:
+        """The batch, each image moved at random (and its source with it), and N,TOLD: how (Karras 2022, appendix F.2).
+
+        StyleGAN2's geometric augmentations. What is told enters where the class does, through a linear layer without a
+        bias, and is zero when images are made: the network knows which of its images were moved, and makes none such.
+        """
+        h, w = self.spec.height, self.spec.width
+        pipeline = ADA(self.spec.channels, AUGMENTS)
+        pipeline.p.fill_(self.config.augment)
+        draw = pipeline.draw(pipeline.numbers(batch.images, at.rng), h, w)
+        images, sources = (x if x is None else pipeline.execute(x, draw) for x in (batch.images, batch.sources))
+        assert images is not None
+        return replace(batch, images=images, sources=sources), moves(draw, h, w)
 
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
         return self.error(batch.images, e, z, batch.labels, self.source(batch)).stats
 
-    def error(self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor, source: Tensor | None = None) -> Loss:
+    def error(
+        self, x: Tensor, e: Tensor, z: Tensor, labels: Tensor, source: Tensor | None = None, told: Tensor | None = None
+    ) -> Loss:
         """E weight |D - x|^2 on images x with noise e at the times of z, and the same in each quarter of the times.
 
         labels int64 N, K for the null label. `loss_q1` (least noise) to `loss_q4` are sums over the images of the
@@ -332,6 +364,8 @@ class DiffusiveFamily(Family):
         """
         t = self.level(z)
         y = nn.functional.one_hot(labels, self.classes + 1).float()
+        if told is not None:
+            y = torch.cat([y, told], dim=1)
         clean = self.denoise(self.noised(x, e, t), t, y, source=source)
         error = self.weight(t) * (clean - x).square().mean(dim=[1, 2, 3])
         quarter = torch.stack([z > q for q in QUARTILES]).sum(dim=0)
