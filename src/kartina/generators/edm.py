@@ -13,7 +13,9 @@ loss is E (sigma^2 + sd^2) / (sigma sd)^2 |D - x_0|^2 with ln sigma ~ N(-1.2, 1.
 
     sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i < N,  sigma_N = 0   (eq. 5).
 
-The paper's augmentation is `augment` (0.12 for its CIFAR-10, 0.15 at 64 px). Solvers, guidance and the loop: `generators.diffusive`.
+The paper's augmentation is `augment` (0.12 for its CIFAR-10, 0.15 at 64 px).
+
+Solvers, guidance and the loop: `generators.diffusive`.
 """
 
 from __future__ import annotations
