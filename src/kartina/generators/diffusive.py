@@ -97,6 +97,8 @@ InvertSolver = Annotated[
 QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
 WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
 FINE = 1000  # steps that times between two steps are read from
+LEAST = 1e-4  # of the share of the way that is left, whatever the spacing
+STRAIGHT = 1e-3  # sine of the angle below which an arc is taken for its chord
 WIDE = (slice(None), None, None, None)  # N -> N,1,1,1
 
 
@@ -633,21 +635,24 @@ class DiffusiveFamily(Family):
 
 
 def spaced(step: Tensor, steps: Tensor, power: Tensor) -> Tensor:
-    """Where a step lies, N, in even steps: the share that is left is raised to `power`. With 1, `step` itself."""
-    return torch.where(power == 1, step, (1 - (1 - step / steps).clamp(min=0) ** power) * steps)
+    """Where a step lies, N, in even steps: the share that is left is raised to `power`. With 1, `step` itself.
+
+    At least LEAST of that share stays left, which float32 tells from none: only the last step ends the way.
+    """
+    left = (1 - step / steps).clamp(min=0)
+    return torch.where(power == 1, step, (1 - torch.maximum(left**power, LEAST * left)) * steps)
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """Points on the great circles from a to b, N,...: between two draws of noise there is one as likely. share N.
 
-    (sin((1-s) angle) a + sin(s angle) b) / sin(angle); a itself where b is the same.
+    (sin((1-s) angle) a + sin(s angle) b) / sin(angle); on the straight line where the sine is too small to divide by.
     """
     angle = torch.acos(nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1))
-    same = (a == b).flatten(1).all(dim=1)
-    sine = torch.where(same, 1.0, angle.sin())
-    shape = (-1, *[1] * (a.dim() - 1))
+    sine, shape = angle.sin(), (-1, *[1] * (a.dim() - 1))
     of_a, of_b = (torch.sin(s * angle) / sine for s in (1 - share, share))
-    return torch.where(same.view(shape), a, of_a.view(shape) * a + of_b.view(shape) * b)
+    line = torch.lerp(a, b, share.view(shape))
+    return torch.where((sine < STRAIGHT).view(shape), line, of_a.view(shape) * a + of_b.view(shape) * b)
 
 
 # -- presets -----------------------------------------------------------------------------------------------------------
