@@ -72,6 +72,7 @@ from kartina.generators.base import (
     Share,
     State,
     going,
+    interpolating,
     noise,
     to_uint8,
 )
@@ -164,14 +165,6 @@ def transforming(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
     about = "How much is made anew: 0 keeps the image, 1 keeps nothing of it"
     strength: Any = (Share, Field(0.75, description=about))
     return create_model(f"Transform{controls.__name__}", __base__=controls, strength=strength)
-
-
-@cache
-def interpolating(controls: type[DiffusiveControls], classes: tuple[str, ...]) -> type[DiffusiveControls]:
-    """The controls with those of `interpolate`, for a model of these classes."""
-    about = "Seed of the noise to go to"
-    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description=about))
-    return create_model(f"Interpolate{controls.__name__}", __base__=controls, to_seed=to_seed, **going(classes))
 
 
 @cache
@@ -369,7 +362,7 @@ class DiffusiveFamily(Family):
             "generate": Capability(controls=controls),
             "transform": Capability(("image",), transforming(controls)),
             "inpaint": Capability(("image", "mask"), controls),
-            "interpolate": Capability(controls=interpolating(controls, self.spec.classes)),
+            "interpolate": Capability(controls=interpolating(controls, self.spec.classes, "noise")),
             "invert": Capability(("image",), self.invert_controls),
             "morph": Capability(("image", "to_image"), morphing(self.invert_controls, self.spec.classes)),
         }
@@ -404,10 +397,8 @@ class DiffusiveFamily(Family):
                 more = {"known": self.inputs(rows), "mask": self.inputs(rows, "mask")}
                 x0 = torch.lerp(more["known"], x0, more["mask"])
             case "interpolate":
-                share = column([c.share for c in given])
                 there = [noise(c.to_seed, self.name, 0, self.spec.shape) for c in given]
-                e = slerp(e, torch.stack(there).to(self.device), share)
-                y = torch.lerp(y, self.other_class(rows, y), share[:, None])
+                e, y = between(self, rows, e, torch.stack(there).to(self.device), y)
             case "invert":
                 turn, steps = steps, 2 * steps
                 t, x0 = self.times(turn, turn), self.inputs(rows)
@@ -653,6 +644,13 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     of_a, of_b = (torch.sin(s * angle) / sine for s in (1 - share, share))
     line = torch.lerp(a, b, share.view(shape))
     return torch.where((sine < STRAIGHT).view(shape), line, of_a.view(shape) * a + of_b.view(shape) * b)
+
+
+def between(family: Family, rows: Sequence[Row], e: Tensor, there: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise and label weights of rows that interpolate: so far on the arc from e to `there`, so far from y to the class
+    to go to."""
+    share = torch.tensor([row.controls.share for row in rows], device=family.device)
+    return slerp(e, there, share), torch.lerp(y, family.other_class(rows, y), share[:, None])
 
 
 # -- presets -----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class EDM(DiffusiveFamily):
     Config = EDMConfig
     controls = EDMControls
     config: EDMConfig
-    sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (8, 12, 18)}
+    sweep: ClassVar = {**DiffusiveFamily.sweep, "steps": (8, 12, 18)}
     presets: ClassVar = preset_table(
         "edm",
         "EDM diffusion",
