@@ -388,7 +388,8 @@ def shared(given: argparse.Namespace) -> list[str]:
 
 def page(out: Path) -> str:
     """What is known so far, from speed.json and curve.json."""
-    lines = ["# A plain U-Net beside ours", "", *(__doc__ or "").split("\n\n")[2].strip().split("\n")]
+    parts = (__doc__ or "").split("\n\n")
+    lines = ["# A plain U-Net beside ours", "", *parts[0].split("\n"), "", *parts[2].strip().split("\n")]
     speed_file, curve_file, about = out / "speed.json", out / "curve.json", out / "curve.about.json"
     found = json.loads(speed_file.read_text()) if speed_file.is_file() else None
     if found:
