@@ -173,8 +173,8 @@ def verdicts(results: Results) -> list[str]:
         lines += [
             f"- **{ref}** ({m['family']}): best {told(key, row)}; cheapest within {NEAR:g} times of it: "
             f"{told(*cheapest(rows, NEAR))}. One evaluation over its best: {one / row['fd']:.2f}, over the best of all "
-            f"models: {one / best:.2f} (aim: {ONE:g}); at most {FEW} evaluations over its best: {few / row['fd']:.2f} (aim: "
-            f"{NEAR:g}), over the best of all: {few / best:.2f}. Default controls: {m['default']}.",
+            f"models: {one / best:.2f} (aim: {ONE:g}); at most {FEW} evaluations over its best: {few / row['fd']:.2f} "
+            f"(aim: {NEAR:g}), over the best of all: {few / best:.2f}. Default controls: {m['default']}.",
         ]
     return lines
 

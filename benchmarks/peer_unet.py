@@ -198,7 +198,9 @@ def speed(
                 timed[name].round(steps, batch)
         train_top, sample_top = (statistics.median(tops[kind]) for kind in kinds)
         rows[str(c)] = {name: t.found(train_top, sample_top) for name, t in timed.items()}
-    about = {"machine": machine(), "threads": torch.get_num_threads(), "precision": precision, "rounds": rounds}
+    usual = Flow.controls()
+    about = {"machine": machine(), "threads": torch.get_num_threads(), "precision": precision, "rounds": rounds,
+             "sampler": f"{usual.steps} steps of {usual.solver} with guidance {usual.guidance:g}"}  # fmt: skip
     return {**about, "ceiling": {kind: statistics.median(each) for kind, each in tops.items()}, "channels": rows}
 
 
@@ -206,7 +208,7 @@ def speed_table(found: dict[str, Any]) -> list[str]:
     tops = ", ".join(f"{top:.0f} GFLOP/s in {kind}" for kind, top in found["ceiling"].items())
     lines = [
         f"Medians of {found['rounds']} interleaved rounds on {found['threads']} threads, {found['machine']};",
-        f"training in {found['precision']}, batch 32, sampling in fp32, batch {BATCH}, default controls.",
+        f"training in {found['precision']}, batch 32, sampling in fp32, batch {BATCH}, by {found['sampler']}.",
         f"Ceiling: {tops}.",
         "",
         "| channels | preset | parameters | training img/s | MFLOP/img | of ceiling "
