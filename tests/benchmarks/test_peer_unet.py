@@ -114,6 +114,7 @@ def test_curves_are_measured_once_and_told(home: Path, tmp_path: Path, monkeypat
     images = [r["images"] for r in results[arms[1]]["0"].values()]
     assert images == [16, 40]  # whole batches of 8
     told = (out / "README.md").read_text()
+    assert "diffusers' UNet2DModel" in told
     assert f"| {peer_unet.PEER}, 40 | 40 | 20 |" in told and f"| {peer_unet.OURS}, 40 | 40 | 4 |" in told
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
