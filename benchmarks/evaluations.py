@@ -162,7 +162,7 @@ def told(key: str, row: dict[str, Any]) -> str:
 
 
 def verdicts(results: Results) -> list[str]:
-    """For each model: the best, the cheapest that are near it, one step and eight evaluations over the best."""
+    """For each model: the best, the cheapest that are near it, one step and at most eight evaluations over the best."""
     models = results["models"]
     best = min(lowest(m["rows"])[1]["fd"] for m in models.values())
     lines = []
@@ -173,8 +173,8 @@ def verdicts(results: Results) -> list[str]:
         lines += [
             f"- **{ref}** ({m['family']}): best {told(key, row)}; cheapest within {NEAR:g} times of it: "
             f"{told(*cheapest(rows, NEAR))}. One evaluation over its best: {one / row['fd']:.2f}, over the best of all "
-            f"models: {one / best:.2f} (aim: {ONE:g}); {FEW} evaluations over its best: {few / row['fd']:.2f} (aim: "
-            f"{NEAR:g}), over the best of all: {few / best:.2f}. Default controls: {m['default']}.",
+            f"models: {one / best:.2f} (aim: {ONE:g}); at most {FEW} evaluations over its best: {few / row['fd']:.2f} "
+            f"(aim: {NEAR:g}), over the best of all: {few / best:.2f}. Default controls: {m['default']}.",
         ]
     return lines
 

@@ -142,8 +142,17 @@ def cell(value: dict[str, Any], digits: int) -> str:
     """The value with its interval, or why there is none."""
     if value["value"] is None:
         return str(value["reason"])
-    low, high = value["interval"] or (math.nan, math.nan)
+    if value["interval"] is None:
+        return f"{value['value']:.{digits}f} (one seed)"
+    low, high = value["interval"]
     return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def spread(seeds: Sequence[int]) -> str:
+    """Which generation seeds there are, and what is in brackets for that."""
+    if len(seeds) == 1:
+        return f"one generation seed ({seeds[0]}), so no intervals"
+    return f"generation seeds {list(seeds)}; in brackets 95% intervals over them"
 
 
 def table(results: dict[str, Any]) -> str:

@@ -198,7 +198,9 @@ def speed(
                 timed[name].round(steps, batch)
         train_top, sample_top = (statistics.median(tops[kind]) for kind in kinds)
         rows[str(c)] = {name: t.found(train_top, sample_top) for name, t in timed.items()}
-    about = {"machine": machine(), "threads": torch.get_num_threads(), "precision": precision, "rounds": rounds}
+    usual = Flow.controls()
+    about = {"machine": machine(), "threads": torch.get_num_threads(), "precision": precision, "rounds": rounds,
+             "sampler": f"{usual.steps} steps of {usual.solver} with guidance {usual.guidance:g}"}  # fmt: skip
     return {**about, "ceiling": {kind: statistics.median(each) for kind, each in tops.items()}, "channels": rows}
 
 
@@ -206,7 +208,7 @@ def speed_table(found: dict[str, Any]) -> list[str]:
     tops = ", ".join(f"{top:.0f} GFLOP/s in {kind}" for kind, top in found["ceiling"].items())
     lines = [
         f"Medians of {found['rounds']} interleaved rounds on {found['threads']} threads, {found['machine']};",
-        f"training in {found['precision']}, batch 32, sampling in fp32, batch {BATCH}, default controls.",
+        f"training in {found['precision']}, batch 32, sampling in fp32, batch {BATCH}, by {found['sampler']}.",
         f"Ceiling: {tops}.",
         "",
         "| channels | preset | parameters | training img/s | MFLOP/img | of ceiling "
@@ -388,7 +390,8 @@ def shared(given: argparse.Namespace) -> list[str]:
 
 def page(out: Path) -> str:
     """What is known so far, from speed.json and curve.json."""
-    lines = ["# A plain U-Net beside ours", "", *(__doc__ or "").split("\n\n")[2].strip().split("\n")]
+    parts = (__doc__ or "").split("\n\n")
+    lines = ["# A plain U-Net beside ours", "", *parts[0].split("\n"), "", *parts[2].strip().split("\n")]
     speed_file, curve_file, about = out / "speed.json", out / "curve.json", out / "curve.about.json"
     found = json.loads(speed_file.read_text()) if speed_file.is_file() else None
     if found:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from benchmarks import plots
-from benchmarks.families import cell, go_on, prepared
+from benchmarks.families import cell, go_on, prepared, spread
 from kartina.data.imageset import open_set
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any, parse_controls
@@ -108,34 +108,41 @@ def line(found: dict[str, Any]) -> str:
 
 
 def page(title: str, found: list[dict[str, Any]]) -> str:
-    """A row a measuring, the identity of the numbers, a picture a trial."""
-    heads = "trial", "images", "class agreement", "coverage", "diversity", "worst class", "FD-domain"
-    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    """A table for each identity that numbers have, with a row a measuring; a picture a trial."""
+    lines, tables = [f"# {title}"], dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]()
     for one in found:
         for row in one["rows"]:
-            m, controls = row["metrics"], " ".join(row["controls"])
-            classes = [(c["diversity"], c["class"]) for c in row["per_class"] if c["diversity"] is not None]
-            worst = "{:.2f} ({})".format(*min(classes)) if classes else ""
-            cells = [cell(m[k], d) for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2), ("fd", 2))]
-            name = one["trial"]["name"] + (f", {controls}" if controls else "")
-            lines.append(f"| {name} | {row['images']:,} | {' | '.join(cells[:3])} | {worst} | {cells[3]} |")
-    measured = [row for one in found for row in one["rows"]]
-    if measured:
-        m = measured[-1]["metrics"]
-        floors = [f"{m[k]['floor']:.{d}f}" for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2))]
-        lines.append(f"| *real images (floor)* | | {' | '.join(floors)} | | {m['fd']['floor']:.2f} |")
-        i = m["fd"]["identity"]
-        lines += [
-            "",
-            f"On {i['split']} of {i['data'][:12]}: {i['n']:,} generated against {i['m']:,} real images,",
-            f"{i['extractor']} {i['extractor_hash'][:12]}. In brackets 95% intervals over generation seeds, where",
-            "there are several; one training each.",
-        ]
+            tables.setdefault(json.dumps(row["metrics"]["fd"]["identity"]), []).append((one, row))
+    for measured in tables.values():
+        lines += ["", *table(measured)]
     for one in found:
         t = one["trial"]
         settings = f", `{' '.join(t['settings'])}`" if t.get("settings") else ""
         lines += ["", f"## {t['name']}", "", f"{t['preset']}{settings}", "", f"![{t['name']}]({t['name']}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def table(measured: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+    """Trials' rows of one identity, the floor, and what they were measured on."""
+    heads = "trial", "images", "class agreement", "coverage", "diversity", "worst class", "FD-domain"
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for one, row in measured:
+        m, controls = row["metrics"], " ".join(row["controls"])
+        classes = [(c["diversity"], c["class"]) for c in row["per_class"] if c["diversity"] is not None]
+        worst = "{:.2f} ({})".format(*min(classes)) if classes else ""
+        cells = [cell(m[k], d) for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2), ("fd", 2))]
+        name = one["trial"]["name"] + (f", {controls}" if controls else "")
+        lines.append(f"| {name} | {row['images']:,} | {' | '.join(cells[:3])} | {worst} | {cells[3]} |")
+    m = measured[-1][1]["metrics"]
+    floors = [f"{m[k]['floor']:.{d}f}" for k, d in (("class_agreement", 3), ("coverage", 3), ("diversity", 2))]
+    i = m["fd"]["identity"]
+    return [
+        *lines,
+        f"| *real images (floor)* | | {' | '.join(floors)} | | {m['fd']['floor']:.2f} |",
+        "",
+        f"On {i['split']} of {i['data'][:12]}: {i['n']:,} generated against {i['m']:,} real images,",
+        f"{i['extractor']} {i['extractor_hash'][:12]}, {spread(i['seeds'])}; one training each.",
+    ]
 
 
 def curves(found: list[dict[str, Any]], where: Path) -> bool:

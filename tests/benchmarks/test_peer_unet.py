@@ -95,7 +95,14 @@ def test_curves_are_measured_once_and_told(home: Path, tmp_path: Path, monkeypat
     row = {"parameters": 1, "img/s": 10.0, "MFLOP/img": 1.0, "share": 0.5, "sampling img/s": 1.0,
            "sampling MFLOP/img": 1.0, "sampling share": 0.5}  # fmt: skip
     rows = {peer_unet.OURS: row, peer_unet.PEER: {**row, "img/s": 2.0}}
-    speed = {"machine": "a machine", "threads": 1, "precision": "fp32", "rounds": 1, "ceiling": {"fp32": 1.0}}
+    speed = {
+        "machine": "a machine",
+        "threads": 1,
+        "precision": "fp32",
+        "rounds": 1,
+        "sampler": "a solver",
+        "ceiling": {"fp32": 1.0},
+    }
     (out / "speed.json").write_text(json.dumps({**speed, "channels": {"1": rows}}))
     arms = [f"{peer_unet.OURS}:40", f"{peer_unet.PEER}:40"]
     settings = [s for pair in ("widths=[32,32]", "attention=[1]", "threads=1", "batch=8") for s in ("--set", pair)]
@@ -107,6 +114,7 @@ def test_curves_are_measured_once_and_told(home: Path, tmp_path: Path, monkeypat
     images = [r["images"] for r in results[arms[1]]["0"].values()]
     assert images == [16, 40]  # whole batches of 8
     told = (out / "README.md").read_text()
+    assert "diffusers' UNet2DModel" in told
     assert f"| {peer_unet.PEER}, 40 | 40 | 20 |" in told and f"| {peer_unet.OURS}, 40 | 40 | 4 |" in told
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
 

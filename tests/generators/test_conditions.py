@@ -323,6 +323,30 @@ def test_slerp_by_hand() -> None:
     assert torch.allclose(found[2], torch.tensor([math.sqrt(2), 3 / math.sqrt(2)])), "lengths are not made equal"
 
 
+def test_slerp_of_neighbours_and_of_opposites_is_a_number() -> None:
+    """Float32 tells no angle between them, or no plane: the arc is its chord."""
+    a = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for moved in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
+        b = a.clone()
+        b[0, 0, 3, 3] += moved
+        for share in (0.0, 0.3, 1.0):
+            assert torch.allclose(slerp(a, b, torch.tensor([share])), torch.lerp(a, b, share), rtol=0, atol=1e-6)
+    assert torch.equal(slerp(a, -a, torch.tensor([0.25])), a / 2)
+
+
+@each
+def test_a_morph_of_neighbours_ends_as_both(name: str) -> None:
+    model = tiny.sampler(name)
+    a = from_uint8(picture(3))
+    b = a.clone()
+    b[0, 3, 3] += 1e-5
+    asked = [row(model, "morph", image=a, to_image=b, share=s, steps=4, solver="euler") for s in (0, 0.5, 1)]
+    with torch.inference_mode():
+        done = through(model, model.start(asked))[-1]
+    assert bool(done["x"].isfinite().all()) and bool(done["noise"].isfinite().all())
+    assert (done["x"][1] - done["x"][0]).abs().max() < 0.05
+
+
 # -- interpolate -------------------------------------------------------------------------------------------------------
 
 

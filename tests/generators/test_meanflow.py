@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kartina.config import ImageSpec
-from kartina.generators.base import At, Batch, Row, State, generate, noise, to_uint8
+from kartina.generators.base import At, Batch, Family, Row, State, generate, noise, to_uint8
 from kartina.generators.meanflow import MeanFlow, MeanFlowControls
 from tests import tiny
 
@@ -449,3 +449,22 @@ def test_previews_end_as_the_image() -> None:
             state = model.step(state)
             assert model.preview(state).shape == (1, 1, 16, 16)
     assert torch.equal(model.preview(state), model.finish(state).images)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_interpolation_ends_at_both_seeds_and_classes(steps: int) -> None:
+    """Byte for byte, and between it starts where the flow does: noise on the arc, label weights on the line."""
+    model, flow = tiny.sampler("meanflow"), tiny.sampler("flow")
+
+    def way(family: Family, seed: int, share: float, **controls: Any) -> Row:
+        settings = family.capabilities()["interpolate"].controls(share=share, steps=steps, **controls)
+        return Row(torch.eye(3)[0], seed, settings, "interpolate")
+
+    here, there = (generate(model, [row(seed, label, steps)]).images for seed, label in ((2, 0), (8, 2)))
+    found = [generate(model, [way(model, 2, s, to_seed=8, to_class="c")]).images for s in (0.0, 0.5, 1.0)]
+    assert torch.equal(found[0], here) and torch.equal(found[2], there)
+    assert not torch.equal(found[1], here) and not torch.equal(found[1], there)
+    assert torch.equal(generate(model, [way(model, 2, 0.5, to_seed=2)]).images, here), "to itself is no way at all"
+    own, its = (family.start([way(family, 2, 0.25, to_seed=8, to_class="c")]) for family in (model, flow))
+    assert torch.equal(own["z"], its["x"]) and torch.equal(own["y"], its["y"])
+    assert own["y"].tolist() == [[0.75, 0.0, 0.25, 0.0]]

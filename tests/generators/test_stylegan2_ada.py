@@ -599,6 +599,22 @@ def test_interpolation_ends_at_the_two_seeds_images(sampler: StyleGAN2ADA, detai
     assert not torch.allclose(half, a, atol=1e-3) and not torch.allclose(half, b, atol=1e-3)
 
 
+@pytest.mark.parametrize("more", [{}, {"truncation": 0.6}, {"mix_seed": 5, "mix_from": 2, "truncation": 0.8}], ids=str)
+def test_interpolation_ends_at_both_classes(sampler: StyleGAN2ADA, more: dict[str, Any]) -> None:
+    """Between, it is the line in W: of styles, second styles and mean styles alike."""
+    a, b = (image(sampler, row(sampler, seed, label, **more)) for seed, label in ((3, 0), (8, 2)))
+    asked = [
+        row(sampler, 3, 0, task="interpolate", to_seed=8, to_class="c", share=share, **more)
+        for share in (0.0, 0.5, 1.0)
+    ]
+    start, half, end = (image(sampler, one) for one in asked)
+    assert torch.equal(start, a) and torch.equal(end, b)
+    assert not torch.allclose(half, a, atol=1e-3) and not torch.allclose(half, b, atol=1e-3)
+    with torch.no_grad():
+        first, middle, last = (sampler.chosen([one], sampler.weights([one]))[0] for one in asked)
+    assert torch.allclose(middle, (first + last) / 2, atol=1e-5)
+
+
 # -- inversion ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kartina.config import read
 from kartina.errors import ConfigError
-from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, rows_for, to_uint8
+from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, noise, rows_for, to_uint8
 from kartina.generators.vae import LEVER, VAE, kl_normal, log_bernoulli, log_logistic, warmup
 from kartina.models.model import load, save
 from tests import tiny
@@ -450,6 +450,24 @@ def test_interpolation_leads_from_one_seed_to_the_other_at_unit_variance() -> No
     assert torch.allclose(paths[0.5].extras["z"], half, atol=1e-5)
     same = drawn(model, [1], 1, "interpolate", to_seed=0, share=0.5)
     assert torch.equal(same.images, own.images)
+
+
+def test_interpolation_leads_from_one_class_to_another() -> None:
+    """Its ends are the plain images of both, byte for byte; between, prior and decoder go by label weights between."""
+    model, _ = settled()
+    with torch.no_grad():
+        model.get_parameter("prior.table").normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    own, other = (generate(model, rows_for(model, [k], 1, seed)) for k, seed in ((0, 0), (2, 9)))
+    way = [drawn(model, [0], 1, "interpolate", to_seed=9, to_class="c", share=s) for s in (0.0, 0.5, 1.0)]
+    assert torch.equal(way[0].images, own.images) and torch.equal(way[2].images, other.images)
+    y, e = torch.tensor([[0.5, 0.0, 0.5]]), (noise(0, "z", 0, (1, 4)) + noise(9, "z", 0, (1, 4))) / math.sqrt(2)
+    with torch.inference_mode():
+        mean, logvar = model.prior(y)
+        z = mean + (0.5 * logvar).exp() * e
+        assert torch.allclose(way[1].extras["z"], z, atol=1e-5)
+        assert (to_uint8(model.decode(z, y)).int() - way[1].images.int()).abs().max() <= 1
+    plain = tiny.sampler("vae", shape=tiny.spec(classes=0)).capabilities()["interpolate"].controls
+    assert "to_class" not in plain.model_fields
 
 
 def test_a_morph_goes_from_one_posterior_mean_to_the_other() -> None:

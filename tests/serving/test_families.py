@@ -49,6 +49,10 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
     "inpaint": [{"solver": "euler", "steps": 6}, {"solver": "heun", "steps": 9, "guidance": 3.0}, {"solver": "dpm++"}],
     "invert": [{"steps": 3}, {"steps": 5, "solver": "euler"}, {"steps": 1}],
     "interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1, "steps": 3}],
+    **{
+        f"{name}-interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1}]
+        for name in ("vae", "stylegan2_ada", "meanflow")
+    },
     "flow-morph": [{"steps": 3, "share": 0.3}, {"steps": 5}, {"steps": 2, "solver": "euler"}],
     "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
 }
@@ -61,6 +65,9 @@ OTHERS = [
     ("flow", "interpolate"),
     ("flow", "morph"),
     ("vae", "morph"),
+    ("vae", "interpolate"),
+    ("stylegan2_ada", "interpolate"),
+    ("meanflow", "interpolate"),
 ]
 
 

@@ -1,5 +1,5 @@
 """`kartina translate | upscale | colorize | transform | inpaint | invert | morph` start from images of yours,
-`interpolate` from two seeds."""
+`interpolate` between two seeds or classes."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 from torch import Tensor, nn
 
 from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
@@ -119,6 +120,14 @@ def going(classes: tuple[str, ...]) -> dict[str, Any]:
         about = "Class to go to; none: the image's own"
         fields["to_class"] = (Annotated[one_of[classes] | None, named], Field(None, description=about))
     return fields
+
+
+@cache
+def interpolating(controls: type[Controls], classes: tuple[str, ...], of: str) -> type[Controls]:
+    """The controls with those of `interpolate`, for a model of these classes; `of` is what a seed stands for."""
+    about = f"Seed of the {of} to go to"
+    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description=about))
+    return create_model(f"Interpolate{controls.__name__}", __base__=controls, to_seed=to_seed, **going(classes))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class DDPM(DiffusiveFamily):
     controls = DDPMControls
     invert_controls = DDPMInvertControls
     config: DDPMConfig
-    sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (10, 20, 30)}
+    sweep: ClassVar = {**DiffusiveFamily.sweep, "steps": (10, 20, 30)}
     presets: ClassVar = preset_table(
         "ddpm", "DDPM", {size: dict(schedule="cosine") for size in ("32-cpu", "64-cpu", "32", "64", "128")}
     )

@@ -77,6 +77,7 @@ from kartina.generators.base import (
     Share,
     State,
     going,
+    interpolating,
     noise,
     to_uint8,
 )
@@ -102,6 +103,8 @@ InvertSolver = Annotated[
 QUARTILES = (-0.67448975, 0.0, 0.67448975)  # of a normal number: where the losses by noise level are divided
 WEAK_HALF_LIFE = 0.05  # of the weak network's average, as a share of the updates so far
 FINE = 1000  # steps that times between two steps are read from
+LEAST = 1e-4  # of the share of the way that is left, whatever the spacing
+STRAIGHT = 1e-3  # sine of the angle below which an arc is taken for its chord
 WIDE = (slice(None), None, None, None)  # N -> N,1,1,1
 AUGMENTS: tuple[Transform, ...] = (
     "xflip", "integer_translation", "isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation",
@@ -172,14 +175,6 @@ def transforming(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
     about = "How much is made anew: 0 keeps the image, 1 keeps nothing of it"
     strength: Any = (Share, Field(0.75, description=about))
     return create_model(f"Transform{controls.__name__}", __base__=controls, strength=strength)
-
-
-@cache
-def interpolating(controls: type[DiffusiveControls], classes: tuple[str, ...]) -> type[DiffusiveControls]:
-    """The controls with those of `interpolate`, for a model of these classes."""
-    about = "Seed of the noise to go to"
-    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description=about))
-    return create_model(f"Interpolate{controls.__name__}", __base__=controls, to_seed=to_seed, **going(classes))
 
 
 @cache
@@ -401,7 +396,7 @@ class DiffusiveFamily(Family):
             "generate": Capability(controls=controls),
             "transform": Capability(("image",), transforming(controls)),
             "inpaint": Capability(("image", "mask"), controls),
-            "interpolate": Capability(controls=interpolating(controls, self.spec.classes)),
+            "interpolate": Capability(controls=interpolating(controls, self.spec.classes, "noise")),
             "invert": Capability(("image",), self.invert_controls),
             "morph": Capability(("image", "to_image"), morphing(self.invert_controls, self.spec.classes)),
         }
@@ -436,10 +431,8 @@ class DiffusiveFamily(Family):
                 more = {"known": self.inputs(rows), "mask": self.inputs(rows, "mask")}
                 x0 = torch.lerp(more["known"], x0, more["mask"])
             case "interpolate":
-                share = column([c.share for c in given])
                 there = [noise(c.to_seed, self.name, 0, self.spec.shape) for c in given]
-                e = slerp(e, torch.stack(there).to(self.device), share)
-                y = torch.lerp(y, self.other_class(rows, y), share[:, None])
+                e, y = between(self, rows, e, torch.stack(there).to(self.device), y)
             case "invert":
                 turn, steps = steps, 2 * steps
                 t, x0 = self.times(turn, turn), self.inputs(rows)
@@ -667,21 +660,31 @@ class DiffusiveFamily(Family):
 
 
 def spaced(step: Tensor, steps: Tensor, power: Tensor) -> Tensor:
-    """Where a step lies, N, in even steps: the share that is left is raised to `power`. With 1, `step` itself."""
-    return torch.where(power == 1, step, (1 - (1 - step / steps).clamp(min=0) ** power) * steps)
+    """Where a step lies, N, in even steps: the share that is left is raised to `power`. With 1, `step` itself.
+
+    At least LEAST of that share stays left, which float32 tells from none: only the last step ends the way.
+    """
+    left = (1 - step / steps).clamp(min=0)
+    return torch.where(power == 1, step, (1 - torch.maximum(left**power, LEAST * left)) * steps)
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """Points on the great circles from a to b, N,...: between two draws of noise there is one as likely. share N.
 
-    (sin((1-s) angle) a + sin(s angle) b) / sin(angle); a itself where b is the same.
+    (sin((1-s) angle) a + sin(s angle) b) / sin(angle); on the straight line where the sine is too small to divide by.
     """
     angle = torch.acos(nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1))
-    same = (a == b).flatten(1).all(dim=1)
-    sine = torch.where(same, 1.0, angle.sin())
-    shape = (-1, *[1] * (a.dim() - 1))
+    sine, shape = angle.sin(), (-1, *[1] * (a.dim() - 1))
     of_a, of_b = (torch.sin(s * angle) / sine for s in (1 - share, share))
-    return torch.where(same.view(shape), a, of_a.view(shape) * a + of_b.view(shape) * b)
+    line = torch.lerp(a, b, share.view(shape))
+    return torch.where((sine < STRAIGHT).view(shape), line, of_a.view(shape) * a + of_b.view(shape) * b)
+
+
+def between(family: Family, rows: Sequence[Row], e: Tensor, there: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise and label weights of rows that interpolate: so far on the arc from e to `there`, so far from y to the class
+    to go to."""
+    share = torch.tensor([row.controls.share for row in rows], device=family.device)
+    return slerp(e, there, share), torch.lerp(y, family.other_class(rows, y), share[:, None])
 
 
 # -- presets -----------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class EDM(DiffusiveFamily):
     Config = EDMConfig
     controls = EDMControls
     config: EDMConfig
-    sweep: ClassVar = {"guidance": (1.0, 1.25, 1.5, 2.0), "steps": (8, 12, 18)}
+    sweep: ClassVar = {**DiffusiveFamily.sweep, "steps": (8, 12, 18)}
     presets: ClassVar = preset_table(
         "edm",
         "EDM diffusion",
@@ -86,7 +86,8 @@ class EDM(DiffusiveFamily):
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         first, last = (s ** (1 / self.config.rho) for s in (self.config.sigma_max, self.config.sigma_min))
         sigma = (first + step / (steps - 1).clamp(min=1) * (last - first)).clamp(min=0) ** self.config.rho
-        return torch.where(step < steps, sigma, 0.0)
+        # Past the last level, where `spacing` may go, what is left falls evenly to none.
+        return torch.where(step <= steps - 1, sigma, self.config.sigma_min * (steps - step))
 
     def preconditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise of sigma N, each N."""

@@ -71,14 +71,14 @@ from kartina.generators.base import (
     Phase,
     Row,
     State,
+    interpolating,
     noise,
     to_uint8,
 )
-from kartina.generators.diffusive import DiffusiveFamily
+from kartina.generators.diffusive import CPU, DiffusiveFamily, Width, between
 from kartina.nets.unet import UNet, check_fit
 from kartina.registry import register
 
-Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
 C = 1e-3  # of the adaptive weight
 NEAR = 0.05  # t at which the teacher looks at images that are compared: chosen, not swept
@@ -118,11 +118,6 @@ class MeanFlowControls(Controls):
     steps: int = Field(1, ge=1, le=8, description="Evaluations of the network: one is enough, more refine")
 
 
-MINUTES_TRAIN = dict(
-    optimizer="muon", batch=32, lr=2e-3, warmup=1000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000, clip=1.0
-)
-
-
 @register("meanflow")
 class MeanFlow(Family):
     Config = MeanFlowConfig
@@ -138,19 +133,19 @@ class MeanFlow(Family):
             32,
             "one-step diffusion for an hour of CPU: silhouettes, still grainy, after ten minutes",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=2.0, t_mean=0.0, t_std=1.6),
-            MINUTES_TRAIN,
+            CPU,
         ),
         "meanflow-distil-32-cpu": Preset(
             32,
             "a flow in one step: give it --teacher FLOW, and start it --from a MeanFlow",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, taught=True, t_mean=0.0, t_std=1.6),
-            {**MINUTES_TRAIN, "lr": 7e-4, "decay_from": 0.1, "ema": 3000},
+            {**CPU, "lr": 7e-4, "decay_from": 0.1, "ema": 3000},
         ),
         "meanflow-onestep-32-cpu": Preset(
             32,
             "a flow in one step, by its images: --teacher FLOW --from what meanflow-distil-32-cpu made of it",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), guidance=1.25, taught=True, ends=8192),
-            {**MINUTES_TRAIN, "lr": 5e-4, "decay_from": 0.0, "ema": 3000},
+            {**CPU, "lr": 5e-4, "decay_from": 0.0, "ema": 3000},
         ),
         "meanflow-halve-32-cpu": Preset(
             32,
@@ -158,13 +153,13 @@ class MeanFlow(Family):
             dict(
                 widths=(64, 96, 112), blocks=1, attention=(1, 2), taught=True, taught_by="meanflow", ends=256, reuse=1
             ),
-            {**MINUTES_TRAIN, "lr": 3e-4, "decay_from": 0.0, "ema": 3000},
+            {**CPU, "lr": 3e-4, "decay_from": 0.0, "ema": 3000},
         ),
         "meanflow-64-cpu": Preset(
             64,
             "one-step diffusion at 64 px for an hour of CPU: folded four times",
             dict(widths=(64, 96, 112), blocks=1, attention=(1, 2), stem=4, t_min=0.2),
-            MINUTES_TRAIN,
+            CPU,
         ),
         "meanflow-32": Preset(
             32,
@@ -346,11 +341,16 @@ class MeanFlow(Family):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> dict[str, Capability]:
-        return {"generate": Capability(controls=MeanFlowControls)}
+        return {
+            "generate": Capability(controls=MeanFlowControls),
+            "interpolate": Capability(controls=interpolating(MeanFlowControls, self.spec.classes, "noise")),
+        }
 
     def start(self, rows: Sequence[Row]) -> State:
         y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
         z = self.noises([row.seed for row in rows])
+        if rows[0].task == "interpolate":
+            z, y = between(self, rows, z, self.noises([row.controls.to_seed for row in rows]), y)
         steps = torch.tensor([row.controls.steps for row in rows], dtype=torch.int64, device=self.device)
         return State({"z": z, "clean": torch.zeros_like(z), "y": y, "step": torch.zeros_like(steps), "steps": steps})
 

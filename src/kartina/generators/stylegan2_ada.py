@@ -40,6 +40,7 @@ from kartina.generators.base import (
     Phase,
     Row,
     State,
+    interpolating,
     noise,
     to_uint8,
 )
@@ -324,11 +325,6 @@ class StyleControls(Controls):
     noise: bool = Field(True, description="Random fine detail")
 
 
-class InterpolateControls(StyleControls):
-    to_seed: int = Field(0, ge=0, lt=2**63, description="Seed of the style to go to, of the same class")
-    share: float = Field(0.5, ge=0, le=1, description="How far: 0 is the image's own style, 1 the other")
-
-
 class InvertControls(Controls):
     steps: int = Field(200, ge=1, le=2000, description="Steps of the search: more is closer and slower")
     rate: float = Field(0.05, gt=0, le=1, description="Learning rate of the search")
@@ -474,7 +470,7 @@ class StyleGAN2ADA(AdversarialFamily):
     def capabilities(self) -> dict[str, Capability]:
         return {
             "generate": Capability(controls=StyleControls),
-            "interpolate": Capability(controls=InterpolateControls),
+            "interpolate": Capability(controls=interpolating(StyleControls, self.spec.classes, "style")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
         }
 
@@ -530,15 +526,22 @@ class StyleGAN2ADA(AdversarialFamily):
         return w
 
     def chosen(self, rows: Sequence[Row], y: Tensor) -> Tensor:
-        """Styles N,L,W as the rows' controls ask for: interpolated, mixed, truncated."""
+        """Styles N,L,W as the rows' controls ask for: interpolated, mixed, truncated.
+
+        All that lies between two seeds or classes lies on the line in W between the styles (and mean styles) of both.
+        """
         layers, asked = self.generator.synthesis.layers, [row.controls for row in rows]
         layer = torch.arange(layers, device=self.device)
         w = self.mapped([row.seed for row in rows], y)
+        other = self.mapped([c.mix_seed or 0 for c in asked], y)
         if rows[0].task == "interpolate":
-            w = torch.lerp(w, self.mapped([c.to_seed for c in asked], y), self.column([c.share for c in asked]))
+            to_y = self.condition(self.other_class(rows, self.weights(rows)))
+            share = self.column([c.share for c in asked])
+            w = torch.lerp(w, self.mapped([c.to_seed for c in asked], to_y), share)
+            other = torch.lerp(other, self.mapped([c.mix_seed or 0 for c in asked], to_y), share)
+            y = torch.lerp(y, to_y, share)
 
         # Mix: from a layer on, the style of another seed.
-        other = self.mapped([c.mix_seed or 0 for c in asked], y)
         begin = self.column([layers if c.mix_seed is None else c.mix_from for c in asked])
         styles = torch.where((layer >= begin)[:, :, None], other[:, None], w[:, None])
 

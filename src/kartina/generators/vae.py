@@ -55,6 +55,7 @@ from kartina.generators.base import (
     State,
     from_uint8,
     going,
+    interpolating,
     noise,
 )
 from kartina.nets.layers import upsample2, zero
@@ -96,11 +97,6 @@ class SourceControls(LatentControls):
     source: Literal["prior", "posterior"] = Field(
         "prior", description="Where latents come from: the prior of the class, or the posteriors of training images"
     )
-
-
-class InterpolateControls(LatentControls):
-    to_seed: int = Field(0, ge=0, lt=2**63, description="Seed of the latent to go to, of the same class")
-    share: float = Field(0.5, ge=0, le=1, description="How far: 0 is the image's own latent, 1 the other")
 
 
 class InvertControls(Controls):
@@ -231,6 +227,11 @@ def _cells(config: VAEConfig, spec: ImageSpec) -> int:
     return (spec.height // fold) * (spec.width // fold)
 
 
+MINUTES_TRAIN: dict[str, Any] = dict(  # of *-cpu presets
+    optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
+)
+
+
 @register("vae")
 class VAE(LatentFamily):
     Config = VAEConfig
@@ -241,17 +242,13 @@ class VAE(LatentFamily):
             32,
             "conditional VAE for minutes of CPU: fast, varied, soft",
             dict(z=32, width=64, width_max=192, beta=3.0, components=64),
-            dict(
-                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
-            ),
+            MINUTES_TRAIN,
         ),
         "vae-32-bits-cpu": Preset(
             32,
             "conditional VAE for bits per dimension, in minutes of CPU: discretised logistic, beta 1",
             dict(z=32, width=64, width_max=192, likelihood="logistic", components=64),
-            dict(
-                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
-            ),
+            MINUTES_TRAIN,
         ),
         "vae-32": Preset(
             32,
@@ -263,9 +260,7 @@ class VAE(LatentFamily):
             64,
             "conditional VAE at 64 px for minutes of CPU",
             dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64),
-            dict(
-                optimizer="muon", batch=32, lr=1e-3, warmup=500, decay="cosine", decay_from=0.3, decay_to=0.02, ema=5000
-            ),
+            MINUTES_TRAIN,
         ),
         "vae-64": Preset(
             64,
@@ -429,19 +424,23 @@ class VAE(LatentFamily):
     def capabilities(self) -> dict[str, Capability]:
         return {
             "generate": Capability(controls=SourceControls if self.config.components else LatentControls),
-            "interpolate": Capability(controls=InterpolateControls),
+            "interpolate": Capability(controls=interpolating(LatentControls, self.spec.classes, "latent")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
             "morph": Capability(inputs=("image", "to_image"), controls=morphing(self.spec.classes)),
         }
 
     def start(self, rows: Sequence[Row]) -> State:
         """Latents z = mean + std * spread * e: of the prior, the mixture, or (invert) the given image's posterior; to
-        morph, on the line between those of two images, each of its class."""
+        morph, on the line between those of two images, each of its class. To interpolate, e lies between those of two
+        seeds, and the label weights, by which prior and decoder go, between two classes."""
         state, asked, task = super().start(rows), [row.controls for row in rows], rows[0].task
         y, e = state["y"], state["z"]
-        mean, logvar = self.encoder(self.inputs(rows), y) if task in ("invert", "morph") else self.prior(y)
+        if task in ("interpolate", "morph"):
+            share = torch.tensor([[c.share] for c in asked], device=self.device)
+            to_y = self.condition(self.other_class(rows, self.weights(rows)))
         if task == "interpolate":
-            e = self.between(rows, e)
+            e, y = self.between(rows, e), torch.lerp(y, to_y, share)
+        mean, logvar = self.encoder(self.inputs(rows), y) if task in ("invert", "morph") else self.prior(y)
         mixture = self.encoder.mixture
         if task == "generate" and mixture is not None and any(c.source == "posterior" for c in asked):
             posterior = torch.tensor([[c.source == "posterior"] for c in asked], device=self.device)
@@ -451,9 +450,7 @@ class VAE(LatentFamily):
             mean, logvar = torch.where(posterior, own_mean, mean), torch.where(posterior, own_logvar, logvar)
         z = mean + (0.5 * logvar).exp() * e
         if task == "morph":
-            to_y = self.condition(self.other_class(rows, self.weights(rows)))
             mean, logvar = self.encoder(self.inputs(rows, "to_image"), to_y)
-            share = torch.tensor([[c.share] for c in asked], device=self.device)
             z, y = torch.lerp(z, mean + (0.5 * logvar).exp() * e, share), torch.lerp(y, to_y, share)
         return state.replace(z=z, y=y)
 
