@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -67,6 +68,15 @@ def test_nobody_gives_what_they_have_not_got(service: Service) -> None:
     with service.bearer("keys") as client:
         problem(client.post("/v1/keys", json={"name": "x", "scopes": ["models"]}), 403, "forbidden")
         assert client.post("/v1/keys", json={"name": "x", "scopes": ["keys"]}).status_code == 201
+    with service.bearer("keys", quota={"images": 1}) as client:
+        told = problem(client.post("/v1/keys", json={"name": "x", "scopes": ["keys"]}), 403, "forbidden")
+        assert "a key with a quota" in told["detail"]
+    with service.bearer("keys", days=2) as client:
+        ends = []
+        for days in (None, 1, 300):
+            made = client.post("/v1/keys", json={"name": "x", "scopes": ["keys"], "days": days}).json()["key"]
+            ends.append(datetime.fromisoformat(made["expires_at"]))
+        assert ends[0] == ends[2] and ends[0] - ends[1] == pytest.approx(timedelta(days=1), abs=timedelta(minutes=1))
     for body in ({"name": ""}, {"name": "a\0b"}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]},
                  {"name": "x", "rate": "often"}, {"name": "x", "days": 0}, {"name": "x", "quota": {"images": -1}},
                  {"name": "x", "quota": {"cats": 1}}):  # fmt: skip

@@ -63,6 +63,12 @@ def test_what_else_clients_send(client: openai.OpenAI) -> None:
     assert found.data is not None and found.size == "8x8" and found.output_format == "png"
     recipe = png.read_recipe(b64decode(found.data[0].b64_json or ""))
     assert recipe is not None and recipe["seed"] == 7
+    found = client.images.generate(model="toy", prompt="dog", extra_body={"controls": {"steps": 3}})
+    assert found.data is not None
+    recipe = png.read_recipe(b64decode(found.data[0].b64_json or ""))
+    assert recipe is not None and recipe["controls"]["steps"] == 3
+    with pytest.raises(openai.UnprocessableEntityError, match="steps"):
+        client.images.generate(model="toy", prompt="dog", extra_body={"controls": {"steps": -3}})
     listed = client.images.edit(
         model="flow", image=[picture()], prompt="a", input_fidelity="high", quality="high", user="me"
     )

@@ -264,6 +264,20 @@ def test_models_leave_memory_least_recently_used_first_but_never_in_use(
     assert bench.models.bytes == 2 * parameters
 
 
+def test_a_model_that_was_loaded_for_nobody_counts_and_leaves(toy: PackageRef, tmp_path: Path) -> None:
+    """Requests are canceled while their models are being loaded: what comes in then is no longer asked for."""
+    others = [toy_package(tmp_path / "models", f"m{i}", seed=i) for i in range(1, 6)]
+    parameters = sum(x.numel() * x.element_size() for x in load(toy).family.parameters())
+    bench = Bench(size=2 * parameters)
+    for ref in others:
+        bench.submit(request(ref, ref.name, 1))
+        bench.batcher.step()
+        bench.batcher.cancel(ref.name)
+    bench.models._loader.shutdown()
+    bench.batcher.step()
+    assert len(bench.models.hashes) == 2 and bench.models.bytes == 2 * parameters and not bench.models._loading
+
+
 def test_elsewhere_than_on_a_cpu_batches_are_filled_up_to_few_sizes(
     toy: PackageRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:

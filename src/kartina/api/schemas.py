@@ -555,7 +555,7 @@ class PreviewImage(Response):
 
 
 class PreviewEvent(Response):
-    """`event: preview`: what unfinished images look like so far, at most about twice a second."""
+    """`event: preview`: what unfinished images look like so far, at most about four times a second."""
 
     type: Literal["preview"] = "preview"
     images: list[PreviewImage]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, get_args
 
 from kartina import owners
@@ -32,6 +33,7 @@ class Caller:
     rate: str = ""  # as `limits` writes it, such as "60/minute"; "" for none
     name: str = ""
     prefix: str = ""  # how the key begins
+    expires_at: datetime | None = None  # of the key
 
     def needs(self, scope: Scope) -> None:
         """Raises ForbiddenError without the scope."""

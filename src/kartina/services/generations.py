@@ -66,7 +66,7 @@ CRASHES = 2  # services that a running generation may take down
 FIRST = 0.001  # seconds in which whoever waits for an image is answered, before it is stored
 SMALL = 256 * 2**10  # bytes that are hashed in passing
 TOGETHER = 0.05  # seconds that finished images of a generation wait for others, to be stored with them
-MAX_INPUT = 48 * 2**20  # bytes of input images in one request
+MAX_INPUT = 32 * 2**20  # bytes of input images in one request: half a frame to the engine
 
 
 @dataclass(frozen=True)

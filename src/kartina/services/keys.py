@@ -79,8 +79,10 @@ class Access:
         quota: Quota = NONE,
         rate: str = RATE,
         days: int | None = None,
+        until: datetime | None = None,
     ) -> tuple[Key, str]:
-        """(what is kept, the key itself: it is shown once). Raises ConfigError."""
+        """(what is kept, the key itself: it is shown once). It ends after `days`, and not after `until`. Raises
+        ConfigError."""
         unknown = [scope for scope in scopes if scope not in SCOPES]
         if unknown or not scopes:
             raise ConfigError(f"Found the scopes {', '.join(unknown) or 'none'}; expected some of {', '.join(SCOPES)}.")
@@ -88,9 +90,10 @@ class Access:
         prefix = "".join(secrets.choice(_ALPHABET) for _ in range(12))
         text = f"kt_{prefix}_{secrets.token_urlsafe(32)}"
         at = now()
+        ends = [end for end in (until, None if days is None else at + timedelta(days=days)) if end is not None]
         key = Key(
             id=new_id("key"), prefix=prefix, digest=self._digest(text), name=name, scopes=tuple(scopes), quota=quota,
-            rate=rate, created_at=at, expires_at=None if days is None else at + timedelta(days=days),
+            rate=rate, created_at=at, expires_at=min(ends, default=None),
         )  # fmt: skip
         self.keys.add(key)
         return key, text
@@ -126,7 +129,7 @@ class Access:
             self.keys.note_use(key, at)
         except StorageError as error:  # a full disk keeps nobody from reading
             log.warning("use_not_noted", key=key.prefix, error=str(error))
-        return Caller(key.id, as_scopes(key.scopes), key.quota, key.rate, key.name, f"kt_{key.prefix}")
+        return Caller(key.id, as_scopes(key.scopes), key.quota, key.rate, key.name, f"kt_{key.prefix}", key.expires_at)
 
     def _digest(self, text: str) -> str:
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()

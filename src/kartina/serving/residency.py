@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kartina.serving.runtimes import Runtime
     from kartina.serving.tuning import Tuning
 
-MAX_MODELS = 8
+MAX_MODELS = 64  # whatever their size: each keeps a runtime's threads and buffers
 MAX_BYTES = 2 * 2**30  # of weights
 
 
@@ -81,7 +81,15 @@ class Residency:
         return self._ready[hash].model
 
     def trim(self, used: Collection[str]) -> None:
-        """Let go of the least recently used models beyond the limits, but of none in `used`."""
+        """Let go of the least recently used models beyond the limits, but of none in `used`.
+
+        What was loaded for a request that is gone counts too: it becomes the one that was used least.
+        """
+        for hash in [h for h, loading in self._loading.items() if h not in used and loading.done()]:
+            loading = self._loading.pop(hash)
+            if loading.exception() is None:
+                self._ready[hash] = loading.result()
+                self._ready.move_to_end(hash, last=False)
         for hash in list(self._ready):
             if len(self._ready) <= self.count and self.bytes <= self.size:
                 return

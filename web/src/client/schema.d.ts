@@ -787,6 +787,9 @@ export interface paths {
         /**
          * Create Key
          * @description Create an API key. Its secret is in this answer and nowhere else.
+         *
+         *     A key makes keys with no scope that it has not got, that end no later than it does, and only if it has no quota of
+         *     steps, images or bytes, for each of them would have one of its own.
          */
         post: operations["create_key"];
         delete?: never;
@@ -2405,6 +2408,14 @@ export interface components {
          * @description OpenAI's request. `seed` and `controls` are ours.
          */
         ImagesRequest: {
+            /**
+             * Controls
+             * @description Over the defaults; see the model's tasks
+             * @default {}
+             */
+            controls: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
             /** Model */
             model: string;
             /**
@@ -2957,7 +2968,7 @@ export interface components {
         };
         /**
          * PreviewEvent
-         * @description `event: preview`: what unfinished images look like so far, at most about twice a second.
+         * @description `event: preview`: what unfinished images look like so far, at most about four times a second.
          */
         PreviewEvent: {
             /** Images */

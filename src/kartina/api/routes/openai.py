@@ -13,7 +13,7 @@ from base64 import b64encode
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from kartina.api.dependencies import Maker, Services, ServicesDep
 from kartina.api.problems import HttpProblem, responses
@@ -45,6 +45,9 @@ class ImagesRequest(BaseModel):
     stream: bool | None = Field(default=None, description="false")
     output_format: OutputFormat | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED - 256)
+    controls: dict[str, JsonValue] = Field(
+        default={}, max_length=64, description="Over the defaults; see the model's tasks"
+    )
     user: str | None = Field(default=None, max_length=1000)
 
 
@@ -72,6 +75,7 @@ async def openai_generate(body: ImagesRequest, of: ServicesDep, who: Maker) -> I
         labels=_class(body.prompt),
         n=body.n or 1,
         seed=body.seed,
+        controls=body.controls,
         format=body.output_format or "png",
     )
     return await _make(of, who, asked, body.size)
