@@ -523,6 +523,14 @@ def test_what_is_told_is_zero_for_an_image_as_it_is_and_says_where_the_others_co
         assert torch.allclose(image, before[:, :, columns])
 
 
+def test_augmentations_are_learnt_beside_what_a_start_knows() -> None:
+    """The network is the same but for a layer: any model starts it, and it any other."""
+    plain, told = tiny.family("flow"), tiny.family("flow", augment=0.3)
+    mine, its = plain.state_dict(), told.state_dict()
+    assert set(its) - set(mine) == {"generator.told.weight"}
+    assert all(its[key].shape == value.shape for key, value in mine.items())
+
+
 def test_a_source_is_moved_with_its_image() -> None:
     model = tiny.family("flow-pairs", augment=0.8)
     batch = halves(32)

@@ -361,6 +361,14 @@ def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str
     assert not [key for key in started if key.startswith("end_")] and "teacher.generator.last.weight" in started
 
 
+def test_a_flow_that_was_told_of_augmentations_teaches_and_starts(old: Run) -> None:
+    flow = Run.create(plan("flow-32-cpu", "things", images=8, settings=[*DISTIL, "augment=0.3"]))
+    train(flow)
+    train(run := distilled(flow.id, flow.id))
+    start = run.config.start
+    assert start is not None and all(key.startswith("generator.span.") for key in start.new)
+
+
 def test_a_teacher_of_other_images_is_named(flow: Run) -> None:
     given = transfer.source(flow.id)
     assert transfer.strange(given, distilled(flow.id).config) is None

@@ -212,7 +212,7 @@ class DiffusiveFamily(Family):
         """The backbone: (x N,C,H,W, what it is told of the noise N, y) -> N,C,H,W."""
         c, spec = self.config, self.spec
         seen = spec.channels + self.source_channels
-        labels = self.classes + 1 + (TOLD if c.augment else 0)
+        labels, told = self.classes + 1, TOLD if c.augment else 0
         if c.backbone == "dit":
             if spec.height % c.patch or spec.width % c.patch:
                 raise ConfigError(
@@ -221,7 +221,7 @@ class DiffusiveFamily(Family):
                 )
             if c.width % c.heads:
                 raise ConfigError(f"Found width={c.width} and heads={c.heads}; expected a width that they divide.")
-            return DiT(seen, spec.channels, labels, c.patch, c.depth, c.width, c.heads, c.dropout)
+            return DiT(seen, spec.channels, labels, c.patch, c.depth, c.width, c.heads, c.dropout, told)
         check_fit(c.widths, c.attention, c.stem, spec.height, spec.width)
         return UNet(
             seen,
@@ -232,6 +232,7 @@ class DiffusiveFamily(Family):
             attention=c.attention,
             stem=c.stem,
             dropout=c.dropout,
+            told=told,
         )
 
     def stated(
@@ -239,8 +240,6 @@ class DiffusiveFamily(Family):
     ) -> Tensor:
         """What the generator, or `net`, states of x beside its source, told of the noise by t: float32 N,C,H,W."""
         seen = x if source is None else torch.cat([x, source], dim=1)
-        if self.config.augment and y.shape[1] == self.classes + 1:  # as it is: not augmented
-            y = nn.functional.pad(y, (0, TOLD))
         out: Tensor = (net or self.generator)(seen, t, y).float()
         return out
 
@@ -335,7 +334,7 @@ class DiffusiveFamily(Family):
         """The batch, each image moved at random (and its source with it), and N,TOLD: how (Karras 2022, appendix F.2).
 
         StyleGAN2's geometric augmentations. What is told enters where the class does, through a linear layer without a
-        bias, and is zero when images are made: the network knows which of its images were moved, and makes none such.
+        bias, and is left out when images are made: the network knows which images were moved, and makes none such.
         """
         h, w = self.spec.height, self.spec.width
         pipeline = ADA(self.spec.channels, AUGMENTS)

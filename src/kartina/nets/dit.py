@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.nets.layers import Fourier, zero
+from kartina.nets.layers import Fourier, condition, zero
 
 EPS = 1e-6  # of LayerNorm
 
@@ -74,7 +74,8 @@ class DiTBlock(nn.Module):
 class DiT(nn.Module):
     """x N,Cin,H,W; t float N; label weights N,K+1 (the last one is the null label) -> N,Cout,H,W.
 
-    H and W must be multiples of `patch`, `width` of `heads` and of 4.
+    H and W must be multiples of `patch`, `width` of `heads` and of 4. With `told`, as many numbers may follow the label
+    weights, of which the network is told too (`layers.condition`).
     """
 
     def __init__(
@@ -87,11 +88,13 @@ class DiT(nn.Module):
         width: int = 384,
         heads: int = 6,
         dropout: float = 0.0,
+        told: int = 0,
     ):
         super().__init__()
         self.patch = patch
         self.time = nn.Sequential(Fourier(width), linear(width, width, 0.02), nn.SiLU(), linear(width, width, 0.02))
         self.label = linear(labels, width, 0.02, bias=False)
+        self.told = linear(told, width, 0.02, bias=False) if told else None
         self.inp = linear(cin * patch**2, width)
         self.blocks = nn.ModuleList([DiTBlock(width, heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=EPS, elementwise_affine=False)
@@ -102,7 +105,7 @@ class DiT(nn.Module):
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
         h = self.inp(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
         h = h + positions(rows, columns, h.shape[2], h.device)
-        c = F.silu(self.time(t) + self.label(labels))
+        c = F.silu(self.time(t) + condition(labels, self.label, self.told))
         for block in self.blocks:
             h = block(h, c)
         shift, scale = self.cond(c).chunk(2, dim=1)

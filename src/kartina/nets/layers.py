@@ -72,6 +72,16 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
+def condition(labels: Tensor, label: nn.Linear, told: nn.Module | None) -> Tensor:
+    """The embedding N,E of label weights N,K and, by `told`, of the numbers that follow them where any do."""
+    k = label.in_features
+    if told is None or labels.shape[1] == k:
+        found: Tensor = label(labels)
+        return found
+    found = label(labels[:, :k]) + told(labels[:, k:])
+    return found
+
+
 def upsample2(x: Tensor) -> Tensor:
     """Nearest-neighbour doubling: N,C,H,W -> N,C,2H,2W."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kartina.errors import ConfigError
-from kartina.nets.layers import Fourier, zero
+from kartina.nets.layers import Fourier, condition, zero
 from kartina.nets.norm import group_norm
 
 
@@ -63,7 +63,8 @@ class UNet(nn.Module):
     `widths` are the channels of each level, finest first; H and W must be multiples of stem * 2**(levels-1).
     `attention` lists the levels (0 = finest) that have it. With `span`, `forward` takes a second time, float N (how far
     a step reaches), whose embedding is added to the first one's. `top` is the highest frequency of both embeddings:
-    where the network is differentiated by t, a high one drowns the derivative.
+    where the network is differentiated by t, a high one drowns the derivative. With `told`, as many numbers may follow
+    the label weights, of which the network is told too (`layers.condition`).
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class UNet(nn.Module):
         head: int = 32,
         span: bool = False,
         top: float = 1000.0,
+        told: int = 0,
     ):
         super().__init__()
         width = widths[0]
@@ -88,6 +90,9 @@ class UNet(nn.Module):
         self.span = embedding(width, emb, top) if span else None
         self.label = nn.Linear(labels, emb, bias=False)
         nn.init.normal_(self.label.weight, std=0.5)
+        self.told = nn.Linear(told, emb, bias=False) if told else None
+        if self.told is not None:
+            nn.init.normal_(self.told.weight, std=0.5)
 
         # Down.
         self.inp = nn.Conv2d(cin * stem**2, width, 3, padding=1)
@@ -132,7 +137,7 @@ class UNet(nn.Module):
         self, x: Tensor, t: Tensor, labels: Tensor, span: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """The map in the middle, those before every layer on the way down to it, and the condition N,E."""
-        emb = self.time(t) + self.label(labels)
+        emb = self.time(t) + condition(labels, self.label, self.told)
         if self.span is not None:
             emb = emb + self.span(span)
         emb = F.silu(emb)
