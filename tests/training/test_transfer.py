@@ -139,7 +139,7 @@ def test_every_family_starts_from_its_like(name: str) -> None:
     there = tiny.family(name, seed=1)
     state = there.state_dict()
     wanted = [k for k in state if k in training_keys(there) or k.split(".")[0] in there.parts]
-    source = transfer.Source("there", name, there.config.model_dump(mode="json"), {k: state[k] for k in wanted})
+    source = transfer.Source("there", name, there.config.model_dump(mode="json"), {k: state[k] for k in wanted}, "")
     data = tiny.images(shape=tiny.fitted(name))
     config = tiny.run_config(name, data, 80)
     taken = transfer.take(source, transfer.on_meta(config))
