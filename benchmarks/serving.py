@@ -35,6 +35,7 @@ from kartina.generators.base import Row
 from kartina.models import package, png
 from kartina.models.model import load
 from kartina.serving import kept, runtimes
+from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine
 from kartina.serving.protocol import Failed, RequestSpec, RowSpec
 from kartina.serving.runtimes import Runtime
@@ -56,7 +57,7 @@ class Direct:
         self.runtime: Runtime | None = None
         if self.name != "eager":
             hash = package.read_manifest(ref.path).hash
-            found = runtimes.prepare(str(ref.path), hash, [self.name], known.threads)[self.name]
+            found = runtimes.opened(str(ref.path), hash, [self.name], known.threads)[self.name]
             if isinstance(found, str):
                 raise RuntimeError(f"Found no {self.name} for {ref}: {found}")
             self.runtime = found
@@ -132,7 +133,7 @@ async def cold(service: Served, model: str) -> tuple[float, float]:
 
 async def idle(service: Served, ref: package.PackageRef, direct: Direct, rounds: int) -> None:
     """One image at a time, by each way in turn."""
-    client, engine = Client(service), LocalEngine(service.socket, cache=0)
+    client, engine = Client(service), LocalEngine(service.socket, cache=ResultCache(0))
     seeds = iter(range(10_000, 10**9))
 
     async def directly() -> None:
@@ -164,7 +165,7 @@ async def idle(service: Served, ref: package.PackageRef, direct: Direct, rounds:
 
 async def saturated(service: Served, ref: package.PackageRef, direct: Direct, images: int, rounds: int) -> None:
     """Images a second when there is always work, in requests of AT_ONCE images, against batches here."""
-    client, engine = Client(service), LocalEngine(service.socket, cache=0)
+    client, engine = Client(service), LocalEngine(service.socket, cache=ResultCache(0))
     rates: dict[str, list[float]] = {}
     for round_ in range(rounds + 1):
         starts = range(round_ * 10 * images, round_ * 10 * images + images, AT_ONCE)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kartina.models import package
+from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine
 from kartina.serving.device import Gate
 from kartina.serving.protocol import RequestSpec, RowSpec
@@ -79,7 +80,7 @@ async def latencies(engine: LocalEngine, ref: package.PackageRef, seconds: float
 async def measure(model: str, preset: str, seconds: float) -> None:
     supervisor = Supervisor(["--device", "cpu"])
     await supervisor.start()
-    engine, ref = LocalEngine(supervisor.socket, cache=0), package.find(model)
+    engine, ref = LocalEngine(supervisor.socket, cache=ResultCache(0)), package.find(model)
     await latencies(engine, ref, 1.0, 0.0)  # loads the model
 
     def show(what: str, taken: list[float], rate: list[float]) -> None:

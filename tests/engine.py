@@ -20,7 +20,8 @@ from kartina.generators.base import build
 from kartina.models import package, png
 from kartina.models.model import Model, load, save
 from kartina.models.package import PackageRef, Provenance
-from kartina.serving.client import LocalEngine
+from kartina.serving.cache import SIZE, ResultCache
+from kartina.serving.client import CAPACITY, LocalEngine, Room
 from kartina.serving.protocol import Event, Output, RequestSpec, RowSpec
 from kartina.serving.supervisor import Supervisor
 
@@ -130,9 +131,9 @@ class Background:
         self.loop.close()
 
     @asynccontextmanager
-    async def engine(self, **settings: Any) -> AsyncIterator[LocalEngine]:
+    async def engine(self, capacity: int = CAPACITY, cache: int = SIZE, **settings: Any) -> AsyncIterator[LocalEngine]:
         """An engine on the worker's socket."""
-        local = LocalEngine(self.supervisor.socket, **settings)
+        local = LocalEngine(self.supervisor.socket, room=Room(capacity), cache=ResultCache(cache), **settings)
         try:
             yield local
         finally:

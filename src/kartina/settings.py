@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -37,6 +38,15 @@ FILE = "config.toml"  # in KARTINA_HOME
 WHERE = "KARTINA_CONFIG"  # the environment variable that names another file
 CLIENTS = ("KARTINA_URL", "KARTINA_KEY")  # kartina.client's, which may stand in the same environment
 DEFAULT = "default"  # the source of what nobody has set
+
+
+def _device(given: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", given):
+        raise PydanticCustomError("device", "Input should be auto, cpu, cuda, mps, or several as in cuda:0,cuda:1")
+    return given
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 
 class Settings(BaseSettings):
@@ -78,11 +88,18 @@ class Settings(BaseSettings):
     )
 
     # What makes the images.
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="What samples")
+    device: Annotated[tuple[Device, ...], NoDecode] = Field(
+        default=("auto",), min_length=1, max_length=64,
+        description="What samples: auto, cpu, cuda or mps; cuda:0,cuda:1 is two GPUs, each with a worker of its own",
+    )  # fmt: skip
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads for sampling; 0: measured for each model")
     batch: int = Field(default=64, ge=1, le=4096, description="Images in one evaluation, at most; how many is measured")
     runtime: Literal["auto", "eager", "onnx", "openvino"] = Field(
         default="auto", description="What evaluates networks on a CPU; auto: the fastest of those installed"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="bf16: networks in bfloat16 where that is faster; images then differ a little",
     )
     memory: int = Field(default=2048, ge=1, description="MiB of models that stay in memory while nobody uses them")
     ready: int = Field(
@@ -102,7 +119,7 @@ class Settings(BaseSettings):
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("allow_host", mode="before")
+    @field_validator("allow_host", "device", mode="before")
     @classmethod
     def _names(cls, given: Any) -> Any:
         return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given

@@ -7,12 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from kartina.services.metrics import MODELS, Metrics
+from tests.engine import toy_package
 from tests.service import Service
 
 
@@ -64,22 +66,44 @@ def test_metrics_tell_what_was_done(service: Service) -> None:
         assert grown("kartina_images_total", model="toy@1") == 5
         assert grown("kartina_generations_total", model="toy@1", status="succeeded") == 1
         assert grown("kartina_generation_seconds_count", model="toy@1") == 1
-        assert grown("kartina_engine_images_total") == 5
-        assert grown("kartina_engine_batch_rows_count") >= 4  # steps
-        assert grown("kartina_engine_batch_rows_sum") >= 20  # images x steps
-        assert grown("kartina_engine_step_seconds_sum") > 0
+        of = dict(device="cpu", model="toy@1")
+        assert grown("kartina_engine_images_total", **of) == 5
+        assert grown("kartina_engine_batch_rows_count", **of) >= 4  # steps
+        assert grown("kartina_engine_batch_rows_sum", **of) >= 20  # images x steps
+        assert grown("kartina_engine_step_seconds_sum", **of) > 0
         models = dict(method="GET", route="/v1/models/{ref}")
         assert grown("kartina_http_requests_total", **models, status="200") == 1
         assert grown("kartina_http_requests_total", **models, status="404") == 1
         assert grown("kartina_http_requests_total", method="POST", route="/v1/generations", status="200") == 1
         assert after["kartina_event_streams", ()] == 1 and after["kartina_queue_images", ()] == 1
         assert after["kartina_worker_up", ()] == 1
-        assert after["kartina_engine_resident_models", ()] == 1 and after["kartina_engine_resident_bytes", ()] > 0
+        cpu = (("device", "cpu"),)
+        assert after["kartina_engine_resident_models", cpu] == 1 and after["kartina_engine_resident_bytes", cpu] > 0
         assert after["process_resident_memory_bytes", ()] > 10e6
-        assert after["kartina_worker_resident_memory_bytes", ()] > 50e6
+        assert after["kartina_worker_resident_memory_bytes", cpu] > 50e6
         assert after["kartina_jobs", (("status", "queued"),)] == 0
         assert scrape(prometheus)["kartina_event_streams", ()] == 0
         assert grown("kartina_http_request_seconds_count", route="/v1/models") == 1
+
+
+def test_a_worker_for_each_device(toys: None, tmp_path: Path) -> None:
+    """Two workers that share this CPU, as two GPUs would have one each: both make images, each is counted apart."""
+    toy_package(tmp_path / "home" / "models")
+    service = Service(tmp_path / "home", "--no-jobs", "--device", "cpu,cpu")
+    try:
+        service.wait_ready()
+        jobs = [service.generate(wait=None, n=24, seed=100 * i, controls={"steps": 4, "delay": 0.02}) for i in range(4)]
+        for job in jobs:
+            assert list(service.events(job["id"]))[-1].data["job"]["status"] == "succeeded"
+        found = scrape(service.client)
+        images = "kartina_engine_images_total"
+        made = [found[images, (("device", name), ("model", "toy@1"))] for name in ("cpu", "cpu 2")]
+        assert sum(made) == 96 and min(made) >= 24
+        assert found["kartina_worker_up", ()] == 2
+        workers = {dict(labels)["worker"] for name, labels in found if name == "kartina_worker_restarts_total"}
+        assert {"sampling_0", "sampling_1"} <= workers
+    finally:
+        service.stop()
 
 
 def test_labels_are_few_whatever_is_asked(service: Service) -> None:

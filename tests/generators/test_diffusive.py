@@ -457,6 +457,18 @@ def test_losses_by_noise_level(name: str) -> None:
         assert quarters == sorted(quarters, reverse=True), "1/t^2"
 
 
+@pytest.mark.parametrize("name", ["vae", "meanflow"])
+def test_other_families_are_validated_beside_their_grids(home: Path, name: str) -> None:
+    quiet, watched = tiny.run(name, home, n=8 * 6), tiny.run(name, home, n=8 * 6, grids=2)
+    train(quiet)
+    train(watched)
+    a, b = (checkpoint.read(r.checkpoint()).tensors for r in (quiet, watched))
+    assert all(torch.equal(v, b[group][k]) for group in a for k, v in a[group].items())
+    found = [{k: v for k, v in s.items() if k.startswith("val/")} for s in watched.stats()]
+    keys = {"vae": {"val/elbo", "val/nll", "val/kl"}, "meanflow": {"val/loss", "val/mse"}}[name]
+    assert [set(one) for one in found if one] == [keys, keys]
+
+
 def test_validation_is_the_same_images_and_noise_every_time_and_disturbs_nothing(home: Path) -> None:
     quiet, watched = tiny.run("flow", home, n=8 * 12), tiny.run("flow", home, n=8 * 12, grids=3)
     train(quiet)

@@ -53,6 +53,19 @@ def double() -> tuple[MeanFlow, Tensor, Tensor, Tensor, Tensor]:
     return model, z, r, t, torch.eye(4, dtype=torch.float64)
 
 
+def test_validation_is_the_flow_of_the_map_on_the_images_themselves() -> None:
+    model, given = tiny.sampler("meanflow"), batch()
+    assert isinstance(model, MeanFlow)
+    found, rng = model.validate(given, at()), torch.Generator().manual_seed(0)
+    t = torch.sigmoid(torch.randn(2, 64, generator=rng) * model.config.t_std + model.config.t_mean).amax(dim=0)
+    z = torch.lerp(given.images, torch.randn(given.images.shape, generator=rng), column(t))
+    made = model.generator(z, t, torch.eye(4)[given.labels], torch.zeros(64))
+    error = (made - given.images).square().mean(dim=[1, 2, 3])
+    assert found["mse"].item() == pytest.approx(error.mean().item(), rel=1e-5)
+    weighted = error / t.clamp(min=model.config.t_min) ** 2
+    assert found["loss"].item() == pytest.approx(weighted.mean().item(), rel=1e-5)
+
+
 # -- the identity ----------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,18 @@ def pixels(n: int, *shape: int) -> Tensor:
     return from_uint8(levels)
 
 
+def test_validation_tells_of_the_same_bound_as_is_measured() -> None:
+    model = tiny.sampler("vae", likelihood="logistic")
+    assert isinstance(model, VAE)
+    x, labels = pixels(6), torch.arange(6) % 3
+    found = model.validate(Batch(x, labels, torch.arange(6)), at(0.1))
+    nats = model.elbo(x, torch.eye(3)[labels], rng()).mean()  # the draws of `at`, and no warm-up
+    assert found["elbo"].item() == pytest.approx(nats.item(), rel=1e-5)
+    assert found["elbo"].item() == pytest.approx(-(found["nll"] + found["kl"]).item(), rel=1e-5)
+    assert found["bits_per_dim"].item() == pytest.approx(model.bits_per_dim(nats).item(), rel=1e-5)
+    assert "bits_per_dim" not in tiny.sampler("vae").validate(Batch(x, labels, torch.arange(6)), at())
+
+
 # -- KL and the loss ---------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ from kartina.storage.blobs import Blobs, open_store
 from kartina.storage.commits import Commits
 from kartina.storage.database import open_database
 from kartina.storage.records import Generation, Records
-from kartina.storage.tables import idempotency
+from kartina.storage.tables import generations, idempotency
 from kartina.storage.usage import Quota, Used, used
 from tests.engine import Background
 
@@ -387,6 +387,39 @@ def test_what_was_running_when_two_services_died_is_given_up(toy: PackageRef, ho
     die(ids[0])
     drive(worker, home, second)
     die(ids[0])
+    drive(worker, home, third)
+
+
+def test_what_is_taken_up_a_day_late_has_expired_and_keeps_its_images(
+    toy: PackageRef, home: Path, worker: Background
+) -> None:
+    ids: list[str] = []
+
+    async def first(made: Made) -> None:
+        for _ in range(2):
+            ids.append((await made.submit(Submission("toy", n=2, controls=SLOW))).id)
+
+    def wait(hours: float, id: str) -> None:
+        records = open_records()
+        asked = records.get("local", id).created_at.timestamp() - 3600 * hours
+        with records.database.write() as c:
+            c.execute(generations.update().where(generations.c.id == id).values(created_at=asked))
+        records.database.close()
+
+    async def second(made: Made) -> None:
+        late = await made.get(ids[0])
+        assert late.status == "expired" and late.finished and late.completed_at is not None
+        assert late.error is not None and late.error.code == "expired" and "0 of 2" in late.error.message
+        assert (await made.wait(ids[1], 30)).status == "succeeded"
+
+    async def third(made: Made) -> None:
+        assert (await made.get(ids[0])).status == "expired", "for good"
+        await made.all.delete("local", ids[0])
+
+    drive(worker, home, first)
+    wait(25, ids[0])
+    wait(23, ids[1])
+    drive(worker, home, second)
     drive(worker, home, third)
 
 

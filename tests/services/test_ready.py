@@ -70,7 +70,7 @@ def test_a_start_makes_them_ready_within_what_stays_in_memory(toys_of: dict[str,
             await ready.start()
             await until_ready(made, *toys_of.values())
             await asyncio.sleep(0.3)
-            now = await made.all.engine.stats()
+            (now,) = await made.all.engine.workers(60)
             assert set(now.models) == {hash_of(ref) for ref in toys_of.values()} and now.most_models == 3
             await ready.stop()
 

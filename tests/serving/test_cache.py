@@ -42,9 +42,9 @@ def test_what_is_missing_is_made_and_progress_counts_all(toy: PackageRef, worker
     async def run() -> tuple[list[Event], int]:
         async with worker.engine() as local:
             await collect(local.submit(request(toy, "a", 3, seed=4, label=1, steps=4)))
-            before = (await local.stats()).outputs
+            before = (await local.stats()).total.outputs
             events = await collect(local.submit(spec))
-            return events, (await local.stats()).outputs - before
+            return events, (await local.stats()).total.outputs - before
 
     events, made = asyncio.run(run())
     assert made == 3  # seeds 2, 3 and 7; 4, 5 and 6 were there
@@ -56,10 +56,10 @@ def test_what_is_missing_is_made_and_progress_counts_all(toy: PackageRef, worker
 def test_the_switch_and_failures_keep_nothing(toy: PackageRef, worker: Background) -> None:
     async def run() -> None:
         async with worker.engine(cache=0) as local:
-            before = (await local.stats()).outputs
+            before = (await local.stats()).total.outputs
             for id in "ab":
                 await collect(local.submit(request(toy, id, 2, steps=1)))
-            assert (await local.stats()).outputs - before == 4
+            assert (await local.stats()).total.outputs - before == 4
             assert len(local.cache) == local.cache.bytes == 0
         async with worker.engine() as local:
             await collect(local.submit(request(toy, "a", 2, trouble="step")))

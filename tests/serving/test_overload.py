@@ -48,10 +48,10 @@ def test_tenfold_overload_is_refused_and_what_is_accepted_comes_in_time(toy: Pac
                         waits.append(full.retry_after)
                     else:
                         accepted.append(asyncio.create_task(follow(events, time.monotonic())))
-                    assert local.waiting <= CAPACITY
+                    assert local.room.waiting == local.waiting <= CAPACITY
                 await asyncio.sleep(0.005)
             await asyncio.gather(*accepted)
-            assert local.waiting == 0
+            assert local.waiting == local.room.waiting == 0
             return len(accepted) / (time.monotonic() - begun)
 
     rate = asyncio.run(run())

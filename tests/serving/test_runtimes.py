@@ -16,11 +16,12 @@ import torch
 
 from kartina.models.model import load, save
 from kartina.models.package import PackageRef, read_manifest
+from kartina.nets.precision import has_bf16
 from kartina.serving import runtimes, tuning
 from kartina.serving.batching import Batcher
 from kartina.serving.protocol import Event, RequestSpec
 from kartina.serving.residency import Residency
-from kartina.serving.runtimes import BrokenRuntimeError, Runtime, exported, installed, prepare
+from kartina.serving.runtimes import LOW, BrokenRuntimeError, Runtime, exported, installed, lowered, opened
 from kartina.serving.tuning import Tuner, compare
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, solo
@@ -59,10 +60,10 @@ def packaged(name: str, root: Path) -> PackageRef:
 class Bench:
     """A batcher with a tuner, and a model in memory that was measured; what the runtimes are is not known yet."""
 
-    def __init__(self, ref: PackageRef, runtime: str):
+    def __init__(self, ref: PackageRef, runtime: str, precision: str = "fp32"):
         self.woken = threading.Event()
         self.models = Residency("cpu", self.woken.set)
-        self.tuner = Tuner(self.models, most=4, threads=(1,), runtime=runtime)
+        self.tuner = Tuner(self.models, most=4, threads=(1,), runtime=runtime, precision=precision)
         self.batcher = Batcher(self.models, 4, self.tuner)
         self.hash = read_manifest(ref.path).hash
         while self.models.ask(self.hash, str(ref.path)) is None:
@@ -91,9 +92,8 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
     """What a comparison of the runtimes finds."""
     bench = Bench(ref, "auto")
     assert bench.resident.tuning is not None
-    work = compare(
-        bench.resident.model, bench.resident.tuning, prepare(str(ref.path), bench.hash, names, 1), "auto", {}
-    )
+    prepared = opened(str(ref.path), bench.hash, names, 1)
+    work = compare(bench.resident.model, "cpu", bench.resident.tuning, prepared, "auto", {})
     try:
         while True:
             next(work)
@@ -176,7 +176,7 @@ def test_a_runtime_with_other_images_or_errors_is_left_out(flow: PackageRef) -> 
         "broken": Runtime("broken", {"generator": broken}, 0),
         "missing": "not opened: no such file",
     }
-    work = compare(bench.resident.model, bench.resident.tuning, offered, "black", {"black": "1"})
+    work = compare(bench.resident.model, "cpu", bench.resident.tuning, offered, "black", {"black": "1"})
     with pytest.raises(StopIteration) as end:
         while True:
             next(work)
@@ -216,6 +216,68 @@ def test_a_damaged_export_leaves_torch(flow: PackageRef) -> None:
     assert bench.resident.runtime is None and bench.resident.preparing is None
     spec = request(flow, "r", 2, seed=3, steps=3)
     assert_equals_solo(bench.run(spec), solo(flow, spec))
+
+
+def test_bfloat16_is_where_the_device_computes_in_it_and_else_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow = packaged("flow", tmp_path)
+    there = has_bf16("cpu")
+    assert installed("eager", "cpu", LOW) == ({LOW: torch.__version__} if there else {})
+    low = {LOW, f"openvino-{LOW}"} if there else set[str]()
+    assert set(installed("auto", "cpu", LOW)) == {*BOTH, *low} and set(installed("auto")) == set(BOTH)
+    bench = Bench(flow, "eager", LOW)
+    assert ("precision_left_out" in capsys.readouterr().err) != there
+    bench.compare()
+    assert bench.resident.runtime is None or there
+    spec = request(flow, "r", 2, seed=3, steps=3)
+    if bench.resident.runtime is None:  # it computes in float32 as if nothing had been asked for
+        assert_equals_solo(bench.run(spec), solo(flow, spec))
+
+
+@pytest.mark.parametrize("name", ["flow", "dcgan", "vae"])
+def test_networks_in_bfloat16_make_nearly_the_same_images_and_answer_in_float32(tmp_path: Path, name: str) -> None:
+    """Also where the device has no bfloat16 and imitates it. What is compared is what is shown: whole images."""
+    model = load(packaged(name, tmp_path))
+    low, seen = lowered(model.family, "cpu"), set[torch.dtype]()
+    parts = [getattr(model.family, part) for part in model.family.parts]
+    for leaf in (m for part in parts for m in part.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)):
+        leaf.register_forward_hook(lambda module, given, answer: seen.add(answer.dtype))
+    exact = model.sample([0, 1], 2, 5).images.astype(int)
+    before = frozenset(seen)
+    with low.instead(model.family):
+        off = torch.from_numpy(model.sample([0, 1], 2, 5).images.astype(int) - exact)
+    assert before == {torch.float32} and torch.bfloat16 in seen
+    assert (off != 0).any(), "it was computed otherwise"
+    assert off.abs().float().mean() < 8, "of 255, with random weights"
+    again = model.sample([0, 1], 2, 5).images.astype(int)
+    assert (again == exact).all(), "afterwards it is as it was"
+
+
+def test_images_in_bfloat16_have_to_be_near_and_in_float32_equal(tmp_path: Path) -> None:
+    bench = Bench(packaged("flow", tmp_path), "eager")
+    assert bench.resident.tuning is not None
+    net = bench.resident.model.family.get_submodule("generator")
+    kept: dict[int, torch.Tensor] = {}
+
+    def near(*given: torch.Tensor) -> torch.Tensor:
+        return type(net).forward(net, *given) + 0.003
+
+    def far(*given: torch.Tensor) -> torch.Tensor:
+        return kept.setdefault(len(given[0]), torch.zeros_like(given[0]))
+
+    offered = {
+        LOW: Runtime(LOW, {"generator": near}, 0),
+        f"far-{LOW}": Runtime(f"far-{LOW}", {"generator": far}, 0),
+        "exact": Runtime("exact", {"generator": near}, 0),
+    }
+    work = compare(bench.resident.model, "cpu", bench.resident.tuning, offered, "eager", {})
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(work)
+    found = end.value.value.comparison
+    assert set(found.seconds) == {"eager", LOW}, found.left_out
+    assert "on the mean" in found.left_out[f"far-{LOW}"] and "differs by" in found.left_out["exact"]
 
 
 def test_what_is_installed() -> None:

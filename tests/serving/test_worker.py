@@ -37,7 +37,7 @@ def test_rows_with_different_steps_solvers_guidance_one_joining_late_equal_their
     async def run() -> tuple[list[list[Event]], Any]:
         async with worker.engine() as local:
             streams = [asyncio.create_task(collect(local.submit(spec))) for spec in asked[:2]]
-            while (await local.stats()).batches < 3:
+            while (await local.stats()).total.batches < 3:
                 await asyncio.sleep(0.005)
             streams.append(asyncio.create_task(collect(local.submit(asked[2]))))
             return list(await asyncio.gather(*streams)), await local.stats()
@@ -48,9 +48,9 @@ def test_rows_with_different_steps_solvers_guidance_one_joining_late_equal_their
         assert isinstance(events[-1], Finished)
         assert_equals_solo(events, solo(toy, spec))
     # Euler 5, Heun 9 (18 evaluations), and Heun 20 (40) that joins after 3 or 4: shared, not one after the other (63).
-    assert 43 <= stats.batches <= 55
-    assert stats.outputs == 9
-    assert stats.seconds >= 18 * 0.05, "the steps of Heun's row took that long each"
+    assert 43 <= stats.total.batches <= 55
+    assert stats.total.outputs == 9 and set(stats.by_model) == {"toy@1"} and stats.device == "cpu"
+    assert stats.total.seconds >= 18 * 0.05, "the steps of Heun's row took that long each"
 
 
 def test_every_png_carries_its_recipe(toy: PackageRef, worker: Background) -> None:
@@ -84,12 +84,14 @@ def test_cancel_takes_effect_within_one_step_and_100_ms_and_touches_nobody_else(
                 doomed = local.submit(request(toy, f"doomed{i}", 2, steps=1000, delay=step))
                 assert isinstance(await anext(doomed), Started)
                 await asyncio.sleep(rng.uniform(0, step))
-                before = (await local.stats()).batches
+                before = (await local.stats()).total.batches
                 local.cancel(f"doomed{i}")
                 start = time.monotonic()
                 assert isinstance([event async for event in doomed][-1], Canceled)
                 took.append(time.monotonic() - start)
-                assert (await local.stats()).batches - before <= 2, "the one under way, and that of the second question"
+                assert (await local.stats()).total.batches - before <= 2, (
+                    "the one under way, and that of the second question"
+                )
             assert_equals_solo(await kept, solo(toy, kept_spec))
 
     asyncio.run(run())
@@ -136,7 +138,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(toy: PackageRef
             await asyncio.gather(*one)  # in one batch: 8 images in 0.4 s, and then 10 in 2 s
             slow = asyncio.create_task(collect(local.submit(request(toy, "slow", 10, steps=20, delay=0.1))))
             await slow
-            rate = local.throughput.rate
+            rate = local.room.throughput.rate
             assert 18 / 24 < rate < 18 / 2.4 * 1.05, "no more than the delays allow; less on a busy machine"
             slow = asyncio.create_task(collect(local.submit(request(toy, "e", 10, steps=20, delay=0.1, guidance=2))))
             seconds = int(10 / rate) + 1

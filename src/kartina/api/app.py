@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 
 from kartina.api import problems
@@ -79,6 +80,7 @@ def create_app(
         description=ABOUT,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
@@ -86,11 +88,22 @@ def create_app(
     work = (jobs, runs, studies, uploads, datasets, bulk)
     for routes in (generations, operations, session, keys, models, assets, openai, gallery, *work):  # asked most, first
         app.include_router(routes.router)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> Response:
+        """This API's description. The first one takes a second to make: in a thread, while others are answered."""
+        return Response(await to_thread(described, app), media_type="application/json")
+
     problems.install(app)
     app.add_middleware(Guard, access=access, metrics=metrics)
     app.router.default = Page(static)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def described(app: FastAPI) -> bytes:
+    """The app's OpenAPI document as JSON."""
+    return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

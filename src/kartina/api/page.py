@@ -6,8 +6,10 @@ from asyncio import to_thread
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
+
+from kartina.api.files import StoredFile
 
 STATIC = Path(__file__).parent / "static"
 
@@ -43,10 +45,10 @@ class Page:
         if file.is_relative_to(self.root) and file.is_file():
             # Vite puts a hash of the content in the names of its assets.
             cache = "public, max-age=31536000, immutable" if "assets" in file.parts else "no-cache"
-            return FileResponse(file, headers={"Cache-Control": cache})
+            return StoredFile(file, headers={"Cache-Control": cache})
         if "." in path.rpartition("/")[2]:
             raise HTTPException(404)  # a file that is not there, not a route of the client
         index = self.root / "index.html"
         if not index.is_file():
             return HTMLResponse(MISSING, 503)
-        return FileResponse(index, headers={"Cache-Control": "no-cache"})
+        return StoredFile(index, headers={"Cache-Control": "no-cache"})

@@ -39,6 +39,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "rate_limited": (429, "Too many requests"),
     "quota": (429, "The quota is used up"),
     "canceled": (409, "Canceled"),
+    "expired": (410, "Not made in time"),
     "error": (500, "Something went wrong"),
     # Errors of HTTP
     "bad_request": (400, "Bad request"),
@@ -47,11 +48,13 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "not_acceptable": (406, "Not acceptable"),
     "too_large": (413, "The request is too large"),
     "unsupported_media_type": (415, "Unsupported media type"),
+    "unsatisfiable": (416, "There is no such part of the file"),
     "misdirected": (421, "Not the host of this service"),
 }
 OPENAI = ("/v1/images/generations", "/v1/images/edits")  # whose clients look for a `message`
 _BY_STATUS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-              406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 421: "misdirected"}  # fmt: skip
+              406: "not_acceptable", 413: "too_large", 415: "unsupported_media_type", 416: "unsatisfiable",
+              421: "misdirected"}  # fmt: skip
 TOO_LARGE = (
     "Found a request body over the size limit (1 MiB; 20 MiB for each image; 64 MiB for a part of an upload); "
     "send less."

@@ -370,7 +370,10 @@ class Job(Response):
 
     id: str
     kind: Literal["generation"] = "generation"
-    status: Status = Field(description="queued, running or canceling; then for good succeeded, failed or canceled")
+    status: Status = Field(
+        description="queued, running or canceling; then for good succeeded, failed, canceled, or expired: not made "
+        "within a day, because the service was away"
+    )
     created_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -378,7 +381,7 @@ class Job(Response):
     progress: Progress
     request: GenerationSettings
     outputs: list[OutputImage] = Field(description="The images finished so far, by index")
-    error: Problem | None = Field(default=None, description="Why it failed")
+    error: Problem | None = Field(default=None, description="Why it failed, or expired")
     metrics: JobMetrics
     urls: JobUrls
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from kartina.api.memory import one_heap
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
 from kartina.errors import ConfigError, ConflictError
-from kartina.serving.client import LocalEngine
+from kartina.serving.cache import ResultCache
+from kartina.serving.client import LocalEngine, Room
+from kartina.serving.fleet import Fleet
 from kartina.serving.supervisor import Keeper, Supervisor
 from kartina.settings import Settings
 from kartina.storage.only import only_service
@@ -112,14 +114,14 @@ async def run(
     hosts = () if is_loopback(settings.host) else (settings.host.strip("[]"), *settings.allow_host)
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=hosts)
     with only_service():
-        supervisor = Supervisor(_worker_options(settings))
-        engine = LocalEngine(
-            supervisor.socket,
-            capacity=settings.queue,
-            cache=settings.cache * 2**20,
-            deterministic=settings.deterministic,
-        )
-        kept: dict[str, Keeper] = {"sampling": supervisor}
+        sampling = {name: Supervisor(_worker_options(settings, device)) for name, device in _workers(settings.device)}
+        room, cache = Room(settings.queue), ResultCache(settings.cache * 2**20)
+        engines = [
+            LocalEngine(each.socket, room=room, cache=cache, deterministic=settings.deterministic)
+            for each in sampling.values()
+        ]
+        engine = Fleet(engines) if len(engines) > 1 else engines[0]
+        kept: dict[str, Keeper] = {**sampling}
         if settings.jobs:
             kept |= {f"jobs_{lane}": Keeper((*JOBS, "--lane", lane), patience=settings.drain) for lane in LANES}
         app = create_app(engine, access, static=static, workers=kept, ready=settings.ready)
@@ -130,7 +132,7 @@ async def run(
             opened: Services | None = getattr(app.state, "services", None)
             if opened is not None:
                 opened.drain()
-            stopping.extend(asyncio.create_task(kept[name].stop()) for name in kept if name != "sampling")
+            stopping.extend(asyncio.create_task(kept[name].stop()) for name in kept if name not in sampling)
 
         config = uvicorn.Config(
             app,
@@ -154,8 +156,16 @@ async def run(
             await asyncio.gather(*stopping, *(each.stop() for each in kept.values()))
 
 
-def _worker_options(settings: Settings) -> list[str]:
-    """The sampling worker's command line."""
-    options = {"--device": settings.device, "--threads": settings.threads, "--batch": settings.batch,
-               "--bytes": settings.memory * 2**20, "--runtime": settings.runtime}  # fmt: skip
+def _workers(devices: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, device) of each sampling worker; a device that is named twice has two."""
+    if len(devices) == 1:
+        return [("sampling", devices[0])]
+    return [(f"sampling_{i}", device) for i, device in enumerate(devices)]
+
+
+def _worker_options(settings: Settings, device: str) -> list[str]:
+    """A sampling worker's command line."""
+    options = {"--device": device, "--threads": settings.threads, "--batch": settings.batch,
+               "--bytes": settings.memory * 2**20, "--runtime": settings.runtime,
+               "--precision": settings.precision}  # fmt: skip
     return [str(part) for option in options.items() for part in option]

@@ -41,6 +41,7 @@ def serve(
     threads: Annotated[int | None, _option("threads")] = None,
     batch: Annotated[int | None, _option("batch")] = None,
     runtime: Annotated[str | None, _option("runtime")] = None,
+    precision: Annotated[str | None, _option("precision")] = None,
     memory: Annotated[int | None, _option("memory")] = None,
     ready: Annotated[int | None, _option("ready")] = None,
     cache: Annotated[int | None, _option("cache")] = None,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"] | str
+Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled", "expired"] | str
 Format = Literal["png", "webp"] | str
 Scope = Literal["generate", "models", "keys", "data", "train", "metrics"] | str
 D = TypeVar("D", bound=BaseModel)

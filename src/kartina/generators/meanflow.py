@@ -48,7 +48,7 @@ forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -234,6 +234,17 @@ class MeanFlow(Family):
         weight = (error.detach() + C) ** -self.config.power
         stats = {"loss": error.mean().detach(), "mse": (clean - x).square().mean().detach()}
         return Loss((weight * error).mean(), stats)
+
+    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+        """The part of the loss that needs no derivative: r = t, where the map is a flow's, against the images
+        themselves. After a teacher's images the map is no flow's any more."""
+        if self.config.ends:
+            return {}
+        x, t = batch.images, self.times(at, len(batch))[1]
+        z = torch.lerp(x, at.randn(*x.shape), column(t))
+        y = torch.nn.functional.one_hot(batch.labels, self.classes + 1).float()
+        error = (self.clean(z, t, t, y) - x).square().mean(dim=[1, 2, 3])
+        return {"loss": (error / t.clamp(min=self.config.t_min).square()).mean(), "mse": error.mean()}
 
     def times(self, at: At, n: int) -> tuple[Tensor, Tensor, int]:
         """r <= t, float N each, and k: r != t for the first k = `apart` * n images (at least one), r = t for the rest.

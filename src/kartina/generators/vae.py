@@ -29,7 +29,7 @@ carry is averaged away.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal
 
@@ -307,13 +307,20 @@ class VAE(LatentFamily):
         # Below its free bits a latent's KL is a constant: it costs, but does not pull.
         charged = kl.clamp(min=self.config.free_bits) if self.config.free_bits else kl
         rise = warmup(at.fraction, self.config.beta_warmup, self.config.beta_cycles)
-        elbo = -(nll + kl.sum()).detach()
-        stats = {"elbo": elbo, "nll": nll.detach(), "kl": kl.detach().sum()}
+        stats = self.bound(nll.detach(), kl.detach().sum())
         if self.config.likelihood == "gaussian":
             stats["sigma"] = self.sigma.detach()
-        if self.measures_bits:
-            stats["bits_per_dim"] = self.bits_per_dim(elbo)
         return Loss(nll + self.config.beta * rise * charged.sum(), stats)
+
+    def bound(self, nll: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        """What is told of the ELBO's two parts, means over images in nats."""
+        found = {"elbo": -(nll + kl), "nll": nll, "kl": kl}
+        return {**found, "bits_per_dim": self.bits_per_dim(found["elbo"])} if self.measures_bits else found
+
+    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+        y = self.condition(self.one_hot(batch.labels))
+        fit, kl = self.terms(batch.images, y, at.randn(len(batch), self.config.z))
+        return self.bound(-fit.mean(), kl.sum(dim=1).mean())
 
     def terms(self, x: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z, y) N at z = mean + std * e, and each latent's KL N,Z; label weights as the nets take them."""

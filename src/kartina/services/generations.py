@@ -17,6 +17,7 @@ import secrets
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -63,6 +64,7 @@ log = structlog.get_logger("kartina.services.generations")
 
 EVENTS_PER_ATTEMPT = 1_000_000  # event ids of attempt k start at k times this: they rise across restarts
 CRASHES = 2  # services that a running generation may take down
+EXPIRY = timedelta(days=1)  # after which what an earlier service left is not made any more
 FIRST = 0.001  # seconds in which whoever waits for an image is answered, before it is stored
 SMALL = 256 * 2**10  # bytes that are hashed in passing
 TOGETHER = 0.05  # seconds that finished images of a generation wait for others, to be stored with them
@@ -455,6 +457,11 @@ class Generations:
         live = self._live[record.id] = _Live(record)
         if canceled or made == record.n:
             return await self._end(live, "canceled" if canceled else "succeeded")
+        if now() - record.created_at > EXPIRY:
+            message = (
+                f"Found {made} of {record.n} images made when the service came back, a day late. Ask for them again."
+            )
+            return await self._end(live, "expired", Failure(code="expired", message=message))
         if crashes >= CRASHES:
             message = "The service died twice while it made this request, which was given up. Try again."
             return await self._end(live, "failed", Failure(code="unavailable", message=message))

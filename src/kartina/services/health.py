@@ -10,7 +10,7 @@ from typing import Protocol
 from kartina.errors import KartinaError, StorageError, UnavailableError
 from kartina.jobs.table import Jobs
 from kartina.services.metrics import Snapshot
-from kartina.serving.protocol import Engine, Stats
+from kartina.serving.protocol import Engine
 
 PATIENCE = 2.0  # seconds that a part has to answer
 
@@ -45,15 +45,9 @@ class Health:
 
     async def snapshot(self) -> Snapshot:
         """What the engine, the workers and the table of jobs say. What does not answer is left out."""
-        stats, counts = await asyncio.gather(self._stats(), self._jobs())
+        stats, counts = await asyncio.gather(self.engine.workers(PATIENCE), self._jobs())
         restarts = {name: max(0, kept.starts - 1) for name, kept in self.workers.items()}
         return Snapshot(self.engine.waiting, stats, restarts, counts)
-
-    async def _stats(self) -> Stats | None:
-        try:
-            return await asyncio.wait_for(self.engine.stats(), PATIENCE)
-        except (TimeoutError, UnavailableError):
-            return None
 
     async def _jobs(self) -> Mapping[str, int]:
         try:

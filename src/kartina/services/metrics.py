@@ -6,7 +6,7 @@ scrape. Labels are few: routes are templates, models beyond the first MODELS are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -25,7 +25,7 @@ class Snapshot:
     """What was asked of others for one scrape."""
 
     queue: int = 0  # images that were asked for and are not there yet
-    worker: Stats | None = None  # None: it does not answer
+    workers: Sequence[Stats] = ()  # those sampling workers that answer
     restarts: Mapping[str, int] = field(default_factory=dict)  # by kind of worker
     jobs: Mapping[str, int] = field(default_factory=dict)  # by status
 
@@ -82,9 +82,9 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The snapshot's part: the registry calls this."""
-        now, worker = self._snapshot, self._snapshot.worker
+        now = self._snapshot
         yield GaugeMetricFamily("kartina_queue_images", "Images asked for and not there yet", now.queue)
-        yield GaugeMetricFamily("kartina_worker_up", "Whether the sampling worker answers", int(worker is not None))
+        yield GaugeMetricFamily("kartina_worker_up", "Sampling workers that answer", len(now.workers))
         restarts = CounterMetricFamily("kartina_worker_restarts", "Workers that were started again", labels=["worker"])
         for name, count in now.restarts.items():
             restarts.add_metric([name], count)
@@ -93,22 +93,29 @@ class Metrics:
         for status, count in now.jobs.items():
             jobs.add_metric([status], count)
         yield jobs
-        if worker is not None:
-            yield from _of_worker(worker)
+        yield from _of_workers(now.workers)
 
 
-def _of_worker(stats: Stats) -> Iterator[Metric]:
-    rows = GaugeMetricFamily("kartina_engine_rows", "Images in the worker", labels=["state"])
-    rows.add_metric(["waiting"], stats.waiting)
-    rows.add_metric(["running"], stats.running)
-    yield rows
-    batches = SummaryMetricFamily("kartina_engine_batch_rows", "Rows of an evaluation")
-    batches.add_metric([], stats.batches, stats.rows)
-    yield batches
-    steps = SummaryMetricFamily("kartina_engine_step_seconds", "Seconds of an evaluation")
-    steps.add_metric([], stats.batches, stats.seconds)
-    yield steps
-    yield CounterMetricFamily("kartina_engine_images", "Images made since the worker started", value=stats.outputs)
-    yield GaugeMetricFamily("kartina_engine_resident_models", "Models in memory", len(stats.models))
-    yield GaugeMetricFamily("kartina_engine_resident_bytes", "Bytes of those models", stats.bytes)
-    yield GaugeMetricFamily("kartina_worker_resident_memory_bytes", "The worker's memory (RSS)", stats.rss)
+def _of_workers(workers: Sequence[Stats]) -> Iterator[Metric]:
+    """What the sampling workers say, by device; the second on one device is "cpu 2"."""
+    gauge, by = GaugeMetricFamily, ["device", "model"]
+    rows = gauge("kartina_engine_rows", "Images in the worker", labels=["device", "state"])
+    batches = SummaryMetricFamily("kartina_engine_batch_rows", "Rows of an evaluation", labels=by)
+    steps = SummaryMetricFamily("kartina_engine_step_seconds", "Seconds of an evaluation", labels=by)
+    images = CounterMetricFamily("kartina_engine_images", "Images made since the worker started", labels=by)
+    models = gauge("kartina_engine_resident_models", "Models in memory", labels=["device"])
+    weights = gauge("kartina_engine_resident_bytes", "Bytes of those models", labels=["device"])
+    memory = gauge("kartina_worker_resident_memory_bytes", "The worker's memory (RSS)", labels=["device"])
+    for i, stats in enumerate(workers):
+        same = sum(other.device == stats.device for other in workers[:i])
+        device = f"{stats.device} {same + 1}" if same else stats.device
+        rows.add_metric([device, "waiting"], stats.waiting)
+        rows.add_metric([device, "running"], stats.running)
+        for model, found in stats.by_model.items():
+            batches.add_metric([device, model], found.batches, found.rows)
+            steps.add_metric([device, model], found.batches, found.seconds)
+            images.add_metric([device, model], found.outputs)
+        models.add_metric([device], len(stats.models))
+        weights.add_metric([device], stats.bytes)
+        memory.add_metric([device], stats.rss)
+    yield from (rows, batches, steps, images, models, weights, memory)

@@ -22,6 +22,8 @@ from kartina.storage.records import Records
 
 log = structlog.get_logger("kartina.services.ready")
 
+PATIENCE = 60.0  # seconds that workers have to answer: they are being started
+
 
 class Ready:
     """Belongs to one event loop. `most`: models at the start, 0 for none."""
@@ -60,9 +62,9 @@ class Ready:
 
     async def _at_the_start(self) -> None:
         for info in await to_thread(self.wanted):
-            now = await self.engine.stats()
             size = 4 * info.manifest.parameters  # bytes of its weights in float32
-            if len(now.models) >= now.most_models or now.bytes + size > now.most_bytes:
+            workers = await self.engine.workers(PATIENCE)
+            if not workers or any(len(w.models) >= w.most_models or w.bytes + size > w.most_bytes for w in workers):
                 return
             await self._activate(info, idle=True)
 

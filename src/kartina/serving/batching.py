@@ -55,6 +55,7 @@ APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
 MAX_PREVIEWS = 64  # images in one Preview
+TOLD_APART = 100  # models whose steps are counted apart
 PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
 
 Tell = Callable[[Event], None]
@@ -110,6 +111,16 @@ class Group:
     ring: dict[Any, None] = field(default_factory=dict)  # clients: the next one to get a row is first
 
 
+@dataclass
+class Tally:
+    """Steps taken of a model: see `protocol.Steps`."""
+
+    batches: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    outputs: int = 0
+
+
 def _now(work: Callable[[], None]) -> None:
     work()
 
@@ -133,8 +144,7 @@ class Batcher:
         self.groups: dict[Any, Group] = {}
         self._turns: dict[Any, None] = {}  # clients: the next one to choose a group is first
         self._steps = 0
-        self.batches = self.rows = self.outputs = 0  # since the start
-        self.seconds = 0.0  # in those batches
+        self.tallies: dict[str, Tally] = {}  # by model, since the start
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -324,9 +334,16 @@ class Batcher:
             if len(requests) == 1:
                 return self._fail(group.slots[0].request, error)
             self._advance_apart(group, requests)
-        self.batches += 1
-        self.seconds += time.perf_counter() - begun
-        self.rows += len(group.slots)
+        tally = self._tally(group)
+        tally.batches += 1
+        tally.seconds += time.perf_counter() - begun
+        tally.rows += len(group.slots)
+
+    def _tally(self, group: Group) -> Tally:
+        name = group.model.ref
+        if name not in self.tallies and len(self.tallies) >= TOLD_APART:
+            name = "other"
+        return self.tallies.setdefault(name, Tally())
 
     def _evaluate(self, group: Group, state: State) -> State:
         """The family's step; in a deterministic group row by row, on a GPU in a batch of one of BUCKETS' sizes."""
@@ -338,9 +355,9 @@ class Batcher:
                 return self._by_runtime(group, state)
         size = bucket(n)
         if size == n:
-            return family.step(state)
+            return self._by_runtime(group, state)
         padded = state.take(torch.tensor([*range(n), *[n - 1] * (size - n)]))
-        return family.step(padded).take(torch.arange(n))
+        return self._by_runtime(group, padded).take(torch.arange(n))
 
     def _by_runtime(self, group: Group, state: State) -> State:
         """The family's step by the runtime that was chosen for it; by torch's own where there is none, or it fails."""
@@ -423,7 +440,7 @@ class Batcher:
             request = slot.request
             request.running -= 1
             request.finished += 1
-            self.outputs += 1
+            self._tally(group).outputs += 1
             _to_the_end(group.ring, request.client)
             if request.finished == len(request.spec.rows):
                 self._leave(request)

@@ -21,7 +21,7 @@ from contextvars import Context
 import structlog
 
 from kartina.errors import ConfigError, IntegrityError, KartinaError, QueueFullError, UnavailableError
-from kartina.serving.cache import SIZE, ResultCache, keys_of
+from kartina.serving.cache import ResultCache, keys_of
 from kartina.serving.protocol import (
     MAX_FRAME,
     TERMINAL,
@@ -78,6 +78,45 @@ class Throughput:
         return self._images / self._seconds if self._seconds else 0.0
 
 
+class Room:
+    """Images that were asked for and are not there yet, of all workers of a service: how many there may be."""
+
+    def __init__(self, capacity: int = CAPACITY):
+        self.capacity = capacity
+        self.waiting = 0
+        self.throughput = Throughput()
+
+    def check(self, n: int) -> None:
+        """Raise ConfigError for more images than there is ever room for, QueueFullError where there is none now."""
+        if n > self.capacity:
+            raise ConfigError(
+                f"Found a request for {n} images; expected at most {self.capacity}. Ask for fewer at a time."
+            )
+        if self.waiting + n > self.capacity:
+            seconds = self.retry_after(n)
+            raise QueueFullError(
+                f"Found {self.waiting} images waiting to be made, and room for {self.capacity}; {n} more do not fit. "
+                f"Try again in {seconds} s.",
+                retry_after=seconds,
+            )
+
+    def enter(self, n: int) -> None:
+        """n more images wait."""
+        if not self.waiting:
+            self.throughput.resume()
+        self.waiting += n
+
+    def leave(self, n: int) -> None:
+        """n images are there, or will never be."""
+        self.waiting -= n
+
+    def retry_after(self, n: int) -> int:
+        """Whole seconds after which there should be room for n more images, at the throughput measured so far."""
+        rate = self.throughput.rate
+        over = self.waiting + n - self.capacity
+        return min(MAX_WAIT, max(1, math.ceil(over / rate))) if rate else 5
+
+
 class _Activation:
     """A model that is to be activated."""
 
@@ -130,17 +169,17 @@ class LocalEngine:
         self,
         socket: str | os.PathLike[str],
         *,
-        capacity: int = CAPACITY,
+        room: Room | None = None,
         patience: float = PATIENCE,
-        cache: int = SIZE,
+        cache: ResultCache | None = None,
         deterministic: bool = False,
     ):
         self.socket = os.fspath(socket)
-        self.capacity = capacity
+        self.room = room if room is not None else Room()
         self.patience = patience
         self.deterministic = deterministic  # every request, whether it says so or not
-        self.cache = ResultCache(cache)
-        self.throughput = Throughput()
+        self.cache = cache if cache is not None else ResultCache()
+        self.lost = False  # the worker is gone, and there is none yet in its place
         self._requests: dict[str, _Request] = {}
         self._asking: list[asyncio.Future[Stats]] = []
         self._activating: dict[str, _Activation] = {}
@@ -161,52 +200,25 @@ class LocalEngine:
         there = {output.index for output in made}
         rest = spec.model_copy(update={"rows": tuple(row for row in spec.rows if row.index not in there)})
         if not accepted:
-            self._admit(rest)
+            self.room.check(len(rest.rows))
+            _check_inputs(rest)
         request = _Request(rest, keys, len(made))
         if made:
             request.events.put_nowait(Started(id=spec.id))
         for output in made:
             request.events.put_nowait(output)
         if rest.rows:
-            if not self._requests:
-                self.throughput.resume()
+            self.room.enter(len(rest.rows))
             self._requests[spec.id] = request
             self._hand_over(request)
         else:
             request.events.put_nowait(Finished(id=spec.id))
         return self._events(request)
 
-    def _admit(self, spec: RequestSpec) -> None:
-        """Raise where there is no room for a request, now or ever."""
-        n, size = len(spec.rows), sum(len(one) for found in spec.inputs.values() for one in found)
-        if n > self.capacity:
-            raise ConfigError(
-                f"Found a request for {n} images; expected at most {self.capacity}. Ask for fewer at a time."
-            )
-        if size > MAX_FRAME // 2:
-            raise ConfigError(
-                f"Found input images of {size / 2**20:.0f} MiB together; expected at most {MAX_FRAME // 2**21} MiB. "
-                "Send fewer, or smaller ones."
-            )
-        waiting = self.waiting
-        if waiting + n > self.capacity:
-            seconds = self.retry_after(n)
-            raise QueueFullError(
-                f"Found {waiting} images waiting to be made, and room for {self.capacity}; {n} more do not fit. "
-                f"Try again in {seconds} s.",
-                retry_after=seconds,
-            )
-
     @property
     def waiting(self) -> int:
         """Images that were asked for and are not there yet."""
         return sum(len(request.left) for request in self._requests.values())
-
-    def retry_after(self, n: int) -> int:
-        """Whole seconds after which there should be room for n more images, at the throughput measured so far."""
-        rate = self.throughput.rate
-        over = self.waiting + n - self.capacity
-        return min(MAX_WAIT, max(1, math.ceil(over / rate))) if rate else 5
 
     def cancel(self, id: str) -> None:
         """See `Engine.cancel`."""
@@ -235,8 +247,15 @@ class LocalEngine:
         writer.close()
         return True
 
+    async def workers(self, patience: float) -> list[Stats]:
+        """See `Engine.workers`."""
+        try:
+            return [await asyncio.wait_for(self.stats(), patience)]
+        except (TimeoutError, UnavailableError):
+            return []
+
     async def stats(self) -> Stats:
-        """See `Engine.stats`. Raises UnavailableError when no worker answers within `patience` seconds."""
+        """What the worker does now. Raises UnavailableError when no worker answers within `patience` seconds."""
         answer: asyncio.Future[Stats] = asyncio.get_running_loop().create_future()
         self._asking.append(answer)
         self._send(AskStats())
@@ -300,6 +319,7 @@ class LocalEngine:
             except UnavailableError as error:
                 self._fail(error)
                 continue
+            self.lost = False
             self._work.clear()
             try:
                 for request in self._requests.values():
@@ -353,17 +373,22 @@ class LocalEngine:
         request = self._requests.get(event.id)
         if request is None:
             return
+        left = len(request.left)
         if isinstance(event, Output):
-            self.throughput.made()
+            self.room.throughput.made()
             if event.index in request.keys:
                 self.cache.keep(request.keys[event.index], event)
         request.events.put_nowait(request.see(event))
         if isinstance(event, TERMINAL):
             del self._requests[event.id]
+            self.room.leave(left)
             self._hand_over_suspect()
+        else:
+            self.room.leave(left - len(request.left))
 
     def _lost(self) -> None:
         """The worker is gone: what ran in it has one more try, what waited is simply sent again."""
+        self.lost = True
         for id, request in list(self._requests.items()):
             request.deaths += request.running
             request.running = request.out = False
@@ -410,6 +435,16 @@ def _error(failed: Failed) -> KartinaError:
             return kind(failed.message)
         kinds += kind.__subclasses__()
     return KartinaError(failed.message)
+
+
+def _check_inputs(spec: RequestSpec) -> None:
+    """Raise ConfigError for input images that do not fit into a message."""
+    size = sum(len(one) for found in spec.inputs.values() for one in found)
+    if size > MAX_FRAME // 2:
+        raise ConfigError(
+            f"Found input images of {size / 2**20:.0f} MiB together; expected at most {MAX_FRAME // 2**21} MiB. "
+            "Send fewer, or smaller ones."
+        )
 
 
 def _silent(seconds: float) -> str:

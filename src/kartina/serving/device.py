@@ -102,8 +102,9 @@ class Gate:
 
 
 def path(device: str) -> Path:
-    """The device's lock file."""
-    return home() / "devices" / f"{device}.lock"
+    """The device's lock file. "cuda" is the first GPU."""
+    name = "cuda:0" if device == "cuda" else device
+    return home() / "devices" / f"{name.replace(':', '-')}.lock"
 
 
 def _open(device: str) -> int | None:

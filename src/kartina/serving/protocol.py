@@ -120,10 +120,20 @@ Event = Started | Progress | Preview | Output | Finished | Failed | Canceled
 TERMINAL = (Finished, Failed, Canceled)
 
 
+class Steps(Frozen):
+    """Steps taken: rows / batches is the mean batch size, seconds / batches the mean time of a step."""
+
+    batches: int = 0
+    rows: int = 0  # over those batches
+    seconds: float = 0.0  # in those batches
+    outputs: int = 0  # images finished
+
+
 class Stats(Frozen):
     """What a worker does now, and what it has done since it started."""
 
     type: Literal["stats"] = "stats"
+    device: str = ""
     requests: int = 0  # unfinished
     waiting: int = 0  # rows not started
     running: int = 0  # rows between their first step and their last
@@ -131,11 +141,19 @@ class Stats(Frozen):
     bytes: int = 0  # of those models' weights
     most_models: int = 0  # that stay in memory without requests
     most_bytes: int = 0  # of their weights
-    batches: int = 0  # steps taken
-    rows: int = 0  # rows over those batches: rows / batches is the mean batch size
-    seconds: float = 0.0  # in those batches: seconds / batches is the mean time of a step
-    outputs: int = 0
+    by_model: dict[str, Steps] = Field(default={})  # name@version; models beyond the first hundred are "other"
     rss: int = 0  # bytes of memory that the worker has
+
+    @property
+    def total(self) -> Steps:
+        """Of all models."""
+        found = self.by_model.values()
+        return Steps(
+            batches=sum(one.batches for one in found),
+            rows=sum(one.rows for one in found),
+            seconds=sum(one.seconds for one in found),
+            outputs=sum(one.outputs for one in found),
+        )
 
 
 class Activated(Frozen):
@@ -188,7 +206,7 @@ _adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 
 class Engine(Protocol):
-    """Makes images. Two implementations: one worker process here (LocalEngine), replicas elsewhere (Ray)."""
+    """Makes images. Implementations: one worker process here (LocalEngine), one for each of several devices (Fleet)."""
 
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
         """Take a request now and tell of it until it is Finished, Failed or Canceled.
@@ -216,8 +234,8 @@ class Engine(Protocol):
         """Whether a worker answers now."""
         ...
 
-    async def stats(self) -> Stats:
-        """What the worker does now. Raises UnavailableError when it does not answer."""
+    async def workers(self, patience: float) -> list[Stats]:
+        """What each worker does now; without those that do not answer within `patience` seconds."""
         ...
 
     async def activate(self, model: str, hash: str, *, idle: bool = False) -> Activated:

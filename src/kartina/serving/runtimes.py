@@ -1,10 +1,12 @@
-"""Other runtimes than torch for a model's networks, on a CPU: ONNX Runtime and OpenVINO.
+"""Other ways than torch in float32 to evaluate a model's networks.
 
-Samplers stay torch; only the calls of whole networks go elsewhere, in fp32. A model's networks are exported to ONNX
-once (see `export`) and kept in KARTINA_HOME/cache/engine. Whether a runtime is taken is decided by `tuning`: its images
-must be within 1/255 of torch's, and it must be faster. Whatever goes wrong, torch goes on.
+On a CPU ONNX Runtime and OpenVINO, in float32; and where bfloat16 is allowed and the device computes in it, torch's
+autocast and OpenVINO in that. Samplers stay torch in float32; only the calls of whole networks go elsewhere. For
+ONNX Runtime and OpenVINO a model's networks are exported to ONNX once (see `export`) and kept in
+KARTINA_HOME/cache/engine. Whether a runtime is taken is decided by `tuning`: its images must be torch's (within 1/255;
+in bfloat16 nearly), and it must be faster. Whatever goes wrong, torch goes on.
 
-    runtime = prepare(path, hash, ("onnx",), threads=2)["onnx"]
+    runtime = prepare(model.family, "cpu", path, hash, ("onnx",), threads=2)["onnx"]
     with runtime.instead(family):
         state = family.step(state)
 """
@@ -19,19 +21,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kartina.generators.base import Family
+from kartina.nets.precision import has_bf16
 from kartina.serving import kept
 
 Switch = Literal["eager", "onnx", "openvino", "auto"]
 SWITCHES: tuple[str, ...] = get_args(Switch)
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # by runtime
+LOW = "bf16"  # the runtime that is torch's autocast, and the end of the name of every one in bfloat16
 EXPORTERS = ("onnx", "onnxscript")  # packages that writing ONNX needs
 EXPORT_SECONDS = 600
 
@@ -50,6 +57,11 @@ class Runtime:
     nets: dict[str, Net]
     bytes: int  # of their weights, beside torch's
 
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32."""
+        return not self.name.endswith(LOW)
+
     @contextmanager
     def instead(self, family: Family) -> Iterator[None]:
         """For a while the family's networks answer from this runtime. Raises BrokenRuntimeError where one fails."""
@@ -63,8 +75,17 @@ class Runtime:
                 del module.forward  # the class's own again
 
 
-def installed(switch: str) -> dict[str, str]:
-    """The runtimes that the switch allows and that are installed, with their versions."""
+def installed(switch: str, device: str = "cpu", precision: str = "fp32") -> dict[str, str]:
+    """The runtimes that the switch and the precision allow and that are there on the device, with their versions."""
+    found = exporting(switch) if device == "cpu" else {}
+    if precision == LOW and has_bf16(device.split(":")[0]):
+        found |= {f"{name}-{LOW}": number for name, number in found.items() if name == "openvino"}
+        found[LOW] = torch.__version__
+    return found
+
+
+def exporting(switch: str) -> dict[str, str]:
+    """The runtimes on a CPU that the switch allows and that are installed, with their versions."""
     wanted = PACKAGES if switch == "auto" else {k: v for k, v in PACKAGES.items() if k == switch}
     found = {}
     try:
@@ -80,8 +101,17 @@ def installed(switch: str) -> dict[str, str]:
     return found
 
 
-def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
+def prepare(
+    family: Family, device: str, path: str, hash: str, names: Sequence[str], threads: int
+) -> dict[str, Runtime | str]:
     """The model's networks in each of the runtimes; where that fails, why. Takes seconds, the first time many."""
+    found: dict[str, Runtime | str] = {LOW: lowered(family, device)} if LOW in names else {}
+    others = [name for name in names if name != LOW]
+    return found | (opened(path, hash, others, threads) if others else {})
+
+
+def opened(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
+    """The networks in runtimes that read ONNX."""
     folder = exported(hash)
     try:
         problem = "" if (folder / "nets.json").exists() else export(path, hash, folder)
@@ -126,8 +156,12 @@ def open_nets(name: str, folder: Path, threads: int) -> Runtime:
     """The networks of an exported folder in the runtime `name`, each evaluation on so many threads."""
     listed = json.loads((folder / "nets.json").read_text())["nets"]
     kept.used(folder)
-    opener = {"onnx": open_onnx, "openvino": open_openvino}[name]
-    nets = {net["name"]: opener(folder / net["file"], net["inputs"], threads) for net in listed}
+    openers: dict[str, Callable[[Path, Sequence[str], int], Net]] = {
+        "onnx": open_onnx,
+        "openvino": open_openvino,
+        f"openvino-{LOW}": partial(open_openvino, hint=LOW),
+    }
+    nets = {net["name"]: openers[name](folder / net["file"], net["inputs"], threads) for net in listed}
     return Runtime(name, nets, sum((folder / net["file"]).stat().st_size for net in listed))
 
 
@@ -146,14 +180,14 @@ def open_onnx(file: Path, inputs: Sequence[str], threads: int) -> Net:
     return as_net(inputs, run)
 
 
-def open_openvino(file: Path, inputs: Sequence[str], threads: int) -> Net:
+def open_openvino(file: Path, inputs: Sequence[str], threads: int, hint: str = "f32") -> Net:
     import openvino
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": hint,
     }
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
@@ -176,3 +210,35 @@ def as_net(inputs: Sequence[str], run: Callable[[dict[str, Any]], Any]) -> Net:
             raise BrokenRuntimeError(f"{type(error).__name__}: {error}") from error
 
     return net
+
+
+def lowered(family: Family, device: str) -> Runtime:
+    """The family's own networks under torch's autocast to bfloat16; what they answer is float32 again."""
+    kind = device.split(":")[0]
+
+    def net(module: nn.Module) -> Net:
+        forward = type(module).forward
+
+        def run(*given: Any, **named: Any) -> Any:
+            if torch.is_autocast_enabled(kind):  # a part of a network that is
+                return forward(module, *given, **named)
+            try:
+                with torch.autocast(kind, torch.bfloat16):
+                    return _whole(forward(module, *given, **named))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # something that this device cannot do in bfloat16
+                raise BrokenRuntimeError(f"{type(error).__name__}: {error}") from error
+
+        return run
+
+    modules = {part: getattr(family, part) for part in family.parts}
+    modules |= {f"{p}.{name}": child for p, part in modules.items() for name, child in part.named_children()}
+    return Runtime(LOW, {name: net(module) for name, module in modules.items()}, 0)
+
+
+def _whole(found: Any) -> Any:
+    """A network's answer in float32."""
+    if isinstance(found, Tensor):
+        return found.float() if found.is_floating_point() else found
+    return tuple(map(_whole, found)) if isinstance(found, tuple) else found

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import structlog
 import torch
 
 from kartina import logs
-from kartina.errors import IntegrityError
+from kartina.errors import ConfigError, IntegrityError
 from kartina.serving import kept
 from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
@@ -43,13 +43,14 @@ from kartina.serving.protocol import (
     Message,
     RequestSpec,
     Stats,
+    Steps,
     Submit,
     Watch,
     pack,
     read_message,
 )
 from kartina.serving.residency import MAX_BYTES, MAX_MODELS, Residency
-from kartina.serving.runtimes import SWITCHES
+from kartina.serving.runtimes import PRECISIONS, SWITCHES
 from kartina.serving.tuning import Tuner, evaluate, example
 from kartina.settings import load
 from kartina.training.loop import pick_device
@@ -81,10 +82,11 @@ class Worker:
         size: int = MAX_BYTES,
         threads: int = 0,
         runtime: str = "eager",
+        precision: str = "fp32",
     ):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
-        self._tuner = Tuner(self._models, batch, (threads,) if threads else (), runtime)
+        self._tuner = Tuner(self._models, batch, (threads,) if threads else (), runtime, precision)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._batcher = Batcher(self._models, batch, self._tuner, self._encoder.submit)
         self._activations: dict[str, Activation] = {}
@@ -200,6 +202,7 @@ class Worker:
     def _stats(self) -> Stats:
         requests = self._batcher.requests.values()
         return Stats(
+            device=self._models.device,
             requests=len(requests),
             waiting=sum(len(r.waiting) for r in requests),
             running=sum(r.running + len(r.parked) for r in requests),
@@ -207,10 +210,7 @@ class Worker:
             bytes=self._models.bytes,
             most_models=self._models.count,
             most_bytes=self._models.size,
-            batches=self._batcher.batches,
-            rows=self._batcher.rows,
-            seconds=self._batcher.seconds,
-            outputs=self._batcher.outputs,
+            by_model={name: Steps(**asdict(tally)) for name, tally in self._batcher.tallies.items()},
             rss=resident(),
         )
 
@@ -235,6 +235,15 @@ class Outbox:
         frames = [self._frames.popleft() for _ in range(len(self._frames))]
         if not self._writer.is_closing():
             self._writer.write(b"".join(frames))
+
+
+def pick_gpu(device: str) -> str:
+    """Make "cuda:1" this process's GPU. Raises ConfigError where there is no such one."""
+    number, there = int(device.removeprefix("cuda:")), torch.cuda.device_count()
+    if number >= there:
+        raise ConfigError(f"Found --device {device}; this machine has {there} GPUs, counted from cuda:0.")
+    torch.cuda.set_device(number)
+    return device
 
 
 def resident() -> int:
@@ -283,6 +292,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=MAX_MODELS, help="models kept in memory")
     parser.add_argument("--bytes", type=int, default=MAX_BYTES, help="of weights kept in memory")
     parser.add_argument("--runtime", choices=SWITCHES, default="eager", help="what evaluates networks on a CPU")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="bf16: where it is faster")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
     given = parser.parse_args()
 
@@ -293,7 +303,7 @@ def main() -> None:
         threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()
     if given.threads:
         torch.set_num_threads(given.threads)
-    device = pick_device(given.device)
+    device = pick_gpu(given.device) if given.device.startswith("cuda:") else pick_device(given.device)
     worker = Worker(
         device,
         batch=given.batch,
@@ -301,6 +311,7 @@ def main() -> None:
         size=given.bytes,
         threads=given.threads,
         runtime=given.runtime,
+        precision=given.precision,
     )
     worker.run(given.socket)
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr

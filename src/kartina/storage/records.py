@@ -26,8 +26,8 @@ from kartina.storage.ids import first_id, new_id, time_of
 from kartina.storage.tables import generations, images
 from kartina.storage.usage import charge
 
-Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"]
-TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled"))
+Status = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled", "expired"]
+TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled", "expired"))
 UNFINISHED: tuple[Status, ...] = ("queued", "running", "canceling")
 Format = Literal["png", "webp"]
 Change = Literal["favourite", "ordinary", "trash", "restore", "delete"]  # of an image; delete is for good

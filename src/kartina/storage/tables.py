@@ -16,7 +16,7 @@ jobs = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("key", sa.Text, unique=True),  # of an idempotent submission
-    sa.Column("status", sa.Text, nullable=False),  # queued, running, canceling, succeeded, failed, canceled
+    sa.Column("status", sa.Text, nullable=False),  # queued, running, canceling, succeeded, failed, canceled, expired
     sa.Column("saved", sa.JSON, nullable=False),  # where the next attempt goes on
     sa.Column("progress", sa.JSON, nullable=False),
     sa.Column("owner", sa.Text),  # the worker that has it

@@ -2504,7 +2504,7 @@ export interface components {
              * Format: date-time
              */
             created_at: string;
-            /** @description Why it failed */
+            /** @description Why it failed, or expired */
             error?: components["schemas"]["Problem"] | null;
             /** Id */
             id: string;
@@ -2531,10 +2531,10 @@ export interface components {
             started_at?: string | null;
             /**
              * Status
-             * @description queued, running or canceling; then for good succeeded, failed or canceled
+             * @description queued, running or canceling; then for good succeeded, failed, canceled, or expired: not made within a day, because the service was away
              * @enum {string}
              */
-            status: "queued" | "running" | "succeeded" | "failed" | "canceling" | "canceled";
+            status: "queued" | "running" | "succeeded" | "failed" | "canceling" | "canceled" | "expired";
             urls: components["schemas"]["JobUrls"];
         };
         /** JobMetrics */
@@ -9048,6 +9048,16 @@ export interface operations {
                     "application/octet-stream": string;
                 };
             };
+            /** @description The ranges that were asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "multipart/byteranges": string;
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -9068,6 +9078,15 @@ export interface operations {
             };
             /** @description Not found */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such part of the file */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10118,6 +10137,16 @@ export interface operations {
                     "image/png": string;
                 };
             };
+            /** @description The ranges that were asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": string;
+                    "multipart/byteranges": string;
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -10138,6 +10167,15 @@ export interface operations {
             };
             /** @description Not found */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such part of the file */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10435,6 +10473,16 @@ export interface operations {
                     "image/png": string;
                 };
             };
+            /** @description The ranges that were asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": string;
+                    "multipart/byteranges": string;
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -10455,6 +10503,15 @@ export interface operations {
             };
             /** @description Not found */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such part of the file */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11304,6 +11361,16 @@ export interface operations {
                     "image/png": string;
                 };
             };
+            /** @description The ranges that were asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": string;
+                    "multipart/byteranges": string;
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -11324,6 +11391,15 @@ export interface operations {
             };
             /** @description Not found */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such part of the file */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12812,6 +12888,18 @@ export interface operations {
                     "text/html": string;
                 };
             };
+            /** @description The ranges that were asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                    "multipart/byteranges": string;
+                    "text/csv": string;
+                    "text/html": string;
+                };
+            };
             /** @description Not signed in */
             401: {
                 headers: {
@@ -12841,6 +12929,15 @@ export interface operations {
             };
             /** @description Conflict */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such part of the file */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query
-from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from kartina.api.dependencies import Anyone, ServicesDep
+from kartina.api.files import StoredFile, described
 from kartina.api.problems import responses
 from kartina.api.schemas import TEXT
 from kartina.api.work import WorkEvent, WorkJob, WorkPage, work_event
@@ -22,7 +22,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Id = Annotated[str, Path(max_length=100, pattern=TEXT)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page")]
 Cursor = Annotated[str | None, Query(max_length=100, pattern=TEXT, description="`next_cursor` of the page before")]
-BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.get("", responses=responses("input"))
@@ -92,15 +91,18 @@ async def watch_job(
 
 @router.get(
     "/{id}/files/{name:path}",
-    response_class=FileResponse,
-    responses={200: {"content": BINARY, "description": "The file"}, **responses("not_found", "input")},
+    response_class=StoredFile,
+    responses={
+        **described("The file", "application/octet-stream"),
+        **responses("not_found", "input", "unsatisfiable"),
+    },
 )
 async def get_job_file(
     id: Id, name: Annotated[str, Path(max_length=500, pattern=TEXT)], of: ServicesDep, who: Anyone
-) -> FileResponse:
+) -> StoredFile:
     """A file that a finished job made, whole or a range of it."""
     found = await to_thread(of.work.file, who.owner, id, name)
     headers = {"Cache-Control": "private"}
-    return FileResponse(
+    return StoredFile(
         found.path, media_type="application/octet-stream", headers=headers, filename=found.path.name
     )  # fmt: skip

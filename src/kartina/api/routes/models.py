@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from asyncio import to_thread
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from kartina.api.dependencies import Anyone, Curator, ServicesDep
+from kartina.api.files import StoredFile, described
 from kartina.api.problems import responses
 from kartina.api.schemas import Model, ModelPage
 
@@ -17,9 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 Ref = Annotated[str, Path(max_length=200, description="name, name@version, or at least 8 digits of a hash")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
-PNG: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG"}
-}
+PNG = {**described("A PNG", "image/png"), **responses("not_found", "input", "integrity", "unsatisfiable")}
 PICTURE = {"Cache-Control": "private, max-age=300"}  # a package may be replaced
 
 
@@ -36,24 +35,18 @@ async def get_model(ref: Ref, of: ServicesDep, who: Anyone) -> Model:
     return Model.of(await to_thread(of.models.get, ref))
 
 
-@router.get(
-    "/{ref}/samples.png", response_class=FileResponse, responses={**PNG, **responses("not_found", "input", "integrity")}
-)
-async def get_model_samples(ref: Ref, of: ServicesDep, who: Anyone) -> FileResponse:
+@router.get("/{ref}/samples.png", response_class=StoredFile, responses=PNG)
+async def get_model_samples(ref: Ref, of: ServicesDep, who: Anyone) -> StoredFile:
     """Uncurated images of fixed seeds, one row a class."""
-    return FileResponse(await to_thread(of.models.samples, ref), media_type="image/png", headers=PICTURE)
+    return StoredFile(await to_thread(of.models.samples, ref), media_type="image/png", headers=PICTURE)
 
 
-@router.get(
-    "/{ref}/classes/{index}.png",
-    response_class=FileResponse,
-    responses={**PNG, **responses("not_found", "input", "integrity")},
-)
+@router.get("/{ref}/classes/{index}.png", response_class=StoredFile, responses=PNG)
 async def get_model_class_image(
     ref: Ref, index: Annotated[int, Path(ge=0, le=1_000_000)], of: ServicesDep, who: Anyone
-) -> FileResponse:
+) -> StoredFile:
     """One generated example of a class, by its index."""
-    return FileResponse(await to_thread(of.models.class_image, ref, index), media_type="image/png", headers=PICTURE)
+    return StoredFile(await to_thread(of.models.class_image, ref, index), media_type="image/png", headers=PICTURE)
 
 
 @router.post("", status_code=201, responses=responses("input", "too_large", "conflict", "storage", "bad_request"))

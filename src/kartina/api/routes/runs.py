@@ -6,10 +6,10 @@ from asyncio import to_thread
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from fastapi.responses import FileResponse
 
 from kartina.api.dependencies import Anyone, Publisher, Services, ServicesDep, Trainer
 from kartina.api.estimates import EvaluationEstimate, RunEstimate
+from kartina.api.files import StoredFile, described
 from kartina.api.problems import responses
 from kartina.api.schemas import TEXT
 from kartina.api.training import (
@@ -43,9 +43,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
     }
 }
-PNG: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG"}
-}
+PNG = {**described("A PNG", "image/png"), **responses("not_found", "input", "integrity", "unsatisfiable")}
 
 
 async def accepted(of: Services, job: Job, response: Response) -> WorkJob:
@@ -118,17 +116,13 @@ async def get_run_stats(
     return StatsPage(items=list(found), next_after=found[-1]["images"] if len(found) == limit else None)
 
 
-@router.get(
-    "/runs/{name}/grids/{images}.png",
-    response_class=FileResponse,
-    responses={**PNG, **responses("not_found", "input", "integrity")},
-)
+@router.get("/runs/{name}/grids/{images}.png", response_class=StoredFile, responses=PNG)
 async def get_run_grid(
     name: Name, images: Annotated[int, Path(ge=0, le=10**12)], of: ServicesDep, who: Trainer
-) -> FileResponse:
+) -> StoredFile:
     """Samples of fixed seeds, as the run made them after so many images."""
     path = await to_thread(of.runs.grid, who.owner, name, images)
-    return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
+    return StoredFile(path, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
 
 
 @router.post("/runs/{name}/pause", responses=responses("not_found", "input", "conflict", "integrity", "storage"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from asyncio import to_thread
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from fastapi.responses import FileResponse
 
 from kartina.api.dependencies import Publisher, ServicesDep, Trainer
 from kartina.api.estimates import StudyEstimate
+from kartina.api.files import StoredFile, described
 from kartina.api.problems import responses
 from kartina.api.routes.runs import ACCEPTED, GO_ON, START, Cursor, IdempotencyKey, Limit, accepted
 from kartina.api.schemas import TEXT
@@ -22,12 +22,7 @@ router = APIRouter(prefix="/v1/studies", tags=["studies"])
 Name = Annotated[str, Path(max_length=64, pattern=TEXT)]
 TYPES: dict[Format, str] = {"html": "text/html", "json": "application/json", "csv": "text/csv"}
 PUBLISH = (*GO_ON, "unavailable", "too_large")
-REPORT: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {kind: {"schema": {"type": "string"}} for kind in TYPES.values()},
-        "description": "The report, as one page without scripts, as JSON or as CSV",
-    }
-}
+REPORT = described("The report, as one page without scripts, as JSON or as CSV", *TYPES.values())
 
 
 @router.post("", status_code=202, responses={**ACCEPTED, **responses(*START)})
@@ -62,13 +57,13 @@ async def get_study(name: Name, of: ServicesDep, who: Trainer) -> StudyDetail:
 
 @router.get(
     "/{name}/report.{format}",
-    response_class=FileResponse,
-    responses={**REPORT, **responses("not_found", "input", "conflict")},
+    response_class=StoredFile,
+    responses={**REPORT, **responses("not_found", "input", "conflict", "unsatisfiable")},
 )
-async def get_study_report(name: Name, format: Format, of: ServicesDep, who: Trainer) -> FileResponse:
+async def get_study_report(name: Name, format: Format, of: ServicesDep, who: Trainer) -> StoredFile:
     """The report. The page may load nothing, run nothing and frame nothing."""
     path = await to_thread(of.studies.report, who.owner, name, format)
-    return FileResponse(path, media_type=TYPES[format])
+    return StoredFile(path, media_type=TYPES[format])
 
 
 @router.post("/{name}/cancel", responses=responses("not_found", "input", "conflict", "storage"))

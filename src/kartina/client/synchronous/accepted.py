@@ -15,7 +15,7 @@ from kartina.client.errors import CanceledError, WaitError, service_error
 from kartina.client.protocol import Call
 from kartina.client.synchronous.transport import Transport
 
-FINISHED = ("succeeded", "failed", "canceled")
+FINISHED = ("succeeded", "failed", "canceled", "expired")
 
 J = TypeVar("J", bound=schemas.Job | work_schemas.WorkJob)
 E = TypeVar("E")
@@ -37,7 +37,7 @@ class Accepted(ABC, Generic[J, E]):
 
     @property
     def status(self) -> schemas.Status:
-        """queued, running or canceling; then for good succeeded, failed or canceled."""
+        """queued, running or canceling; then for good succeeded, failed, canceled or expired."""
         return self.data.status
 
     @property

@@ -30,7 +30,7 @@ export interface Watched {
 export const watched = (job: Job): Watched => ({ job, previews: {}, link: "live", mark: null, seen: 0 });
 
 export function finished(job: Pick<Job, "status">): boolean {
-  return job.status === "succeeded" || job.status === "failed" || job.status === "canceled";
+  return ["succeeded", "failed", "canceled", "expired"].includes(job.status);
 }
 
 function merged(old: OutputImage[], more: OutputImage[]): OutputImage[] {

@@ -42,6 +42,7 @@ describe("Status", () => {
       "2 finished pictures are kept",
     );
     expect(say({ status: "failed", outputs: [output(0)] })).toContain("1 finished picture is kept");
+    expect(say({ status: "expired", outputs: [output(0)] })).toMatch(/in time.*1 finished picture is kept/);
   });
 
   it("says that the connection broke off, and that it is back", () => {

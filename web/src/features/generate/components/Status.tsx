@@ -58,6 +58,8 @@ function useStatusText(watched: Watched): string[] {
       return [t("wall.canceled"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
     case "failed":
       return [t("wall.failed"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
+    case "expired":
+      return [t("wall.expired"), ...(count > 0 ? [t("wall.kept", { count })] : [])];
     case "succeeded":
       return [
         took == null
