@@ -46,7 +46,7 @@ def test_validation_tells_of_the_same_bound_as_is_measured() -> None:
     assert found["elbo"].item() == pytest.approx(nats.item(), rel=1e-5)
     assert found["elbo"].item() == pytest.approx(-(found["nll"] + found["kl"]).item(), rel=1e-5)
     assert found["bits_per_dim"].item() == pytest.approx(model.bits_per_dim(nats).item(), rel=1e-5)
-    assert "bits_per_dim" not in tiny.sampler("vae").validate(Batch(x, labels, torch.arange(6)), at())
+    assert "bits_per_dim" not in tiny.family("vae").validate(Batch(x, labels, torch.arange(6)), at())
 
 
 # -- KL and the loss ---------------------------------------------------------------------------------------------------
