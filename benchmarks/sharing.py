@@ -78,6 +78,7 @@ async def latencies(engine: LocalEngine, ref: package.PackageRef, seconds: float
 
 
 async def measure(model: str, preset: str, seconds: float) -> None:
+    os.environ.setdefault("KARTINA_LOG_LEVEL", "warning")  # the worker's line for each request
     supervisor = Supervisor(["--device", "cpu"])
     await supervisor.start()
     engine, ref = LocalEngine(supervisor.socket, cache=ResultCache(0)), package.find(model)
