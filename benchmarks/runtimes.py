@@ -58,7 +58,8 @@ def measure(name: str, names: tuple[str, ...], threads: int, rounds: int) -> Non
     ref = package.find(name)
     model, hash = load(ref), package.read_manifest(ref.path).hash
     begun = time.perf_counter()
-    prepared = runtimes.prepare(model.family, "cpu", str(ref.path), hash, names, threads)
+    prepared = runtimes.prepare(str(ref.path), hash, names, threads)
+    prepared |= {LOW: runtimes.lowered(model.family, "cpu")} if LOW in names else {}
     seconds = time.perf_counter() - begun
     found: dict[str, Runtime | None] = {"eager": None}
     for runtime, one in prepared.items():

@@ -57,7 +57,7 @@ class Direct:
         self.runtime: Runtime | None = None
         if self.name != "eager":
             hash = package.read_manifest(ref.path).hash
-            found = runtimes.opened(str(ref.path), hash, [self.name], known.threads)[self.name]
+            found = runtimes.prepare(str(ref.path), hash, [self.name], known.threads)[self.name]
             if isinstance(found, str):
                 raise RuntimeError(f"Found no {self.name} for {ref}: {found}")
             self.runtime = found

@@ -21,7 +21,7 @@ from kartina.serving import runtimes, tuning
 from kartina.serving.batching import Batcher
 from kartina.serving.protocol import Event, RequestSpec
 from kartina.serving.residency import Residency
-from kartina.serving.runtimes import LOW, BrokenRuntimeError, Runtime, exported, installed, lowered, opened
+from kartina.serving.runtimes import LOW, BrokenRuntimeError, Runtime, exported, installed, lowered, prepare
 from kartina.serving.tuning import Tuner, compare
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, solo
@@ -92,7 +92,7 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
     """What a comparison of the runtimes finds."""
     bench = Bench(ref, "auto")
     assert bench.resident.tuning is not None
-    prepared = opened(str(ref.path), bench.hash, names, 1)
+    prepared = prepare(str(ref.path), bench.hash, names, 1)
     work = compare(bench.resident.model, "cpu", bench.resident.tuning, prepared, "auto", {})
     try:
         while True:
@@ -174,7 +174,7 @@ def test_a_runtime_with_other_images_or_errors_is_left_out(flow: PackageRef) -> 
     offered = {
         "black": Runtime("black", {"generator": lambda x, t, y: torch.zeros_like(x)}, 0),
         "broken": Runtime("broken", {"generator": broken}, 0),
-        "missing": "not opened: no such file",
+        "missing": "not prepare: no such file",
     }
     work = compare(bench.resident.model, "cpu", bench.resident.tuning, offered, "black", {"black": "1"})
     with pytest.raises(StopIteration) as end:

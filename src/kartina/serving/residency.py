@@ -94,7 +94,9 @@ class Residency:
             if len(self._ready) <= self.count and self.bytes <= self.size:
                 return
             if hash not in used:
-                del self._ready[hash]
+                preparing = self._ready.pop(hash).preparing
+                if preparing is not None:
+                    preparing.cancel()  # nobody waits for its networks any more
 
     def _load(self, hash: str, path: str) -> Resident:
         model = load(path, self.device)

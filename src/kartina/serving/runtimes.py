@@ -6,7 +6,7 @@ ONNX Runtime and OpenVINO a model's networks are exported to ONNX once (see `exp
 KARTINA_HOME/cache/engine. Whether a runtime is taken is decided by `tuning`: its images must be torch's (within 1/255;
 in bfloat16 nearly), and it must be faster. Whatever goes wrong, torch goes on.
 
-    runtime = prepare(model.family, "cpu", path, hash, ("onnx",), threads=2)["onnx"]
+    runtime = prepare(path, hash, ("onnx",), threads=2)["onnx"]
     with runtime.instead(family):
         state = family.step(state)
 """
@@ -101,17 +101,12 @@ def exporting(switch: str) -> dict[str, str]:
     return found
 
 
-def prepare(
-    family: Family, device: str, path: str, hash: str, names: Sequence[str], threads: int
-) -> dict[str, Runtime | str]:
-    """The model's networks in each of the runtimes; where that fails, why. Takes seconds, the first time many."""
-    found: dict[str, Runtime | str] = {LOW: lowered(family, device)} if LOW in names else {}
-    others = [name for name in names if name != LOW]
-    return found | (opened(path, hash, others, threads) if others else {})
-
-
-def opened(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
-    """The networks in runtimes that read ONNX."""
+def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
+    """The model's networks in each of the runtimes that read ONNX; where that fails, why. Takes seconds, the first time
+    many. It has no hold of the model, which may leave memory while this waits for its turn."""
+    names = [name for name in names if name != LOW]
+    if not names:
+        return {}
     folder = exported(hash)
     try:
         problem = "" if (folder / "nets.json").exists() else export(path, hash, folder)

@@ -152,13 +152,11 @@ class Tuner:
             known = self._known(resident.tuning)
             if resident.preparing is None and (known is None or known.runtime != "eager"):
                 names = list(self.versions) if known is None else [known.runtime]
-                family, threads = resident.model.family, resident.tuning.threads
-                resident.preparing = self._compiler.submit(
-                    runtimes.prepare, family, self.models.device, resident.path, hash, names, threads
-                )
+                path, threads = resident.path, resident.tuning.threads
+                resident.preparing = self._compiler.submit(runtimes.prepare, path, hash, names, threads)
                 resident.preparing.add_done_callback(lambda _: self.models.wake())
             elif resident.preparing is not None and resident.preparing.done():
-                prepared = resident.preparing.result()
+                prepared = self._prepared(resident)
                 if known is None:
                     work = compare(
                         resident.model, self.models.device, resident.tuning, prepared, self.runtime, self.versions
@@ -167,6 +165,12 @@ class Tuner:
                     return True
                 self._take(resident, prepared.get(known.runtime))
         return False
+
+    def _prepared(self, resident: Resident) -> dict[str, Runtime | str]:
+        """A model's networks in the runtimes, once they are there."""
+        assert resident.preparing is not None
+        low = {LOW: runtimes.lowered(resident.model.family, self.models.device)} if LOW in self.versions else {}
+        return {**resident.preparing.result(), **low}
 
     def _known(self, tuning: Tuning) -> Comparison | None:
         """An earlier comparison of what would be compared now."""
@@ -208,7 +212,7 @@ class Tuner:
             chosen = end.value.comparison
             if chosen is not None and resident.preparing is not None:
                 log.info("runtime_chosen", model=resident.model.ref, runtime=chosen.runtime, left_out=chosen.left_out)
-                self._take(resident, resident.preparing.result().get(chosen.runtime))
+                self._take(resident, self._prepared(resident).get(chosen.runtime))
         except Exception as error:  # a model from outside may raise anything: it is served as it is
             log.error("model_not_measured", model=self._hash[:12], exc_info=error)
             self._work, resident.preparing = None, None
