@@ -140,9 +140,14 @@ def test_a_publication_without_room_is_refused(paused: Run, with_training: bool,
 
 
 def test_a_publication_whose_data_are_gone_is_not_accepted(paused: Run, home: Path) -> None:
-    (home / "data" / "blobs" / "data.json").unlink()
-    with pytest.raises(NotFoundError, match="no data set called 'blobs'"):
-        asyncio.run(Publications(Runs(Desk(), Work(Jobs.open()), Models())).start(LOCAL, paused.id, "blobs", OPTIONS))
+    """And no data set of another's is named."""
+    (home / "data" / "blobs").rename(home / "data" / "others")
+    owners.write(home / "data" / "others", "key_b")
+    publications = Publications(Runs(Desk(), Work(Jobs.open()), Models()))
+    for evaluate in (True, False):
+        asked = publications.start(LOCAL, paused.id, "blobs", OPTIONS | {"evaluate": evaluate})
+        with pytest.raises(NotFoundError, match=r"no data set called 'blobs'; there are: digits\.?$"):
+            asyncio.run(asked)
 
 
 def test_an_evaluation_without_room_is_refused(paused: Run, home: Path) -> None:
