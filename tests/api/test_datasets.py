@@ -138,6 +138,9 @@ def test_look_import_browse_and_delete(house: House, archive: bytes) -> None:
     assert looked["kind"] == "inspect" and looked["result"]["classes"] == {"cat": 40, "dog": 12}
     assert looked["result"]["problem_counts"] == {"corrupt": 1, "exact_duplicate": 1, "tiny_class": 2}
     assert looked["result"]["imbalance"] == 3.33 and looked["result"]["advice"]
+    foretold = looked["result"]["import"]
+    assert foretold["disk"]["enough"] and foretold["disk"]["needed"] == 53 * 16 * 16 * 3
+    assert 0 < foretold["wall_seconds"]["low"] < foretold["wall_seconds"]["high"] and "looked at" in foretold["basis"]
 
     refused = house.ended(client.post("/v1/datasets", json={"upload": upload, "name": "pets"}))
     assert refused["status"] == "failed" and refused["error"]["code"] == "data"

@@ -93,8 +93,11 @@ TABLE: dict[tuple[str, str], str] = {
     ("get", "/v1/runs/{name}/grids/{images}.png"): "train, own",
     ("post", "/v1/runs/{name}/pause"): "train, own",
     ("post", "/v1/runs/{name}/resume"): "train, own",
+    ("post", "/v1/runs/{name}/resume/estimate"): "train, own",
     ("post", "/v1/runs/{name}/extend"): "train, own",
+    ("post", "/v1/runs/{name}/extend/estimate"): "train, own",
     ("post", "/v1/runs/{name}/publish"): "train, own",  # and models
+    ("post", "/v1/runs/{name}/publish/estimate"): "train, own",  # and models
     ("post", "/v1/evaluations"): "train",
     ("post", "/v1/evaluations/estimate"): "train",
     ("post", "/v1/studies"): "train",
@@ -116,7 +119,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("patch", "/v1/images"): {"ids": ["gen_x-0"], "change": "trash"},
     ("patch", "/v1/images/{id}"): {"favourite": True},
     ("post", "/v1/runs/{name}/extend"): {"images": 1},
+    ("post", "/v1/runs/{name}/extend/estimate"): {"images": 1},
     ("post", "/v1/runs/{name}/publish"): {"name": "x"},
+    ("post", "/v1/runs/{name}/publish/estimate"): {"name": "x"},
     ("post", "/v1/studies/{name}/publish"): {},
 }
 HEADERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import pytest
 from PIL import Image
 
 from kartina import owners
+from kartina.config import RunConfig
 from kartina.data.imageset import open_set
+from kartina.training.folder import RunFolder
 from tests.api.test_api import problem
 from tests.engine import toy_package, toys  # noqa: F401  a fixture
 from tests.service import Service
@@ -189,6 +192,80 @@ def test_a_studys_estimate_is_measured_here(house: House) -> None:
     assert house.get("/v1/studies")["items"] == []
 
 
+def test_what_is_left_of_a_run_is_measured_here(house: House) -> None:
+    """Of a finished one nothing but what it is extended by; of one that never began, all of it."""
+    small, before = house.finished(), len(house.get("/v1/jobs")["items"])
+    run = house.get(f"/v1/runs/{small}")
+    found = house.post(f"/v1/runs/{small}/extend/estimate", {"seconds": 3.0})
+    more = int(3 * run["images"] / run["seconds"])
+    assert found["images"] == {"value": more, "low": more, "high": more}
+    for key in ("rate", "seconds", "wall_seconds"):
+        assert 0 < found[key]["low"] <= found[key]["value"] <= found[key]["high"]
+    assert found["seconds"]["value"] > more / found["rate"]["high"] and found["memory"] > 50 * 2**20
+    sizes, grids = [one["size"] for one in run["checkpoints"]], 2 - int(2 * run["total"] / (run["total"] + more))
+    assert found["disk"]["needed"] == max(1, 3 - len(sizes)) * max(sizes) + grids * 8 * 10 * 34 * 34
+    assert "steps timed here" in found["basis"] and "So far it has seen" in found["basis"]
+    problem(house.client.post(f"/v1/runs/{small}/resume/estimate"), 409, "conflict")
+    assert house.client.post(f"/v1/runs/{small}/extend/estimate", json={}).status_code == 422
+
+    with house.service.environment():
+        config = RunConfig.model_validate(run["config"] | {"images": 320})
+        new = RunFolder.create(config, {"owner": owners.read(house.home / "runs" / small).encode()}, "new")
+    found = house.post(f"/v1/runs/{new.id}/resume/estimate")
+    assert found["images"]["value"] == 320 and "So far" not in found["basis"]
+    assert found["disk"]["needed"] >= 3 * min(sizes) * 0.8
+    problem(house.client.post(f"/v1/runs/{new.id}/extend/estimate", json={"seconds": 3.0}), 409, "conflict")
+    assert len(house.get("/v1/jobs")["items"]) == before and house.get(f"/v1/runs/{small}") == run
+    house.post(house.post(f"/v1/runs/{new.id}/resume")["urls"]["cancel"])
+
+
+def test_what_a_publication_takes_is_measured_here(house: House) -> None:
+    name, before = house.finished(), len(house.get("/v1/jobs")["items"])
+    url, body = f"/v1/runs/{name}/publish/estimate", {"name": "foretold", "samples": 30, "seeds": 2}
+    found = house.post(url, body)
+    assert found["images"] == 2 * 30 + 3 * 8 and found["jobs_ahead"] == 0
+    for key in ("sampling_seconds", "looking_seconds", "wall_seconds"):
+        assert 0 < found[key]["low"] <= found[key]["value"] <= found[key]["high"]
+    assert found["wall_seconds"]["value"] > found["sampling_seconds"]["value"] + found["looking_seconds"]["value"]
+    assert "come on top" in found["basis"] and found["disk"]["enough"]
+    bare = house.post(url, {**body, "evaluate": False})
+    assert bare["images"] == 24 and bare["looking_seconds"]["value"] == 0 and "on top" not in bare["basis"]
+    assert 0 < bare["disk"]["needed"] < found["disk"]["needed"]
+    assert "candidates" in house.post(url, {**body, "sweep": True, "samples": 60})["basis"]
+    problem(house.client.post(url, json={"name": "../x"}), 422, "input")
+    with house.service.bearer("train") as client:
+        problem(client.post(url, json=body), 403, "forbidden")
+    assert len(house.get("/v1/jobs")["items"]) == before
+    problem(house.client.get("/v1/models/foretold"), 404, "not_found")
+
+
+def test_what_the_disk_has_no_room_for_is_refused(house: House) -> None:
+    name, before = house.finished(), len(house.get("/v1/jobs")["items"])
+    newest = sorted((house.home / "runs" / name / "checkpoints").iterdir())[-1]
+    file = newest / "ema.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.truncate(3 * shutil.disk_usage(house.home).free)
+    try:
+        for url, body in (("extend", {"images": 8}), ("publish", {"name": "vast"})):
+            found = problem(house.client.post(f"/v1/runs/{name}/{url}", json=body), 507, "storage")
+            assert "MiB free on the disk" in found["detail"] and "Nothing was started" in found["detail"]
+    finally:
+        with file.open("r+b") as opened:
+            opened.truncate(size)
+    record = house.home / "data" / "blobs" / "data.json"
+    told = record.read_text()
+    about = json.loads(told)
+    about["bounds"]["train"] = [0, shutil.disk_usage(house.home).free]
+    record.write_text(json.dumps(about))
+    try:
+        answer = house.client.post("/v1/evaluations", json={"run": name, "metrics": ["copies"]})
+        problem(answer, 507, "storage")
+    finally:
+        record.write_text(told)
+    assert len(house.get("/v1/jobs")["items"]) == before
+
+
 def test_a_run_from_its_start_to_its_model(house: House) -> None:
     job = house.post("/v1/runs", {**BODY, "name": "small"}, Idempotency_Key="one")
     assert house.post("/v1/runs", {**BODY, "name": "small"}, Idempotency_Key="one")["id"] == job["id"]
@@ -233,6 +310,7 @@ def test_pause_resume_and_extend(house: House) -> None:
     assert run["status"] == "running" and run["urls"]["job"] == job["urls"]["self"]
     problem(house.client.post(f"/v1/runs/{name}/extend", json={"images": 5}), 409, "conflict")
     problem(house.client.post(f"/v1/runs/{name}/resume"), 409, "conflict")
+    problem(house.client.post(f"/v1/runs/{name}/resume/estimate"), 409, "conflict")
     problem(house.client.delete(f"/v1/runs/{name}"), 409, "conflict")
     problem(house.client.delete(f"/v1/jobs/{job['id']}"), 409, "conflict")
     assert house.post(f"/v1/runs/{name}/pause")["status"] == "canceling"
@@ -377,6 +455,9 @@ def test_what_is_anothers_is_not_there(house: House) -> None:
             ("GET", f"/v1/runs/{name}", None), ("GET", f"/v1/runs/{name}/stats", None),
             ("GET", f"/v1/runs/{name}/grids/200.png", None), ("POST", f"/v1/runs/{name}/pause", None),
             ("POST", f"/v1/runs/{name}/resume", None), ("POST", f"/v1/runs/{name}/extend", {"images": 1}),
+            ("POST", f"/v1/runs/{name}/resume/estimate", None),
+            ("POST", f"/v1/runs/{name}/extend/estimate", {"images": 1}),
+            ("POST", f"/v1/runs/{name}/publish/estimate", {"name": "x"}),
             ("DELETE", f"/v1/runs/{name}", None), ("POST", f"/v1/runs/{name}/publish", {"name": "x"}),
             ("POST", "/v1/evaluations", {"run": name}), ("POST", "/v1/evaluations/estimate", {"run": name}),
         ):  # fmt: skip

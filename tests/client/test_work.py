@@ -107,10 +107,14 @@ def test_a_run_from_its_start_to_its_model(client: Client, imported: Job) -> Non
     ]
     assert [line["images"] for line in client.runs.stats(name)][-1] == 400
     assert client.runs.grid(name, run.grids[-1].images)[1:4] == b"PNG"
+    left = client.runs.estimate_extension(name, images=80)
+    assert left.images.value == 80 and left.wall_seconds.value > 0 and left.disk.enough
     longer = client.runs.extend(name, images=80, wait=True)
     assert longer.result["images"] == 480
     with pytest.raises(ConflictError):
         client.runs.pause(name)
+    foretold = client.runs.estimate_publication(name, "shapes", evaluate=False)
+    assert foretold.images == 24 and foretold.disk.needed > 0
     published = client.runs.publish(name, "shapes", evaluate=False, licence="CC0-1.0", wait=True)
     assert published.result["model"] == "shapes@1"
     assert client.generate("shapes", "b", wait=True).images[0].label == "b"
@@ -127,6 +131,7 @@ def test_a_run_from_its_start_to_its_model(client: Client, imported: Job) -> Non
     with pytest.raises(CanceledError):
         job.wait(60)
     assert client.runs.get(run_of).status == "paused"
+    assert client.runs.estimate_resume(run_of).images.value == 10**7 - client.runs.get(run_of).images
     with client.runs.resume(run_of) as again:
         assert again.id != "" and not again.finished  # leaving the block cancels it
     with pytest.raises(CanceledError):

@@ -27,6 +27,7 @@ def test_counts_sizes_and_modes(tmp_path: Path, home: Path) -> None:
     )
     assert report.classes_by_split == {"train": {"cat": 60, "dog": 21}, "test": {"cat": 3, "dog": 2}}
     assert report.sizes == {"16x16": 85, "40x16": 1} and report.modes == {"RGB": 85, "L": 1} and report.grey == 1
+    assert report.size == 64, "they differ"
     assert report.imbalance == 2.74 and [p.message for p in report.problems] == [
         f"class 'dog' has 21 training images; below {TINY} a model learns them by heart"
     ]
@@ -43,7 +44,7 @@ def test_bad_files_do_not_stop_it(tmp_path: Path) -> None:
     (root / "dog" / "cut.png").write_bytes(whole[:-80])
     for path in (root, pack(root, tmp_path / "a.zip")):
         report = inspect_path(path)
-        assert report.images == 8 and kinds(report) == {"corrupt": 2, "unsupported": 1}
+        assert report.size == 16 and report.images == 8 and kinds(report) == {"corrupt": 2, "unsupported": 1}
         assert [p.paths for p in report.problems[:3]] == [("cat/note.png",), ("dog/cut.png",), ("cat/film.gif",)]
         assert any("--skip-bad" in a for a in report.advice)
 

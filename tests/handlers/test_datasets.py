@@ -123,6 +123,18 @@ def test_a_canceled_import_leaves_nothing_and_counts_for_nothing(jobs: Jobs, tmp
     assert import_data(context(jobs, "import", spec), spec)["images"] == 24
 
 
+def test_a_look_tells_what_the_import_takes(jobs: Jobs, tmp_path: Path) -> None:
+    spec = {"upload": uploaded(jobs, pets(tmp_path))}
+    found = inspect(context(jobs, "inspect", spec), spec)["import"]
+    wall, disk = found["wall_seconds"], found["disk"]
+    assert 0 < wall["low"] < wall["value"] < wall["high"] and wall["value"] == pytest.approx(wall["low"] / 0.4)
+    assert disk["needed"] == 24 * 16 * 16 * 3 and disk["free"] > 0 and disk["enough"]
+    assert "24 images were looked at here" in found["basis"] and "at 16 x 16 pixels" in found["basis"]
+    asked = {**spec, "name": "pets"}
+    import_data(context(jobs, "import", asked), asked)
+    assert 3 * len(imageset.open_set("pets").images.tobytes()) == disk["needed"], "they are grey: a third of it"
+
+
 def zipped(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:

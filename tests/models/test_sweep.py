@@ -23,7 +23,7 @@ from kartina.generators.base import At, Batch, LatentControls, LatentFamily, Los
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import publish
-from kartina.handlers.sweep import Candidate, Floor, admissible, best, search, sweep
+from kartina.handlers.sweep import Candidate, Floor, admissible, best, candidates, search, sweep
 from kartina.models import package
 from kartina.models.model import Model
 from kartina.training.loop import plan, train
@@ -181,6 +181,7 @@ def test_the_true_spread_is_found_recorded_and_stored(toy: Path) -> None:
     assert (table["n"], table["split"], table["seeds"]) == (200, "val", [1001])  # 1000 was taken by the numbers
     assert card["metrics"]["fd"]["identity"]["seeds"] == [0, 1000]
     assert [c["controls"]["spread"] for c in table["candidates"]] == [1.0, 0.2, TRUE]
+    assert candidates(load_any(run.id), run.data(), 200) == 3, "foretold"
     scored = {c["controls"]["spread"]: c for c in table["candidates"]}
     assert scored[TRUE]["fd"] < scored[1.0]["fd"] / 2 and scored[TRUE]["fd"] < scored[0.2]["fd"] / 2
     for row in table["candidates"]:
@@ -227,6 +228,7 @@ def test_without_classes_or_images_nothing_is_stored_and_a_sentence_says_why(toy
     found = publish(run.id, data, sweep=True, samples=49, evaluate=False)
     table = package.read_card(found.path)["sweep"]
     assert table["candidates"] == [] and table["chosen"] == {} and says in table["reason"]
+    assert candidates(load_any(run.id), run.data(), 49) == 0
     assert package.read_manifest(found.path).tasks["generate"].defaults == {}
 
 

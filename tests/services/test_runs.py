@@ -1,8 +1,10 @@
-"""Runs before they are accepted: room on the disk, and whose data they may use."""
+"""Runs, evaluations and publications before they are accepted: room on the disk, and whose data they may use."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,18 @@ from kartina.errors import (
 from kartina.jobs.table import Jobs
 from kartina.services.access import LOCAL, Caller
 from kartina.services.desk import WAITING, Desk
-from kartina.services.estimates import check_room
+from kartina.services.estimates import check_room, disk_free
+from kartina.services.evaluations import Asked as AskedNumbers
+from kartina.services.evaluations import Evaluations
 from kartina.services.jobs import Work
 from kartina.services.models import Models
+from kartina.services.publications import Publications
 from kartina.services.runs import Asked, Runs, usable_data
 from kartina.services.studies import Studies
 from kartina.storage.usage import Quota
 from kartina.study.spec import StudySpec
+from kartina.training.loop import train
+from kartina.training.run import Run
 from tests import tiny
 
 ASKED = Asked(preset="vae-32-cpu", data="digits", images=9)
@@ -69,6 +76,91 @@ def test_a_study_that_is_refused_leaves_no_plan(home: Path) -> None:
         with pytest.raises(error):
             asyncio.run(Studies(Says({"disk": disk}), Work(jobs)).begin(caller, wanted))
         assert jobs.recent() == [] and not (home / "studies" / "small").exists()
+
+
+OPTIONS = {"evaluate": True, "sweep": False, "samples": 2000, "with_training": False, "precision": "fp16"}
+
+
+@pytest.fixture
+def paused(home: Path) -> Run:
+    """A run of 64 images in steps of 8 with two grids, stopped after 40: it has a grid and a checkpoint."""
+    run = tiny.run("vae", home, n=64, grids=2)
+    steps = iter(range(4))
+    assert train(run, stop=lambda: next(steps, None) is None) == "paused"
+    assert run.status()["images"] == 40
+    return run
+
+
+def enlarge(file: Path) -> None:
+    """Twice as many bytes as are free, of which none takes room."""
+    with file.open("r+b") as opened:
+        opened.truncate(2 * disk_free())
+
+
+def refused(jobs: Jobs, asked: Coroutine[Any, Any, Any]) -> str:
+    """What is said where there is no room; nothing was accepted."""
+    with pytest.raises(StorageError) as error:
+        asyncio.run(asked)
+    assert jobs.recent() == []
+    return str(error.value)
+
+
+def test_the_rest_of_a_run_without_room_is_refused(paused: Run) -> None:
+    jobs = Jobs.open()
+    runs = Runs(Desk(), Work(jobs), Models())
+    (size,) = [sum(file.stat().st_size for file in folder.iterdir()) for folder in paused.checkpoints()]
+    found, picture = runs.get("local", paused.id), 8 * 10 * 18 * 18
+    assert found.room(64) == 2 * size + 1 * picture, "one of three checkpoints is there, and one of two grids"
+    assert found.room(400) == 2 * size + 2 * picture, "extended, it is a tenth of the way"
+    accepted = asyncio.run(runs.resume(LOCAL, paused.id))
+    jobs.cancel(accepted.id)
+    jobs.delete(accepted.id)
+    enlarge(paused.checkpoint() / "optim.safetensors")
+    for asked in (runs.resume(LOCAL, paused.id), runs.extend(LOCAL, paused.id, images=8)):
+        assert f"MiB free on the disk, and the rest of run {paused.id} takes up to" in refused(jobs, asked)
+    assert runs.find("local", paused.id).config.images == 64
+
+
+def test_a_run_without_a_checkpoint_asks_the_desk_for_its_room(home: Path) -> None:
+    jobs, run = Jobs.open(), tiny.run("vae", home)
+    refused(jobs, Runs(Says({"disk": 2**60}), Work(jobs), Models()).resume(LOCAL, run.id))
+    refused(jobs, Runs(Says({"disk": 2**60}), Work(jobs), Models()).extend(LOCAL, run.id, images=8))
+    assert asyncio.run(Runs(Says({"disk": 1}), Work(jobs), Models()).resume(LOCAL, run.id)).spec == {"run": run.id}
+
+
+@pytest.mark.parametrize(("with_training", "file"), [(False, "ema"), (True, "model")])
+def test_a_publication_without_room_is_refused(paused: Run, with_training: bool, file: str) -> None:
+    jobs = Jobs.open()
+    publications = Publications(Runs(Desk(), Work(jobs), Models()))
+    options = {**OPTIONS, "with_training": with_training}
+    enlarge(paused.checkpoint() / f"{file}.safetensors")
+    refused(jobs, publications.start(LOCAL, paused.id, "blobs", options | {"precision": "fp32"}))
+    other = {**options, "with_training": not with_training}
+    assert asyncio.run(publications.start(LOCAL, paused.id, "blobs", other)).kind == "publish"
+
+
+def test_a_publication_whose_data_are_gone_is_not_accepted(paused: Run, home: Path) -> None:
+    """And no data set of another's is named."""
+    (home / "data" / "blobs").rename(home / "data" / "others")
+    owners.write(home / "data" / "others", "key_b")
+    publications = Publications(Runs(Desk(), Work(Jobs.open()), Models()))
+    for evaluate in (True, False):
+        asked = publications.start(LOCAL, paused.id, "blobs", OPTIONS | {"evaluate": evaluate})
+        with pytest.raises(NotFoundError, match=r"no data set called 'blobs'; there are: digits\.?$"):
+            asyncio.run(asked)
+
+
+def test_an_evaluation_without_room_is_refused(paused: Run, home: Path) -> None:
+    """Copies are looked for among all training images, whose features are kept."""
+    jobs = Jobs.open()
+    evaluations = Evaluations(Runs(Desk(), Work(jobs), Models()))
+    about = json.loads((home / "data" / "blobs" / "data.json").read_text())
+    about["bounds"]["train"] = [0, disk_free()]
+    (home / "data" / "blobs" / "data.json").write_text(json.dumps(about))
+    asked = AskedNumbers(paused.id, None, "val", (0, 1), 2000, ("copies",), "domain")
+    assert f"an evaluation of {paused.id} on blobs takes up to" in refused(jobs, evaluations.start(LOCAL, asked))
+    usual = AskedNumbers(paused.id, None, "val", (0, 1), 2000, None, "domain")
+    assert asyncio.run(evaluations.start(LOCAL, usual)).kind == "evaluate"
 
 
 def test_whose_data_are_used(home: Path) -> None:

@@ -29,6 +29,7 @@ from kartina.services.keys import Access, Rates, pepper
 from kartina.services.metrics import Metrics
 from kartina.services.models import Models
 from kartina.services.packages import Packages
+from kartina.services.publications import Publications
 from kartina.services.ready import Ready
 from kartina.services.runs import Runs
 from kartina.services.studies import Studies
@@ -60,6 +61,7 @@ class Services:
     desk: Desk
     runs: Runs
     evaluations: Evaluations
+    publications: Publications
     studies: Studies
     keys: Access
     rates: Rates
@@ -105,6 +107,7 @@ class Services:
             desk=desk,
             runs=runs,
             evaluations=Evaluations(runs),
+            publications=Publications(runs),
             studies=Studies(desk, work),
             keys=Access(Keys(database), pepper()),
             rates=Rates(),

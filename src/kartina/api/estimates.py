@@ -24,8 +24,8 @@ class Range(Response):
 
 class Disk(Response):
     needed: int = Field(
-        description="Bytes at most: of each run three checkpoints and the sample grids, but no statistics; of an "
-        "evaluation what is kept for the next one"
+        description="Bytes at most, beside what is there: of each run three checkpoints and the sample grids, but no "
+        "statistics; of an evaluation what is kept for the next one; of a publication its package, too"
     )
     free: int = Field(description="Bytes")
     enough: bool = Field(description="False: it would not begin, or not come to its end")
@@ -52,9 +52,9 @@ class Estimate(Response):
 
 
 class RunEstimate(Estimate):
-    """What a run will take here, timed on this machine just now."""
+    """What a run, or what is left of one, will take here, timed on this machine just now."""
 
-    images: Range
+    images: Range = Field(description="That are to be seen yet")
     seconds: Range = Field(description="Active")
     rate: Range = Field(description="Images a second")
     memory: int = Field(description="Bytes of the device at its peak; on a CPU those of the whole process")
@@ -84,9 +84,10 @@ class StudyEstimate(Estimate):
 
 
 class EvaluationEstimate(Estimate):
-    """What an evaluation will take here, timed on this machine just now."""
+    """What an evaluation, or a publication with its numbers and pictures, will take here, timed on this machine just
+    now."""
 
-    images: int = Field(description="Images that are made to be measured")
+    images: int = Field(description="Images that are made")
     sampling_seconds: Range = Field(description="Making them")
     looking_seconds: Range = Field(
         description="Networks looking at them and at real images; where the data set has no classifier yet, with its "

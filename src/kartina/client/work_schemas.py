@@ -221,7 +221,7 @@ class Estimate(Data):
 
 
 class RunEstimate(Estimate):
-    """What a run would take there."""
+    """What a run, or what is left of one, would take there."""
 
     images: Range
     seconds: Range
@@ -239,7 +239,7 @@ class StudyEstimate(Estimate):
 
 
 class EvaluationEstimate(Estimate):
-    """What an evaluation would take there; distances between what networks saw are not in it."""
+    """What an evaluation, or a publication, would take there; distances between what networks saw are not in it."""
 
     images: int
     sampling_seconds: Range

@@ -50,6 +50,7 @@ class Report:
     classes_by_split: dict[str, dict[str, int]]
     imbalance: float | None  # largest to smallest class
     sizes: dict[str, int]  # "width x height", the most common first
+    size: int  # pixels a side that an import makes them, unless it is told another
     modes: dict[str, int]  # Pillow's names of the files' pixel formats
     grey: int  # images without colour, whatever their mode
     ignored: dict[str, int]  # other files, by suffix
@@ -100,7 +101,8 @@ def inspect_source(
     classes = {} if source.labels is None else dict(
         zip(source.classes, np.bincount(source.labels[ok], minlength=len(source.classes)).tolist(), strict=True)
     )  # fmt: skip
-    sizes = Counter(f"{w}x{h}" for w, h in looked[["width", "height"]][ok].tolist())
+    shapes = Counter((w, h) for w, h in looked[["width", "height"]][ok].tolist())
+    sizes = Counter({f"{w}x{h}": n for (w, h), n in shapes.items()})
     modes = Counter(worker.MODES[m] for m in looked["mode"][ok].tolist())
     sizes_listed = dict(sizes.most_common(SIZES))
     if len(sizes) > SIZES:
@@ -117,6 +119,7 @@ def inspect_source(
         classes_by_split=by_split,
         imbalance=round(max(some) / min(some), 2) if some else None,
         sizes=sizes_listed,
+        size=prepare.own_size(shapes),
         modes=dict(modes.most_common()),
         grey=int(looked["grey"][ok].sum()),
         ignored=source.ignored,

@@ -162,6 +162,20 @@ def workers_for(source: Source, asked: int | None) -> int:
     return 1 if len(source) <= _SMALL else pool.default_workers() if asked is None else asked
 
 
+def own_size(sizes: Mapping[tuple[int, int], int]) -> int:
+    """Pixels a side that images of these (width, height) are packed to, unless another size is asked for: their own
+    where all are equal and square, else 64."""
+    if len(sizes) != 1:
+        return DEFAULT_SIZE
+    ((width, height),) = sizes
+    return min(max(width, 4), MAX_SIZE) if width == height else DEFAULT_SIZE
+
+
+def room(source: Source, size: int) -> int:
+    """Bytes that its packed images take at most."""
+    return len(source) * (2 if source.paired else 1) * size**2 * 3
+
+
 def flips(classes: Sequence[str]) -> bool:
     """Whether a mirrored image keeps its class, as far as the names tell: not for digits, letters, left and right."""
     sided = re.compile(r"(?i)(?:.|\d+|.*(?<![a-z])(?:left|right|digits?|letters?|numbers?)(?![a-z]).*"
@@ -236,10 +250,8 @@ def _sample(source: Source, index: NDArray[np.int64], decoders: pool.Pool) -> _S
     if not len(looked):
         return _Sampled(DEFAULT_SIZE, 3, {})
     sizes = Counter(zip(looked["width"].tolist(), looked["height"].tolist(), strict=True))
-    width, height = sizes.most_common(1)[0][0]
-    equal = len(sizes) == 1 and width == height
     return _Sampled(
-        min(max(width, 4), MAX_SIZE) if equal else DEFAULT_SIZE,
+        own_size(sizes),
         1 if looked["grey"].all() else 3,
         {f"{w}x{h}": n for (w, h), n in sizes.most_common(20)},
     )
@@ -286,9 +298,8 @@ def _pack(
     source: Source, plan: _Plan, folder: Path, skip_bad: bool, decoders: pool.Pool, progress: Progress | None
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Write images.npy, and sources.npy for pairs. Returns (row -> image, image -> why it was skipped)."""
-    total = len(source) * (2 if source.paired else 1)
-    _check_room(folder, total * plan.size**2 * 3)
-    done = Counting(total, progress)
+    _check_room(folder, room(source, plan.size))
+    done = Counting(len(source) * (2 if source.paired else 1), progress)
     row = np.empty(len(plan.order), np.int64)
     row[plan.order] = np.arange(len(row))
     files = [(folder / "images.npy", source.index, plan.channels)]

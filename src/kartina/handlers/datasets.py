@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kartina.config import read
+from kartina.config import home, read
 from kartina.data import imageset, prepare
 from kartina.data.archive import MAX_ENTRIES
 from kartina.data.inspect import Report, inspect_source
@@ -34,16 +36,33 @@ CLASSES = 10_000
 NAMES = 500_000  # letters of all class names
 MEMORY = 2 << 30  # bytes that reading an archive may take, over what the process has at its start
 PATIENCE = 60.0  # seconds for the names in an archive: `group_by` is a stranger's expression
-LOOK = 0.4  # of an import's progress
+LOOK = 0.4  # of an import's progress, and about that of its time
+SURE = 1.5  # factor by which an import may take longer than is foretold
 PROBLEMS, PATHS, LENGTH = 50, 3, 200  # of one kind, of one problem, of a text: what is told over HTTP
 
 
 def inspect(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
-    """What an upload holds: `kartina data inspect`'s report, its lists cut short."""
+    """What an upload holds: `kartina data inspect`'s report, its lists cut short; "import": what that will take."""
     given = read(InspectJob, spec, "an inspection job")
     upload = Uploads(job.database).get(job.caller, given.upload)
+    begun = time.perf_counter()
     source = _open(upload.path, given.class_names, given.group_by, given.unlabelled)
-    return told(inspect_source(source, progress=_share(job, "looking", 0.0, 1.0)))
+    report = inspect_source(source, progress=_share(job, "looking", 0.0, 1.0))
+    return {**told(report), "import": _forecast(source, report, time.perf_counter() - begun)}
+
+
+def _forecast(source: Source, report: Report, looked: float) -> dict[str, Any]:
+    """What an import of what was looked at for so many seconds will take here, as the API's estimates say it."""
+    value, needed, free = looked / LOOK, prepare.room(source, report.size), shutil.disk_usage(home()).free
+    basis = (
+        f"{len(source):,} {'pairs' if source.paired else 'images'} were looked at here in {looked:.1f} s; an import "
+        f"looks again and then packs them, at {report.size} x {report.size} pixels unless told otherwise."
+    )
+    return {
+        "wall_seconds": {"value": value, "low": looked, "high": value * SURE},
+        "disk": {"needed": needed, "free": free, "enough": free >= needed},
+        "basis": basis,
+    }
 
 
 def import_data(job: Context, spec: dict[str, Any]) -> dict[str, Any]:

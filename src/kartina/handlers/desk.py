@@ -21,7 +21,7 @@ from typing import Any
 
 from kartina import logs, registry
 from kartina.config import RunConfig, TrainConfig
-from kartina.data.imageset import open_set
+from kartina.data.imageset import ImageSet, open_set
 from kartina.data.pool import read_message, write_message
 from kartina.errors import KartinaError
 from kartina.generators.base import Family
@@ -29,6 +29,7 @@ from kartina.handlers.train import texts
 from kartina.serving.device import SHARE
 from kartina.training import estimate, loop, transfer
 from kartina.training.catalogue import on_meta, usual
+from kartina.training.folder import RunFolder
 
 IDLE = 300.0  # seconds without a question after which the process ends
 
@@ -80,11 +81,22 @@ def _plan(run: dict[str, Any]) -> RunConfig:
 def time_run(run: dict[str, Any], began_at: float) -> dict[str, Any]:
     """`plan`, and what the run will take here: see `training.estimate`. "startup": seconds since this process began."""
     config = _plan(run)
+    return _timed(config, open_set(config.data), run.get("budget"), began_at)
+
+
+def time_rest(run: str, images: int, began_at: float) -> dict[str, Any]:
+    """The same of what is left of a run up to `images` in all; "disk" counts nothing as there already."""
+    found = RunFolder.open(run)
+    loop.pick_device(found.config.device)
+    return _timed(estimate.rest(found, images), found.data(), None, began_at)
+
+
+def _timed(config: RunConfig, data: ImageSet, budget: float | None, began_at: float) -> dict[str, Any]:
     startup = time.time() - began_at
     if config.device == "cpu":
         _bound_memory()
     before, begun = time.process_time(), time.perf_counter()
-    found = estimate.time_steps(config, open_set(config.data), run.get("budget"))
+    found = estimate.time_steps(config, data, budget)
     used = (time.process_time() - before) / ((time.perf_counter() - begun) * config.train.threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {**found, "yields": SHARE, "device": config.device, "threads": config.train.threads,
@@ -98,6 +110,11 @@ def _bound_memory() -> None:
     if told.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())):
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (taken + int(found[1]) * 1024,) * 2)
+
+
+def room(run: str, images: int) -> dict[str, Any]:
+    """{"disk": bytes} that a run without a checkpoint takes up to `images` in all."""
+    return {"disk": estimate.disk(estimate.rest(RunFolder.open(run), images))}
 
 
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -132,6 +149,16 @@ def forecast_evaluation(evaluation: dict[str, Any], began_at: float) -> dict[str
     return {**forecast(evaluation), "startup": startup}
 
 
+def forecast_publication(publication: dict[str, Any], began_at: float) -> dict[str, Any]:
+    """What publishing a run will take here: see `handlers.forecast`. "startup": seconds since this process began."""
+    from kartina.handlers.forecast import forecast_publication
+
+    startup = time.time() - began_at
+    if loop.pick_device("auto") == "cpu":
+        _bound_memory()
+    return {**forecast_publication(publication), "startup": startup}
+
+
 def studies(names: list[str]) -> list[dict[str, Any]]:
     """How far each study is; one that cannot be read has "problem" instead."""
     return [_study(name) for name in names]
@@ -162,8 +189,9 @@ def study(name: str) -> dict[str, Any]:
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
-    "presets": presets, "plan": plan, "time_run": time_run, "begin_study": begin_study,
-    "forecast_study": forecast_study, "forecast_evaluation": forecast_evaluation, "studies": studies, "study": study,
+    "presets": presets, "plan": plan, "time_run": time_run, "time_rest": time_rest, "room": room,
+    "begin_study": begin_study, "forecast_study": forecast_study, "forecast_evaluation": forecast_evaluation,
+    "forecast_publication": forecast_publication, "studies": studies, "study": study,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation will take here: time and disk.
+"""What an evaluation, or a publication with the numbers of its card, will take here: time and disk.
 
 The model is timed at what it will be asked for. The networks that look at images are timed without having learnt
 anything: nothing is downloaded for it, and nothing trained. Where the data set has no classifier yet, some steps of its
@@ -14,20 +14,22 @@ import numpy as np
 import torch
 
 from kartina.config import read
-from kartina.data.imageset import ImageSet, open_set
+from kartina.data.imageset import ImageSet, Split, open_set, record
+from kartina.handlers import sweep
 from kartina.handlers.evaluate import check_kind, generator, trained_on
 from kartina.handlers.load import load_any
-from kartina.handlers.specs import EvaluateJob
-from kartina.metrics import classifier, extractors
-from kartina.metrics.evaluate import DEFAULT, check_metrics, how_many, judged, labels_of, stratified
-from kartina.metrics.extractors import inception
+from kartina.handlers.publish import pictured, worked_on
+from kartina.handlers.specs import EvaluateJob, PublishJob
+from kartina.metrics import classifier, extractors, room
+from kartina.metrics.evaluate import DEFAULT, check_metrics, how_many, judged
+from kartina.models.model import Model
 from kartina.study.cost import Ends, timed_each
 from kartina.training.loop import memory_errors, pick_device
 
 BATCH = 64  # images that an evaluation makes together
 FEW = 16  # as many are enough to time on a CPU
 STEPS = 5  # of the classifier's training, timed together
-NUMBER = 8  # bytes of what is kept
+NOTHING: Ends = (0.0, 0.0, 0.0)
 SHARED = 0.5  # of the time that it has at least, where somebody samples all the time: it shares the device as an equal
 
 
@@ -39,32 +41,63 @@ def forecast(spec: dict[str, Any]) -> dict[str, Any]:
     """
     given = read(EvaluateJob, spec, "an evaluation job")
     metrics = check_metrics(DEFAULT if given.metrics is None else given.metrics)
-    device = pick_device(given.device)
-    model = load_any(given.model, device)
+    model = load_any(given.model, pick_device(given.device))
     data = open_set(given.data or trained_on(model))
     check_kind(model, data)
     m, seeds = how_many(data, given.split, given.samples), len(given.seeds)
-    judge = judged(data, metrics, given.extractor == "domain")
+    with memory_errors():
+        return {**_here(model), "images": m * seeds, "sampling": _times(_sampling(model), m * seeds),
+                **_measuring(model, data, given.split, m, seeds, metrics, given.extractor)}  # fmt: skip
+
+
+def forecast_publication(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same of publishing a run: of its card's numbers, as an evaluation on val; of its sweep, as a generation seed
+    more for each of its "candidates"; and of its pictures. The package itself is not in "disk"."""
+    given = read(PublishJob, spec, "a publishing job")
+    model = load_any(given.run, pick_device(given.device))
+    data, makes = open_set(trained_on(model)), "generate" in model.family.capabilities()
+    candidates = sweep.candidates(model, data, given.samples) if given.sweep else 0
+    seeds = candidates + (len(given.seeds) if given.evaluate and makes and len(data.spec.classes) > 1 else 0)
+    m = how_many(data, "val", given.samples) if seeds else 0
+    found: dict[str, Any] = {"looking": NOTHING, "classifier": False, "beside": None, "disk": 0}
+    with memory_errors():
+        if seeds:
+            found = _measuring(model, data, "val", m, seeds, DEFAULT, "domain")
+        images = m * seeds + pictured(model)
+        made = _times(_sampling(model), images) if makes else timed_each(lambda _: worked_on(model, data), 1)
+    return {**_here(model), **found, "images": images, "sampling": made, "candidates": candidates}
+
+
+def _here(model: Model) -> dict[str, Any]:
+    device = model.family.device.type
+    return {"device": device, "threads": torch.get_num_threads(), "yields": SHARED}
+
+
+def _sampling(model: Model) -> Ends:
+    """Seconds an image."""
+    labels = np.arange(FEW if model.family.device.type == "cpu" else BATCH) % model.family.classes
+    sample = generator(model, BATCH)
+    return timed_each(lambda seed: sample(labels, seed), len(labels))
+
+
+def _measuring(
+    model: Model, data: ImageSet, split: Split, m: int, seeds: int, metrics: Sequence[str], extractor: str
+) -> dict[str, Any]:
+    """What `forecast` says of networks that look at images: "looking", "classifier", "beside", "disk"."""
+    judge = judged(data, metrics, extractor == "domain")
     learns = judge and not classifier.is_kept(data)
     copies = bool({"memorisation", "copies"} & set(metrics))
 
-    with memory_errors():
-        real = labels_of(data.part(given.split))
-        labels = real[stratified(real, min(m, FEW if device == "cpu" else BATCH))]
-        sample = generator(model, BATCH)
-        sampling = timed_each(lambda seed: sample(labels, seed), len(labels))
-
-        # Of each seed as many images and copies as there are references; the classifier answers for the whole split.
-        seen = m * (1 + 2 * seeds)
-        looking = _times(_look(data, given.extractor), seen + (len(data.part("train")) if copies else 0))
-        if judge:
-            again = len(real) + (0 if given.extractor == "domain" else seen)
-            looking = _sum(looking, _times(_look(data, "domain"), again))
-        if learns:
-            looking = _sum(looking, _learning(data))
-    return {"images": m * seeds, "sampling": _times(sampling, m * seeds), "looking": looking, "classifier": learns,
-            "beside": _beside(metrics, model.family.measures_bits), "yields": SHARED, "device": device,
-            "disk": _disk(data, given.extractor, m, copies, learns), "threads": torch.get_num_threads()}  # fmt: skip
+    # Of each seed as many images and copies as there are references; the classifier answers for the whole split.
+    seen = m * (1 + 2 * seeds)
+    looking = _times(_look(data, extractor), seen + (len(data.part("train")) if copies else 0))
+    if judge:
+        again = len(data.part(split)) + (0 if extractor == "domain" else seen)
+        looking = _sum(looking, _times(_look(data, "domain"), again))
+    if learns:
+        looking = _sum(looking, _learning(data))
+    return {"looking": looking, "classifier": learns, "beside": _beside(metrics, model.family.measures_bits),
+            "disk": room.kept(record(data.name), split, m, metrics, extractor)}  # fmt: skip
 
 
 def _look(data: ImageSet, extractor: str) -> Ends:
@@ -79,18 +112,6 @@ def _learning(data: ImageSet) -> Ends:
     _, _, steps = classifier.schedule(len(data.part("train")))
     some = min(STEPS, steps)
     return _times(timed_each(lambda seed: classifier.train(data, seed, most=some), some), steps)
-
-
-def _disk(data: ImageSet, extractor: str, m: int, copies: bool, learns: bool) -> int:
-    """Bytes of what is kept for the next evaluation (features of real images and what is computed from them, the
-    classifier), and of what is downloaded."""
-    wide = classifier.FEATURES if extractor == "domain" else inception.FEATURES
-    numbers = m * wide + wide**2 + 2 * m + (len(data.part("train")) * wide + 4 * m if copies else 0)
-    weights = classifier.untrained(data).net.state_dict().values() if learns else ()
-    files: int = sum(w.numel() * w.element_size() for w in weights) + (
-        0 if extractors.is_here(extractor) else inception.BYTES
-    )
-    return NUMBER * numbers + files
 
 
 def _beside(metrics: Sequence[str], bits: bool) -> str:

@@ -17,14 +17,11 @@ from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
 from kartina.handlers.sweep import sweep as sweep_controls
 from kartina.models import package, png
 from kartina.models.model import Model, round_to_half, save, training_keys
-from kartina.models.package import PackageRef, Provenance
+from kartina.models.package import COLUMNS, SHEET_CLASSES, SHEET_INPUTS, PackageRef, Provenance
 from kartina.models.samples import Samples
 from kartina.training import transfer
 from kartina.training.run import Run
 
-COLUMNS = 8  # images per class in samples.png
-SHEET_CLASSES = 32  # rows of samples.png at most
-SHEET_INPUTS = 16  # input images in samples.png, of a model that only works on images
 SWEEP_SHARE = 0.6  # of the progress, when there are numbers to make after it
 
 
@@ -133,6 +130,14 @@ def pictures(model: Model, data: ImageSet) -> dict[str, bytes]:
     for label in range(classes):
         files[f"classes/{label}.png"] = png.encode(ones.images[label], ones.recipe_of(label))
     return files
+
+
+def pictured(model: Model) -> int:
+    """How many images `pictures` makes; at most, where the data have fewer classes or images."""
+    classes = model.family.classes
+    if "generate" not in model.family.capabilities():
+        return SHEET_INPUTS + classes
+    return COLUMNS * min(classes, SHEET_CLASSES) + (classes if classes > SHEET_CLASSES else 0)
 
 
 def worked_on(model: Model, data: ImageSet) -> dict[str, bytes]:

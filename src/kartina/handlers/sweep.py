@@ -127,7 +127,7 @@ def sweep(
         values = {name: options for name, options in model.family.sweep.items() if name not in fixed}
     seed = next(s for s in range(FIRST_SEED, FIRST_SEED + len(avoid) + 1) if s not in avoid)
     about = {"task": TASK, "split": split, "seeds": [seed], "rule": RULE}
-    reason = _hindrance(model, data, values, split, samples)
+    reason = hindrance(model, data, values, split, samples)
     if reason:
         return {**about, "n": 0, "chosen": {}, "candidates": [], "reason": reason}
 
@@ -182,12 +182,21 @@ def sweep(
     }  # fmt: skip
 
 
+def candidates(model: Model, data: ImageSet, samples: int = SAMPLES) -> int:
+    """How many settings a sweep of what the family declares tries; 0 where nothing can be chosen."""
+    values = model.family.sweep
+    if hindrance(model, data, values, "val", samples):
+        return 0
+    start = model.controls(TASK)
+    return 1 + sum(1 for name, given in values.items() for v in given if v != getattr(start, name))
+
+
 def said(settings: Mapping[str, Any]) -> str:
     """guidance=1.5 steps=8."""
     return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _hindrance(
+def hindrance(
     model: Model, data: ImageSet, values: Mapping[str, Sequence[Any]], split: Split, samples: int
 ) -> str | None:
     """Why nothing can be chosen, in a sentence; None when it can."""

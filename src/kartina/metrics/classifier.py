@@ -31,15 +31,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kartina.config import home
 from kartina.data.imageset import ImageSet
 from kartina.errors import DataError, disk_errors
+from kartina.metrics import room
 from kartina.metrics.protocol import PROTOCOL
 from kartina.nets.precision import has_bf16
 
 Progress = Callable[[float, str], None]  # share done (0..1), what is being done
 
-FEATURES = 128  # d
+FEATURES = room.FEATURES["domain"]  # d
 PASSES = 270_000  # image passes a training takes, within the epochs below
 EPOCHS = (4, 30)
 BATCH = 128
@@ -168,8 +168,7 @@ def _place(data: ImageSet, seed: int = 0) -> Path:
             f"Found {len(data.spec.classes)} classes in {data.name!r}; a classifier needs at least 2. Numbers per "
             "class cannot be made for data without classes."
         )
-    name = f"{data.hash}-{PROTOCOL}" + (f"-seed{seed}" if seed else "")
-    return home() / "cache" / "classifiers" / name
+    return room.classifier_folder(data.hash, seed)
 
 
 def untrained(data: ImageSet) -> Classifier:

@@ -40,6 +40,13 @@ MAX_HEADER = 2**20  # bytes of one safetensors header
 MAX_PARAMETERS = 500_000_000  # numbers in one package
 MAX_BYTES = 2 * 2**30  # of all parts together
 
+COLUMNS = 8  # images of each class in samples.png
+SHEET_CLASSES = 32  # rows of samples.png at most
+SHEET_INPUTS = 16  # input images in samples.png, of a model that only works on images
+
+JSON = 2**18  # bytes of model.json, card.json and the headers of weights, about
+ROW = 2**11  # bytes of a class in the card, and of the recipe in its picture
+
 ACTIVE = "active.json"  # in models/NAME: which versions were activated, the active one last
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FILE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.safetensors$"  # a plain name: no folder, no dots before the suffix
@@ -155,6 +162,14 @@ def content_hash(manifest: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON without hash, name and version: a package keeps it under every name."""
     kept = {k: v for k, v in manifest.items() if k not in ("hash", "name", "version")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def room(weights: int, spec: ImageSpec) -> int:
+    """Bytes of a package with so many of weights, about: its pictures count as they are without compression."""
+    classes = max(1, len(spec.classes))
+    shown = max(COLUMNS * min(classes, SHEET_CLASSES), 2 * SHEET_INPUTS) + classes
+    each = max(spec.channels, spec.source_channels) * (spec.height + 2) * (spec.width + 2)
+    return weights + shown * each + classes * ROW + JSON
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------

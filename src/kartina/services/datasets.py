@@ -215,9 +215,7 @@ class Datasets:
 
     def _found(self, owner: str, name: str) -> Found:
         own = name != digits.NAME and owners.sees(imageset.folder(name), owner)
-        if name == digits.NAME and not (imageset.folder(name) / "data.json").is_file():
-            return Found(name, _unmade_digits(), None, own)
-        return Found(name, _record(name), _report(imageset.folder(name) / "report.json"), own)
+        return Found(name, record(name), _report(imageset.folder(name) / "report.json"), own)
 
     def list(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Found], str | None]:
         """A page of the data sets that the owner sees, by name, and the cursor of the next one. What cannot be read is
@@ -255,8 +253,10 @@ class Datasets:
             let_go(c, self.uploads.database, f"dataset:{name}")
 
 
-def _record(name: str) -> dict[str, Any]:
-    """A set's data.json, with what older ones may lack. Raises IntegrityError."""
+def record(name: str) -> dict[str, Any]:
+    """A set's data.json, with what older ones may lack. Raises NotFoundError, IntegrityError."""
+    if name == digits.NAME and not (imageset.folder(name) / "data.json").is_file():
+        return _unmade_digits()
     found = {"hash": None, "counts": {}, "made": {}, "skipped": [], "created_at": None, **imageset.record(name)}
     missing = [key for key in ("images", "spec", "bounds") if key not in found]
     if missing:

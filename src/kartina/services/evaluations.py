@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kartina.jobs.table import Job
+from kartina.metrics import room
 from kartina.services import estimates
 from kartina.services.access import Caller
-from kartina.services.estimates import Range, shared
+from kartina.services.datasets import record
+from kartina.services.estimates import Range, check_room, shared
 from kartina.services.runs import NAME, Runs, usable_data
 
 
@@ -29,9 +31,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Estimate(estimates.Estimate):
-    """What an evaluation will take; times in seconds."""
+    """What an evaluation, or a publication, will take; times in seconds."""
 
-    images: int  # that are made to be measured
+    images: int  # that are made
     sampling: Range
     looking: Range  # networks at images; before, where the data set has no classifier yet, its training
 
@@ -43,8 +45,8 @@ class Evaluations:
         self.runs = runs
 
     async def estimate(self, caller: Caller, asked: Asked) -> Estimate:
-        """Time it here, for some seconds. Raises what `start` raises, and where the job would: DataError for a model
-        that is not the data's kind, or too few references."""
+        """Time it here, for some seconds. Raises what `start` raises, but for a lack of room, and where the job would:
+        DataError for a model that is not the data's kind, or too few references."""
         given = await to_thread(self._checked, caller.owner, asked)
         found = await self.runs.desk.ask_alone("forecast_evaluation", evaluation=given)
         sampling, looking = Range.of(found["sampling"]), Range.of(found["looking"])
@@ -58,8 +60,11 @@ class Evaluations:
         )  # fmt: skip
 
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
-        """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's; QuotaError."""
-        return await self.runs.work.submit(caller, "evaluate", await to_thread(self._checked, caller.owner, asked), key)
+        """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's, StorageError (no
+        room), QuotaError."""
+        given = await to_thread(self._checked, caller.owner, asked)
+        check_room(await to_thread(_room, given), f"an evaluation of {given['model']} on {given['data']}")
+        return await self.runs.work.submit(caller, "evaluate", given, key)
 
     def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
         """What is asked, with every name looked up."""
@@ -70,3 +75,9 @@ class Evaluations:
         )
         given = {**asdict(asked), "model": found, "data": usable_data(owner, asked.data or learnt)}
         return {**given, "seeds": list(asked.seeds), "metrics": None if asked.metrics is None else list(asked.metrics)}
+
+
+def _room(given: dict[str, Any]) -> int:
+    """Bytes that it keeps and downloads at most."""
+    about, metrics = record(given["data"]), given["metrics"] or ()
+    return room.kept(about, given["split"], given["samples"], metrics, given["extractor"])

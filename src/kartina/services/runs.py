@@ -1,4 +1,4 @@
-"""Use cases on training runs: what can be trained, what it will take, start, look, pause, resume, extend, publish.
+"""Use cases on training runs: what can be trained, what it will take, start, look, pause, resume, extend.
 
 A run is a folder, and its folder says whose it is; a training is a job of its caller. Another caller's run is not
 found. Names only: a run, a data set or a model is never named by a path here.
@@ -22,14 +22,13 @@ from kartina.config import home
 from kartina.data import imageset
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.jobs.table import Job
-from kartina.models import package
 from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.estimates import Range, check_room, shared
 from kartina.services.jobs import Work
 from kartina.services.models import Models
-from kartina.training.folder import RunFolder, names
+from kartina.training.folder import KEPT, RunFolder, names, picture
 
 NAME = re.compile(r"[0-9]{1,9}-[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # what a run is called
 
@@ -51,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Estimate(estimates.Estimate):
-    """What a run will take here."""
+    """What a run, or what is left of one, will take here."""
 
     images: Range
     seconds: Range  # active
@@ -78,8 +77,14 @@ class RunInfo:
 
     def checkpoints(self) -> list[tuple[int, int]]:
         """(images seen, bytes), oldest first."""
-        found = sorted(p for p in (self.folder.path / "checkpoints").glob("*") if p.name.isdigit())
-        return [(int(p.name), sum(f.stat().st_size for f in p.iterdir())) for p in found]
+        return [(int(p.name), sum(f.stat().st_size for f in p.iterdir())) for p in self.folder.checkpoints()]
+
+    def room(self, total: int) -> int | None:
+        """Bytes that it takes at most to train it to `total` images, beside what is there: checkpoints as large as
+        those, and sample grids. None before the first checkpoint: then only its networks tell."""
+        sizes = [size for _, size in self.checkpoints()]
+        _, grids = self.folder.left(total)
+        return max(1, KEPT - len(sizes)) * max(sizes) + grids * picture(self.folder.config.spec) if sizes else None
 
     def grids(self) -> list[int]:
         """Images seen when each sample grid was drawn."""
@@ -124,7 +129,9 @@ class Runs:
     async def estimate(self, caller: Caller, asked: Asked) -> Estimate:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room."""
         given = await to_thread(self._checked, caller.owner, asked)
-        found = await self.desk.ask_alone("time_run", run=given)
+        return await self._estimate(await self.desk.ask_alone("time_run", run=given))
+
+    async def _estimate(self, found: Mapping[str, Any], more: str = "") -> Estimate:
         images, seconds, rate = (Range.of(found[key]) for key in ("images", "seconds", "rate"))
         spread = (rate.high - rate.low) / rate.value
         basis = (
@@ -138,7 +145,7 @@ class Runs:
         ahead = await to_thread(self.work.jobs.unfinished)
         return Estimate(
             images=images, seconds=seconds, rate=rate, memory=found["memory"],
-            **shared(found, seconds, ahead=ahead, basis=basis),
+            **shared(found, seconds, ahead=ahead, basis=basis + more),
         )  # fmt: skip
 
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
@@ -218,26 +225,61 @@ class Runs:
         return await to_thread(self.work.jobs.cancel, job.id)
 
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
-        """Go on from its newest checkpoint. Raises ConflictError where it is at its end, or a job has it."""
-        found = await to_thread(self._idle, caller.owner, name)
-        if found.status["status"] == "finished":
-            raise ConflictError(f"Found run {name!r} finished; extend it to train it further.")
+        """Go on from its newest checkpoint. Raises ConflictError where it is at its end, or a job has it, StorageError
+        (no room), QuotaError."""
+        found, total = await to_thread(self._resumed, caller.owner, name)
+        await self._check_room(found, total)
         return await self.work.submit(caller, "train", {"run": name}, key)
+
+    async def estimate_resume(self, caller: Caller, name: str) -> Estimate:
+        """Time what is left of it here, for some seconds. Raises what `resume` raises, but for a lack of room."""
+        return await self._estimate_rest(*await to_thread(self._resumed, caller.owner, name))
 
     async def extend(
         self, caller: Caller, name: str, images: int | None = None, seconds: float | None = None, key: str | None = None
     ) -> Job:
         """Train it for so many images more, or for as many as it has seen in `seconds` so far, beside what is left.
 
-        Raises ConflictError while a job has it, or where its speed is not known yet.
+        Raises ConflictError while a job has it, or where its speed is not known yet, StorageError (no room),
+        QuotaError.
         """
-        found = await to_thread(self._idle, caller.owner, name)
+        found, total = await to_thread(self._extended, caller.owner, name, images, seconds)
+        await self._check_room(found, total)
+        return await self.work.submit(caller, "train", {"run": name, "images": total}, key)
+
+    async def estimate_extension(
+        self, caller: Caller, name: str, images: int | None = None, seconds: float | None = None
+    ) -> Estimate:
+        """Time what would be left of it here, for some seconds. Raises what `extend` raises, but for a lack of room."""
+        return await self._estimate_rest(*await to_thread(self._extended, caller.owner, name, images, seconds))
+
+    async def _estimate_rest(self, found: RunInfo, total: int) -> Estimate:
+        timed = await self.desk.ask_alone("time_rest", run=found.name, images=total)
+        needed = await to_thread(found.room, total)
+        seen, seconds = found.status["images"], found.status["seconds"]
+        so_far = f" So far it has seen {seen / seconds:,.0f} images a second." if seen and seconds else ""
+        return await self._estimate({**timed, "disk": timed["disk"] if needed is None else needed}, so_far)
+
+    async def _check_room(self, found: RunInfo, total: int) -> None:
+        needed = await to_thread(found.room, total)
+        if needed is None:
+            needed = (await self.desk.ask("room", run=found.name, images=total))["disk"]
+        check_room(needed, f"the rest of run {found.name}")
+
+    def _resumed(self, owner: str, name: str) -> tuple[RunInfo, int]:
+        """A run that can go on, and the images that it will have seen in all."""
+        found = self._idle(owner, name)
+        if found.status["status"] == "finished":
+            raise ConflictError(f"Found run {name!r} finished; extend it to train it further.")
+        return found, found.folder.config.images
+
+    def _extended(self, owner: str, name: str, images: int | None, seconds: float | None) -> tuple[RunInfo, int]:
+        found = self._idle(owner, name)
         if seconds is not None:
             images = found.folder.images_in(seconds)
         if images is None:
             raise ConfigError("Found neither images nor a time to extend the run by; expected one of them.")
-        total = found.folder.config.images + images
-        return await self.work.submit(caller, "train", {"run": name, "images": total}, key)
+        return found, found.folder.config.images + images
 
     def _idle(self, owner: str, name: str) -> RunInfo:
         found = self.get(owner, name)
@@ -252,16 +294,6 @@ class Runs:
             aside = found.path.with_name(f".deleted-{name}")
             found.path.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-
-    # -- use ---------------------------------------------------------------------------------------------------------
-
-    async def publish(self, caller: Caller, name: str, model: str, options: Mapping[str, Any], key: str | None) -> Job:
-        """Make its newest checkpoint a version of `model`. Raises ConfigError, ConflictError without a checkpoint."""
-        found = await to_thread(self.get, caller.owner, name)
-        package.check_name(model)
-        if not await to_thread(found.checkpoints):
-            raise ConflictError(f"Found no checkpoint in run {name!r} yet; let it train first.")
-        return await self.work.submit(caller, "publish", {"run": name, "name": model, **options}, key)
 
 
 def _of_run(jobs: Sequence[Job], name: str) -> Job | None:

@@ -15,11 +15,11 @@ import torch
 from kartina.config import RunConfig
 from kartina.data.imageset import ImageSet
 from kartina.training import transfer
-from kartina.training.loop import GRID_COLUMNS, GRID_ROWS, GRID_SHARE, Trainer, memory_errors
+from kartina.training.folder import KEPT, RunFolder, picture
+from kartina.training.loop import GRID_SHARE, Trainer, memory_errors
 
 SECONDS = 3.0  # of timed steps
 STRETCHES = 4  # at least
-KEPT = 3  # checkpoints at a time: two that stay and the one that is being written
 
 
 def disk(config: RunConfig) -> int:
@@ -30,13 +30,19 @@ def disk(config: RunConfig) -> int:
     trained = {id(p): p for phase in family.phases() for p in phase.params}.values()
     moments = 2 * sum(_size(p) for p in trained)
     average = sum(_size(t) for key, t in family.state_dict().items() if key.split(".")[0] in family.parts)
-    channels, height, width = config.spec.shape
-    picture = GRID_COLUMNS * GRID_ROWS * channels * (height + 2) * (width + 2)  # as `Trainer.sample_grid` draws it
-    return KEPT * (weights + average + moments) + config.train.grids * picture
+    return KEPT * (weights + average + moments) + config.train.grids * picture(config.spec)
 
 
 def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def rest(run: RunFolder, total: int) -> RunConfig:
+    """The run's config with what is left of it up to `total` images in all."""
+    images, grids = run.left(total)
+    return run.config.model_copy(
+        update={"images": images, "train": run.config.train.model_copy(update={"grids": grids})}
+    )
 
 
 def time_steps(config: RunConfig, data: ImageSet, budget: float | None) -> dict[str, Any]:

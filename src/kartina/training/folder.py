@@ -28,10 +28,14 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from kartina.config import FORMAT, RunConfig, explain, home
+from kartina.config import FORMAT, ImageSpec, RunConfig, explain, home
 from kartina.data.imageset import ImageSet, open_set
 from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.files import make_folder
+
+KEPT = 3  # checkpoints at a time: two that stay and the one that is being written
+GRID_COLUMNS = 8
+GRID_ROWS = 10  # classes in the picture
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,11 @@ class RunFolder:
             raise ConflictError(f"Found run {self.id} without any image seen, so its speed is unknown; give images.")
         return max(1, int(seconds * seen / active))
 
+    def left(self, total: int) -> tuple[int, int]:
+        """(images, sample grids) that are to come when it is trained to `total` images in all."""
+        seen, grids = int(self.status()["images"]), self.config.train.grids
+        return max(0, total - seen), grids - min(grids, int(seen / total * grids + 1e-9))
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. Raises ConflictError when another one trains it."""
@@ -157,6 +166,10 @@ class RunFolder:
             return True
         except OSError:
             return False
+
+    def checkpoints(self) -> list[Path]:
+        """The folders of its checkpoints, oldest first."""
+        return sorted(p for p in (self.path / "checkpoints").glob("*") if p.name.isdigit())
 
     # -- status --------------------------------------------------------------------------------------------------
 
@@ -197,6 +210,11 @@ class RunFolder:
                 f"{self.config.data_hash[:12]}. Import the original data again under that name."
             )
         return data
+
+
+def picture(spec: ImageSpec) -> int:
+    """Bytes of a sample grid, at most: without compression."""
+    return GRID_COLUMNS * GRID_ROWS * spec.channels * (spec.height + 2) * (spec.width + 2)
 
 
 def names() -> list[str]:

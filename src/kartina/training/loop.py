@@ -50,12 +50,11 @@ from kartina.models import png
 from kartina.models.model import Model, as_tensors
 from kartina.nets import precision
 from kartina.training import checkpoint, diagnosis, muon, transfer
+from kartina.training.folder import GRID_COLUMNS, GRID_ROWS
 from kartina.training.run import Run, fill
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
 WARM_UP = 20.0  # seconds of timed steps that turn a time budget into an image count
-GRID_COLUMNS = 8
-GRID_ROWS = 10  # classes in the picture
 WATCHED = 100  # classes that the diagnosis looks at
 GRID_SHARE = 0.05  # of a time budget that sample grids may take
 VALIDATED = 256  # val images that a family's `validate` looks at

@@ -55,7 +55,8 @@ async def inspect_upload(
     response: HttpResponse,
     idempotency_key: IdempotencyKey = None,
 ) -> WorkJob:
-    """Look at an upload before its import: the job's result tells classes, sizes, duplicates, problems, advice."""
+    """Look at an upload before its import: the job's result tells classes, sizes, duplicates, problems, advice; and
+    `import`, what that would take here: `wall_seconds`, `disk`, and the `basis` of both, as other estimates."""
     job = await to_thread(of.datasets.look, who, body.upload, body.options(), idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return WorkJob.of(job, await of.work.position(job))

@@ -156,6 +156,19 @@ async def extend_run(
     return await accepted(of, found, response)
 
 
+@router.post("/runs/{name}/resume/estimate", responses=responses(*GO_ON, "unavailable"))
+async def estimate_resume(name: Name, of: ServicesDep, who: Trainer) -> RunEstimate:
+    """What is left of it will take here. Takes some seconds: it is timed on this machine. Nothing is started."""
+    return RunEstimate.of(await of.runs.estimate_resume(who, name))
+
+
+@router.post("/runs/{name}/extend/estimate", responses=responses(*START))
+async def estimate_extension(name: Name, body: Extension, of: ServicesDep, who: Trainer) -> RunEstimate:
+    """What would be left of it then will take here. Takes some seconds: it is timed on this machine. Nothing is
+    started."""
+    return RunEstimate.of(await of.runs.estimate_extension(who, name, body.images, body.seconds))
+
+
 @router.delete(
     "/runs/{name}", status_code=204, responses=responses("not_found", "input", "conflict", "integrity", "storage")
 )
@@ -177,8 +190,14 @@ async def publish_run(
     idempotency_key: IdempotencyKey = None,
 ) -> WorkJob:
     """Make its newest checkpoint a version of a model, which everybody here can then use."""
-    found = await of.runs.publish(who, name, body.name, body.options(), idempotency_key)
+    found = await of.publications.start(who, name, body.name, body.options(), idempotency_key)
     return await accepted(of, found, response)
+
+
+@router.post("/runs/{name}/publish/estimate", responses=responses(*START))
+async def estimate_publication(name: Name, body: PublishRequest, of: ServicesDep, who: Publisher) -> EvaluationEstimate:
+    """What that publication will take here. Takes some seconds: it is timed on this machine. Nothing is started."""
+    return EvaluationEstimate.of(await of.publications.estimate(who, name, body.name, body.options()))
 
 
 @router.post("/evaluations", status_code=202, responses={**ACCEPTED, **responses(*GO_ON, "too_large")})

@@ -28,7 +28,8 @@ class AsyncDatasets:
     async def inspect(
         self, source: Source, *, progress: Told | None = None, wait: bool = False, **reading: Unpack[Reading]
     ) -> AsyncJob:
-        """Look at an archive before its import: the job's result tells classes, sizes, duplicates, problems, advice."""
+        """Look at an archive before its import: the job's result tells classes, sizes, duplicates, problems, advice,
+        and what an import would take (`import`)."""
         body = {**reading, "upload": await self._id_of(source, progress)}
         return await start(self._http, call("POST", "/v1/datasets/inspect"), body, None, wait)
 

@@ -83,6 +83,11 @@ class AsyncRuns:
         """Go on from its newest checkpoint, as if it had never stopped."""
         return await start(self._http, call("POST", "/v1/runs/{name}/resume", name=name), None, None, wait)
 
+    async def estimate_resume(self, name: str) -> schemas.RunEstimate:
+        """What is left of it would take there, in time, disk and memory: timed for some seconds. Nothing is started."""
+        asked = call("POST", "/v1/runs/{name}/resume/estimate", name=name).but(timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.RunEstimate)
+
     async def extend(
         self, name: str, *, images: int | None = None, seconds: float | None = None, wait: bool = False
     ) -> AsyncJob:
@@ -90,10 +95,26 @@ class AsyncRuns:
         body = {"images": images, "seconds": seconds}
         return await start(self._http, call("POST", "/v1/runs/{name}/extend", name=name), body, None, wait)
 
+    async def estimate_extension(
+        self, name: str, *, images: int | None = None, seconds: float | None = None
+    ) -> schemas.RunEstimate:
+        """What would be left of it then would take there: timed for some seconds. Nothing is started."""
+        body = {"images": images, "seconds": seconds}
+        asked = call("POST", "/v1/runs/{name}/extend/estimate", name=name).but(json=body, timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.RunEstimate)
+
     async def publish(self, run: str, name: str, *, wait: bool = False, **options: Unpack[PublishOptions]) -> AsyncJob:
         """Make its newest checkpoint a version of the model `name`, measured for its card."""
         body = {"name": name, **options}
         return await start(self._http, call("POST", "/v1/runs/{name}/publish", name=run), body, None, wait)
+
+    async def estimate_publication(
+        self, run: str, name: str, **options: Unpack[PublishOptions]
+    ) -> schemas.EvaluationEstimate:
+        """What that publication would take there, in time and disk: timed for some seconds. Nothing is started."""
+        body = {"name": name, **options}
+        asked = call("POST", "/v1/runs/{name}/publish/estimate", name=run).but(json=body, timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.EvaluationEstimate)
 
     async def evaluate(
         self, *, model: str | None = None, run: str | None = None, wait: bool = False,

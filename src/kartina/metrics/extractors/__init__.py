@@ -20,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kartina.config import home
 from kartina.data.imageset import ImageSet
 from kartina.errors import ConfigError, DataError, NotFoundError
-from kartina.metrics import classifier
+from kartina.metrics import classifier, room
 from kartina.metrics.classifier import Classifier
 from kartina.metrics.extractors import download, inception, mobilenet
 
@@ -148,15 +147,6 @@ def untrained(name: str, data: ImageSet) -> Extractor:
     return of_inception(inception.Inception().eval().requires_grad_(False), "")
 
 
-def is_here(name: str) -> bool:
-    """Whether the extractor's file need not be downloaded."""
-    return name != "inception" or _inception_place().is_file()
-
-
-def _inception_place() -> Path:
-    return home() / "cache" / "weights" / inception.FILE
-
-
 def _inception_file(weights: str | None, progress: Callable[[float, str], None] | None) -> Path:
     """The checked file of Inception-v3: the given one, else the one that was downloaded, else downloaded now."""
     if weights is not None and not weights.startswith(("http://", "https://")):
@@ -169,7 +159,9 @@ def _inception_file(weights: str | None, progress: Callable[[float, str], None] 
         if progress is not None:
             progress(0.0, f"downloading {inception.FILE}: {arrived / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-    return download.fetch(weights or inception.URL, _inception_place(), inception.SHA256, 2 * inception.BYTES, report)
+    return download.fetch(
+        weights or inception.URL, room.inception_file(), inception.SHA256, 2 * inception.BYTES, report
+    )
 
 
 def _sha256(path: Path) -> str:

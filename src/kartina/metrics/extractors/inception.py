@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kartina.errors import IntegrityError
+from kartina.metrics import room
 
 SIDE = 299
-FEATURES = 2048
+FEATURES = room.FEATURES["inception"]
 CLASSES = 1008
-FILE = "pt_inception-2015-12-05-6726825d.pth"
+FILE = room.INCEPTION_FILE
 SHA256 = "6726825d"  # the first digits, which the file's name carries
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
-BYTES = 95_628_359
+BYTES = room.INCEPTION_BYTES
 
 
 class Conv(nn.Module):
