@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,6 +207,24 @@ def test_a_runtime_that_fails_in_use_gives_way_to_torch_in_the_same_step(flow: P
     assert calls == 3 and bench.resident.runtime is None
     bench.compare()
     assert bench.resident.runtime is None, "nor is it tried again"
+
+
+def test_what_waits_to_be_prepared_leaves_with_its_model(tmp_path: Path) -> None:
+    """A model that is evicted while others are exported: nobody makes its networks ready, and nothing holds it."""
+    bench, turn = Bench(packaged("flow", tmp_path), "onnx"), threading.Event()
+    bench.tuner._compiler.submit(turn.wait)
+    try:
+        bench.tuner.step()
+        preparing, family = bench.resident.preparing, weakref.ref(bench.resident.model.family)
+        assert preparing is not None and not preparing.done()
+        bench.models.count = 0
+        bench.models.trim(())
+        del bench.resident
+        gc.collect()
+        assert preparing.cancelled() and family() is None
+    finally:
+        turn.set()
+    assert not bench.tuner.step()
 
 
 def test_a_damaged_export_leaves_torch(flow: PackageRef) -> None:

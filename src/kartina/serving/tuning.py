@@ -201,12 +201,13 @@ class Tuner:
         assert self._work is not None and self._at is not None
         resident = self._at
         if self.models.resident(self._hash) is not resident:  # it left memory meanwhile
-            self._work = None
+            self._work = self._at = None
             return True
         try:
             next(self._work)
         except StopIteration as end:
-            self._work, resident.tuning = None, end.value
+            self._work = self._at = None
+            resident.tuning = end.value
             self.measured.add(self._hash)
             write(self._hash, self.models.device, end.value)
             chosen = end.value.comparison
@@ -215,7 +216,7 @@ class Tuner:
                 self._take(resident, self._prepared(resident).get(chosen.runtime))
         except Exception as error:  # a model from outside may raise anything: it is served as it is
             log.error("model_not_measured", model=self._hash[:12], exc_info=error)
-            self._work, resident.preparing = None, None
+            self._work = self._at = resident.preparing = None
             resident.tuning = self._uncompared(resident.tuning or self._unmeasured(), str(error))
         return True
 
