@@ -211,7 +211,8 @@ def test_files_that_say_nothing_usable_are_refused(mine: httpx.Client, service: 
 
 
 def test_wrong_queries(mine: httpx.Client) -> None:
-    for query in ("limit=0", "limit=101", "since=yesterday", "favourite=maybe", f"cursor={'x' * 101}"):
+    times = ("since=yesterday", "since=1750000000", "until=0.5")
+    for query in ("limit=0", "limit=101", *times, "favourite=maybe", f"cursor={'x' * 101}"):
         problem(mine.get(f"/v1/images?{query}"), 422, "input")
     for cursor in ("x", "", "%00", "gen_", "~~~"):
         assert mine.get(f"/v1/images?cursor={cursor}").status_code in (200, 422), cursor

@@ -12,10 +12,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from kartina.api.app import create_app
 from kartina.api.security import LocalAccess
+from kartina.serving.client import LocalEngine
+from kartina.storage.blobs import DELAY, Blobs, open_store
+from kartina.storage.database import open_database
+from kartina.storage.tables import blobs as table
 from tests.engine import Background, toy_package, worker  # noqa: F401  a fixture
+from tests.waiting import wait
 
 ROUNDS, CALLERS = 15, 8
 FEW = 0.1  # of the requests: what is counted goes up and down by some
@@ -66,6 +72,34 @@ def kept() -> Counter[str]:
     found["tasks"] = len(asyncio.all_tasks())
     found["threads"] = threading.active_count()
     return found
+
+
+def test_what_nobody_refers_to_goes_a_day_later(home: Path) -> None:
+    """A service looks for it when it starts, and then every hour; it removes nothing sooner, and nothing of others."""
+    database = open_database()
+    blobs = Blobs(database, open_store())
+    held, fresh, due = (blobs.add(name, name.encode()) for name in ("held", "fresh", "due"))
+    blobs.add("another", b"held")
+    for owner in ("held", "fresh", "due"):
+        blobs.release(owner)
+    with database.write() as c:
+        c.execute(sa.update(table).where(table.c.hash == due).values(unused_since=table.c.unused_since - DELAY))
+
+    def there() -> set[str]:
+        return {path.name for path in (home / "blobs").glob("*/*")}
+
+    async def run() -> None:
+        engine = LocalEngine(home / "nobody.sock")
+        app = create_app(engine, LocalAccess(port=80))
+        async with app.router.lifespan_context(app):
+            await asyncio.to_thread(wait, lambda: due not in there())
+            await asyncio.sleep(0.1)
+        await engine.close()
+
+    assert there() == {held, fresh, due}
+    asyncio.run(run())
+    assert there() == {held, fresh}
+    database.close()
 
 
 @pytest.mark.timeout(120)

@@ -15,6 +15,7 @@ from kartina import owners
 from kartina.api.openapi import document
 from kartina.jobs.table import Jobs
 from kartina.services.access import SCOPES
+from kartina.services.studies import FILES
 from kartina.study import spec
 from kartina.study.folder import Study
 from tests import tiny
@@ -114,6 +115,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("get", "/v1/assets/{id}/image.png"): "generate, own",
     ("delete", "/v1/assets/{id}"): "generate, own",
 }
+REPORT = "/v1/studies/{name}/report.{format}"
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
 BODIES: dict[tuple[str, str], Any] = {
     ("patch", "/v1/images"): {"ids": ["gen_x-0"], "change": "trash"},
@@ -127,6 +129,8 @@ BODIES: dict[tuple[str, str], Any] = {
 HEADERS = {
     ("patch", "/v1/uploads/{id}"): {"Upload-Offset": "0", "Content-Type": "application/partial-upload"},
 }
+MARKUP = "<!doctype html><svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/><script>alert(1)</script>"
+SANDBOX = {"default-src": "'none'", "frame-ancestors": "'none'", "base-uri": "'none'", "sandbox": ""}
 LISTS = [f"/v1/{kind}" for kind in ("generations", "images", "assets", "jobs", "runs", "studies", "uploads")]
 
 
@@ -156,7 +160,8 @@ class Owner:
             found = spec.parse(tiny_study.TEXT)
             study = Study.create(found, tiny_study.TEXT, owner=key)
             (study.path / "report").mkdir()
-            (study.path / "report" / "index.html").write_text("<p>")
+            for file in FILES.values():
+                (study.path / "report" / file).write_text(MARKUP)
         self.ids |= {"runs": run.id, "studies": study.name, "datasets": self.pairs(service, key)}
         self.ids["uploads"] = self.client.post("/v1/uploads", json={"filename": "a.zip", "bytes": 9}).json()["id"]
 
@@ -175,7 +180,7 @@ class Owner:
             job = jobs.claim("a test", 60)
             assert job is not None
             (job.folder / "attempt-1").mkdir(parents=True)
-            (job.folder / "attempt-1" / "x.txt").write_text("x")
+            (job.folder / "attempt-1" / "x.html").write_text(MARKUP)
             assert jobs.succeed(job.lease, {}, "attempt-1")
             jobs.database.close()
         return str(job.id)
@@ -184,7 +189,7 @@ class Owner:
         """The path of this owner's things; or of what nobody has."""
         kind = path.split("/")[2] if path.count("/") > 1 else ""
         id = "x" if missing else self.ids.get(kind, "x")
-        found = path.replace("{id}", id).replace("{name}", "x.txt" if kind == "jobs" else id)
+        found = path.replace("{id}", id).replace("{name}", "x.html" if kind == "jobs" else id)
         for part, value in (("ref", "toy@1"), ("index", "0"), ("images", "0"), ("format", "html")):
             found = found.replace(f"{{{part}}}", value)
         return found
@@ -283,6 +288,39 @@ def test_what_is_anothers_is_not_found_and_in_no_list(service: Service, owner: O
     assert [one["name"] for one in owner.client.get("/v1/datasets").json()["items"]] == ["digits", "pairs"]
     for path in LISTS:
         assert len(owner.client.get(path).json()["items"]) == 1, path
+
+
+def test_nothing_is_a_page_but_a_studys_report_and_that_one_may_run_nothing(service: Service, owner: Owner) -> None:
+    """Promise 15, whatever is in the files: a browser that opens an address gets no HTML and no SVG, nor guesses one.
+    The report is HTML, shown in a sandbox of an origin of its own, without scripts, with nothing that is loaded."""
+    browser = {"Accept": "text/html,application/xhtml+xml,image/svg+xml,*/*;q=0.8", "Sec-Fetch-Dest": "document"}
+    report = {**SANDBOX, "img-src": "data:", "style-src": "'unsafe-inline'"}
+    kinds: dict[str, str] = {}  # of what could be had, by path
+    with service.anonymous() as nobody:
+        for path in sorted(path for method, path in TABLE if method == "get"):
+            for client in (owner.client, service.client, nobody):
+                answer = client.get(owner.url(path), headers=browser)
+                kind = answer.headers["content-type"].partition(";")[0]
+                page = path == REPORT and answer.status_code == 200
+                assert (kind == "text/html") is page and not kind.endswith(("svg+xml", "html+xml", "/xml")), path
+                assert answer.headers["x-content-type-options"] == "nosniff", path
+                assert policy(answer) == (report if path == REPORT else SANDBOX), path
+                if answer.status_code == 200:
+                    kinds[path] = kind
+    assert kinds.keys() == {path for method, path in TABLE if method == "get"}, "each was had by somebody"
+    assert kinds["/v1/jobs/{id}/files/{name}"] == "application/octet-stream"
+    for format, kind in (("html", "text/html"), ("json", "application/json"), ("csv", "text/csv")):
+        answer = owner.client.get(owner.url(REPORT.replace("{format}", format)), headers=browser)
+        assert answer.text == MARKUP and answer.headers["content-type"].partition(";")[0] == kind
+        assert policy(answer) == (report if format == "html" else SANDBOX)
+
+
+def policy(answer: httpx.Response) -> dict[str, str]:
+    """The directives of its Content-Security-Policy, which it has once."""
+    (text,) = answer.headers.get_list("content-security-policy")
+    parts = [part.split() for part in text.split(";")]
+    assert len({part[0] for part in parts}) == len(parts)
+    return {name: " ".join(values) for name, *values in parts}
 
 
 def test_http_takes_no_path_no_url_and_no_module(service: Service) -> None:

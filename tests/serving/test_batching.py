@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +102,19 @@ def test_clients_share_alike_however_many_requests_they_have(toy: PackageRef) ->
     assert sum(bench.running().values()) == 8
 
 
-def test_one_caller_queues_500_and_anothers_request_starts_within_two_batches(toy: PackageRef) -> None:
-    """Of one model that needs one step, of one that needs many, and of another model."""
-    for steps in (1, 60):
+def test_one_caller_queues_500_and_anothers_request_starts_within_two_batches(toy: PackageRef, tmp_path: Path) -> None:
+    """Of a model that needs one step, or many; the other's of the same model, and of another one that is loaded."""
+    another = toy_package(tmp_path / "models", "another", seed=1)
+    for steps, ref in product((1, 60), (toy, another)):
         bench = Bench(batch=8)
+        bench.submit(request(ref, "loaded", 1))
+        bench.run()
         bench.submit(request(toy, "greedy", 500, steps=steps).model_copy(update={"client": "greedy"}))
         bench.steps(3)
-        bench.submit(request(toy, "modest", 2, steps=1).model_copy(update={"client": "modest"}))
+        bench.submit(request(ref, "modest", 2, steps=1).model_copy(update={"client": "modest"}))
         bench.steps(2)
         assert [type(event) for event in bench.told["modest"]][-1] is Finished
+        assert bench.batcher.requests.keys() == {"greedy"}
 
 
 def test_a_caller_of_many_models_takes_one_turn(toy: PackageRef, tmp_path: Path) -> None:

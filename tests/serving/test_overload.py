@@ -57,5 +57,9 @@ def test_tenfold_overload_is_refused_and_what_is_accepted_comes_in_time(toy: Pac
     rate = asyncio.run(run())
     assert len(waits) > 3 * len(took), "most of it was refused"
     assert set(waits) == {1}, "one more image has room in less than a second"
-    batch = BATCH / rate
-    assert sorted(took)[int(0.99 * len(took))] <= 1.25 * (CAPACITY / rate + batch) + 0.1
+    p99, most = sorted(took)[int(0.99 * len(took))], (CAPACITY + BATCH) / rate
+    print(
+        f"\n{len(took) + len(waits)} images asked for in {SECONDS:.0f} s: {len(took)} accepted, {len(waits)} refused; "
+        f"{rate:.0f} images/s; accepted p99 {p99:.2f} s, a full queue and a batch take {most:.2f} s"
+    )
+    assert p99 <= 1.25 * most + 0.1

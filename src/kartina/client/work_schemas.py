@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from kartina.client.schemas import Data, JobMetrics, Page, Problem, Status
+from kartina.client.schemas import Data, JobMetrics, Page, Problem
 
 Split = Literal["train", "val", "test"] | str
+WorkStatus = Literal["queued", "running", "succeeded", "failed", "canceling", "canceled"] | str
 
 
 # -- jobs -----------------------------------------------------------------------------------------------------------
@@ -42,7 +43,7 @@ class WorkJob(Data):
 
     id: str
     kind: str  # train, evaluate, publish, study, import, bulk, ...
-    status: Status
+    status: WorkStatus
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi import Response as HttpResponse
 from fastapi.responses import StreamingResponse
+from pydantic import BeforeValidator
 
 from kartina.api.dependencies import Maker, ServicesDep
 from kartina.api.problems import responses
@@ -29,12 +30,24 @@ FILE: dict[int | str, dict[str, Any]] = {
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": BINARY}, "description": "A ZIP"}}
 
 
+def _time(given: object) -> object:
+    """A number is no time, though it could be read as seconds since 1970."""
+    try:
+        float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return given
+    raise ValueError("expected a date and a time, as 2026-01-31T12:00:00Z")
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]
+
+
 async def wanted(
     model: Annotated[str | None, Query(max_length=200, pattern=TEXT, description="name@version")] = None,
     label: Annotated[str | None, Query(max_length=1000, pattern=TEXT, description="A class")] = None,
     favourite: Annotated[bool, Query(description="Only favourites")] = False,
-    since: Annotated[datetime | None, Query(description="Asked for at this time or later")] = None,
-    until: Annotated[datetime | None, Query(description="Asked for before this time")] = None,
+    since: Annotated[Time | None, Query(description="Asked for at this time or later")] = None,
+    until: Annotated[Time | None, Query(description="Asked for before this time")] = None,
     trash: Annotated[bool, Query(description="What is in the trash, instead")] = False,
 ) -> Filter:
     """The filters of the query."""
