@@ -19,6 +19,7 @@ from PIL import Image
 
 from kartina.jobs.table import Jobs
 from kartina.models import package, png
+from kartina.serving.client import CAPACITY
 from tests.service import Service, gone
 from tests.waiting import wait
 
@@ -203,6 +204,23 @@ def test_other_refusals(service: Service) -> None:
     problem(client.get("/v1/generations?limit=101"), 422, "input")
     problem(client.put("/v1/models"), 405, "method_not_allowed")
     problem(client.get(f"/v1/generations/{'x' * 200}"), 422, "input")
+
+
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(service: Service) -> None:
+    """And takes more when there is room again."""
+    body = {"model": "toy", "n": 256, "controls": {"steps": 1000, "delay": 0.05}}
+    accepted: list[Any] = []
+    while (answer := service.client.post("/v1/generations", json=body)).status_code == 202:
+        accepted.append(answer.json())
+        assert len(accepted) <= CAPACITY // 256
+    assert "room for" in problem(answer, 429, "queue_full")["detail"]
+    assert 1 <= int(answer.headers["retry-after"]) <= 600
+    assert len(accepted) >= CAPACITY // 256 - 1  # another test's may wait, too
+    for job in accepted:
+        assert service.client.post(job["urls"]["cancel"]).status_code == 200
+    for job in accepted:
+        assert list(service.events(job["id"]))[-1].data["job"]["status"] == "canceled"
+    assert service.generate(n=256)["status"] == "succeeded"
 
 
 def test_cancel_list_delete(service: Service) -> None:

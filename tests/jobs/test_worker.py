@@ -167,7 +167,7 @@ def test_a_killed_ones_job_goes_on_elsewhere_from_what_it_saved(jobs: Jobs, vict
         (child,) = psutil.Process(owner).children()
         for pid in {"worker": [owner], "child": [child.pid], "both": [owner, child.pid]}[victim]:
             os.kill(pid, signal.SIGKILL)
-        wait(lambda: jobs.get(id).attempt == 2, 30)  # the lease is 2 s
+        wait(lambda: jobs.get(id).attempt == 2, 10)  # the lease is 2 s
         wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
         wait(lambda: cleaned(jobs.get(id)))
     job = jobs.get(id)

@@ -609,6 +609,22 @@ def test_quotas_are_kept_and_given_back(toy: PackageRef, home: Path, worker: Bac
     drive(worker, home, use)
 
 
+def test_a_caller_who_queues_much_holds_up_no_other(toy: PackageRef, home: Path, worker: Background) -> None:
+    """Each caller has its share of every batch, though the engine hears of all of them on one connection."""
+
+    async def use(greedy: Made) -> None:
+        modest = Made(greedy.all, Caller("key_modest", frozenset({"generate"})))
+        long = Submission("toy", n=64, controls={"steps": 1000, "delay": 0.01})
+        queued = [await greedy.submit(long) for _ in range(3)]
+        done = await modest.wait((await modest.submit(Submission("toy", n=2))).id, 30)
+        assert done.status == "succeeded"
+        assert [(await greedy.get(one.id)).outputs for one in queued] == [()] * 3, "it was not the last to be served"
+        for one in queued:
+            await greedy.delete(one.id)
+
+    drive(worker, home, use)
+
+
 def test_two_owners_never_meet(toy: PackageRef, home: Path, worker: Background) -> None:
     async def use(mine: Made) -> None:
         yours = Made(mine.all, Caller("key_yours", frozenset({"generate"})))
