@@ -88,6 +88,16 @@ def test_every_answer_has_the_security_headers(service: Service) -> None:
     assert "sandbox" in answers[2].headers["content-security-policy"]
 
 
+def test_the_api_reference_may_load_run_and_ask_nothing_but_the_services_own(service: Service) -> None:
+    with service.anonymous() as client:
+        policies = [client.get(url).headers["content-security-policy"] for url in ("/docs", "/")]
+    assert policies[0] == policies[1], "it needs nothing that the page does not"
+    told = dict(part.strip().split(" ", 1) for part in policies[0].split(";"))
+    assert told["default-src"] == told["script-src"] == told["connect-src"] == "'self'"
+    assert told["object-src"] == told["base-uri"] == told["frame-ancestors"] == "'none'"
+    assert "//" not in policies[0] and "unsafe-eval" not in policies[0]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "10.0.0.1"])
 def test_addresses_that_others_reach_are_refused(host: str) -> None:
     with pytest.raises(ConfigError, match="SSH tunnel"):

@@ -41,6 +41,9 @@ export function Header() {
           <Link {...link} to="/gallery">
             {t("app.gallery")}
           </Link>
+          <Link {...link} to="/docs">
+            {t("app.api")}
+          </Link>
         </nav>
         <div className={styles.tools}>
           <ActionIcon

@@ -1,5 +1,11 @@
 /** The pages and what of their state is in the address. */
-import { createRootRoute, createRoute, createRouter, Outlet } from "@tanstack/react-router";
+import {
+  createRootRoute,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Outlet,
+} from "@tanstack/react-router";
 import { Toasts } from "@/components/Toasts";
 import { SessionGate } from "@/features/session/components/SessionGate";
 import { only, parseSearch, type Search, stringifySearch } from "@/lib/address";
@@ -10,6 +16,7 @@ import { StudioPage } from "./StudioPage";
 
 const STUDIO = ["model", "task", "generation"] as const;
 const GALLERY = ["view", "model", "label", "since", "until", "image"] as const;
+const DOCS = ["operation"] as const;
 
 const root = createRootRoute({
   component: () => (
@@ -38,8 +45,15 @@ export const galleryRoute = createRoute({
   component: GalleryPage,
 });
 
+const docsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/docs",
+  validateSearch: (search: Search) => only(search, DOCS),
+  component: lazyRouteComponent(() => import("./DocsPage"), "DocsPage"), // loaded by those who open it
+});
+
 export const router = createRouter({
-  routeTree: root.addChildren([studioRoute, galleryRoute]),
+  routeTree: root.addChildren([studioRoute, galleryRoute, docsRoute]),
   parseSearch,
   stringifySearch,
   scrollRestoration: true,

@@ -8,7 +8,7 @@ export type Recipe = Pick<
 >;
 
 /** One shell word, whatever is in it. */
-function quoted(text: string): string {
+export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import en from "./en.json";
 import { controlText, metricName, problemTitle } from "./i18n";
+import referenceEn from "./reference.en.json";
+import referenceRu from "./reference.ru.json";
 import ru from "./ru.json";
 
 const PLURAL = /_(zero|one|two|few|many|other)$/;
@@ -28,19 +30,22 @@ function placeholders(tree: object): Record<string, string[]> {
   return Object.fromEntries(Object.entries(found).map(([key, set]) => [key, [...set].sort()]));
 }
 
-describe("translations", () => {
+describe.each([
+  ["the page", en, ru],
+  ["the API reference", referenceEn, referenceRu],
+])("translations of %s", (_, english, russian) => {
   it("have the same texts in both languages", () => {
-    expect(stems(ru)).toEqual(stems(en));
+    expect(stems(russian)).toEqual(stems(english));
   });
 
   it("fill the same places in", () => {
-    expect(placeholders(ru)).toEqual(placeholders(en));
+    expect(placeholders(russian)).toEqual(placeholders(english));
   });
 
   it("have every Russian plural", () => {
-    for (const key of keys(ru).filter((name) => name.endsWith("_one"))) {
+    for (const key of keys(russian).filter((name) => name.endsWith("_one"))) {
       const stem = key.replace(PLURAL, "");
-      for (const form of ["few", "many", "other"]) expect(keys(ru)).toContain(`${stem}_${form}`);
+      for (const form of ["few", "many", "other"]) expect(keys(russian)).toContain(`${stem}_${form}`);
     }
   });
 });

@@ -4,12 +4,13 @@ import { initReactI18next } from "react-i18next";
 import controlsRu from "./controls.ru.json";
 import en from "./en.json";
 import problemsRu from "./problems.ru.json";
+import type reference from "./reference.en.json";
 import ru from "./ru.json";
 
 declare module "i18next" {
   interface CustomTypeOptions {
     defaultNS: "translation";
-    resources: { translation: typeof en };
+    resources: { translation: typeof en; reference: typeof reference }; // reference.ts adds the second
   }
 }
 
