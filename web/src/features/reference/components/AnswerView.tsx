@@ -9,9 +9,10 @@ interface Props {
   took: number | null;
   busy: boolean;
   name: string; // of a file to save
+  of: string; // the operation
 }
 
-export function AnswerView({ answer, took, busy, name }: Props) {
+export function AnswerView({ answer, took, busy, name, of }: Props) {
   const { t, i18n } = useTranslation("reference");
   const { status, headers, text, file, complete } = answer;
   const url = useAddress(file);
@@ -35,7 +36,7 @@ export function AnswerView({ answer, took, busy, name }: Props) {
       </details>
       {text !== null && text !== "" && (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard (WCAG 2.1.1)
-        <section aria-label={t("answer")} className={styles.text} tabIndex={0}>
+        <section aria-label={`${t("answer")}: ${of}`} className={styles.text} tabIndex={0}>
           <pre>{text}</pre>
         </section>
       )}

@@ -28,7 +28,7 @@ export function TryIt({ operation, document }: Props) {
   const { answer, took, error, busy, send, stop } = useTry();
   const form = body?.type === FORM ? resolved(body.schema, document) : {};
   return (
-    <section aria-label={t("try")} className={styles.try}>
+    <section aria-label={`${t("try")}: ${operation.method} ${operation.path}`} className={styles.try}>
       <h4>{t("try")}</h4>
       {operation.method !== "GET" && operation.method !== "HEAD" && (
         <p className={styles.note}>{t("for_real")}</p>
@@ -104,6 +104,7 @@ export function TryIt({ operation, document }: Props) {
           busy={busy}
           name={operation.path.slice(operation.path.lastIndexOf("/") + 1)}
           took={took}
+          of={`${operation.method} ${operation.path}`}
         />
       )}
     </section>
