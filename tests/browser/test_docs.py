@@ -127,3 +127,7 @@ def test_the_keyboard_and_russian(served: Served, visit: Visit) -> None:
     send.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("region", name="Ответ")).to_contain_text('"status": "ok"')
+
+    page.set_viewport_size({"width": 320, "height": 640})  # where a page of 1280 is magnified four times
+    expect(page.get_by_role("link", name="API", exact=True)).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320

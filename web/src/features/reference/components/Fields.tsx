@@ -58,8 +58,8 @@ export function Field({ name, required, place, schema, document }: FieldProps) {
   return (
     <li>
       <code className={styles.name}>{name}</code> <span className={styles.type}>{typeName(schema)}</span>
-      {place && <span className={styles.place}> {place}</span>}
-      {required && <span className={styles.required}> {t("required")}</span>}
+      {place && <span className={styles.place}>, {place}</span>}
+      {required && <span className={styles.required}>, {t("required")}</span>}
       {schema.description && (
         <div className={styles.about}>
           <Words text={schema.description} />
