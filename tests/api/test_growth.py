@@ -128,5 +128,5 @@ def test_nothing_of_a_request_stays_in_memory(home: Path, worker: Background) ->
     pool = (os.cpu_count() or 1) + 4  # threads that block for the event loop; each step of a request in it is a wait
     assert after["threads"] <= before["threads"] and after["threads"] < pool + 6, "plain functions among dependencies?"
     more = {name: after[name] - before[name] for name in after}
-    assert before["Generations"] == 1 and before["LocalEngine"] == 1 and before["ResultCache._kept"] > 10
+    assert before["Generations"] >= 1 and before["LocalEngine"] >= 1 and before["ResultCache._kept"] > 10
     assert {name: n for name, n in more.items() if n > FEW * ROUNDS * CALLERS} == {}

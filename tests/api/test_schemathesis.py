@@ -63,8 +63,11 @@ def fuzz(case: schemathesis.Case, service: Service) -> None:
     if isinstance(body, dict) and case.path == "/v1/bulk" and isinstance(body.get("n"), int):
         body["n"] = min(body["n"], 100)  # a million of the toy's images would be made beside what follows
     headers = {"Authorization": f"Bearer {service.token}"}
+    # A list where the schema has none goes out as the parameter several times, of which the last counts, and may fit.
+    several = any(isinstance(value, list) for value in (case.query or {}).values())
+    checks = [check for check in CHECKS if check is not negative_data_rejection or not several]
     # A failure of one check would say too little: say what came back.
-    case.call_and_validate(base_url=service.url, headers=headers, checks=CHECKS, timeout=PATIENCE)
+    case.call_and_validate(base_url=service.url, headers=headers, checks=checks, timeout=PATIENCE)
 
 
 def under(operation: str, cases: int) -> Callable[[Service], None]:

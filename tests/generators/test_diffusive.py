@@ -465,7 +465,7 @@ def test_other_families_are_validated_beside_their_grids(home: Path, name: str) 
     a, b = (checkpoint.read(r.checkpoint()).tensors for r in (quiet, watched))
     assert all(torch.equal(v, b[group][k]) for group in a for k, v in a[group].items())
     found = [{k: v for k, v in s.items() if k.startswith("val/")} for s in watched.stats()]
-    keys = {"vae": {"val/elbo", "val/nll", "val/kl"}, "meanflow": {"val/loss", "val/mse"}}[name]
+    keys = {"vae": {"val/mse", "val/kl"}, "meanflow": {"val/loss", "val/mse"}}[name]
     assert [set(one) for one in found if one] == [keys, keys]
 
 

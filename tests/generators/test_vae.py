@@ -46,7 +46,15 @@ def test_validation_tells_of_the_same_bound_as_is_measured() -> None:
     assert found["elbo"].item() == pytest.approx(nats.item(), rel=1e-5)
     assert found["elbo"].item() == pytest.approx(-(found["nll"] + found["kl"]).item(), rel=1e-5)
     assert found["bits_per_dim"].item() == pytest.approx(model.bits_per_dim(nats).item(), rel=1e-5)
-    assert "bits_per_dim" not in tiny.family("vae").validate(Batch(x, labels, torch.arange(6)), at())
+
+    # The learned Gaussian's noise level stays with training.
+    model = tiny.sampler("vae")
+    assert isinstance(model, VAE)
+    found, y = model.validate(Batch(x, labels, torch.arange(6)), at()), model.condition(torch.eye(3)[labels])
+    mean, logvar = model.encoder(x, y)
+    out = model.decoder(mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng()), y)
+    assert found["mse"].item() == pytest.approx((model.mean(out) - x).square().mean().item(), rel=1e-5)
+    assert found["kl"].item() == pytest.approx(kl_normal(mean, logvar, *model.prior(y)).sum(1).mean().item(), rel=1e-5)
 
 
 # -- KL and the loss ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ def test_the_guide_lists_the_settings_and_their_defaults() -> None:
     options = {option.opts[0]: option for option in typer.main.get_command(app).params}
     rows = dict(re.findall(r"^\| `(--[\w-]+)` \| `?(\w+)`? \|", GUIDE.read_text(), re.M))
     assert set(rows) == {
-        "--device", "--batch", "--threads", "--runtime", "--memory", "--queue", "--ready", "--cache", "--deterministic"
+        "--device", "--batch", "--threads", "--runtime", "--precision",
+        "--memory", "--queue", "--ready", "--cache", "--deterministic"
     }  # fmt: skip
     for name, default in rows.items():
         assert options[name].default is None  # not given: the environment's, the file's, or the model's
