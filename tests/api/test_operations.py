@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from kartina.services.metrics import MODELS, Metrics
+from kartina.services.metrics import Metrics
+from kartina.serving.protocol import MODELS
 from tests.engine import toy_package
 from tests.service import Service
 

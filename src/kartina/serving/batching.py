@@ -31,6 +31,7 @@ from kartina.models import png
 from kartina.models.model import Model, as_tensors
 from kartina.models.png import Images
 from kartina.serving.protocol import (
+    MODELS,
     Canceled,
     Event,
     Failed,
@@ -55,7 +56,6 @@ APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
 MAX_PREVIEWS = 64  # images in one Preview
-TOLD_APART = 100  # models whose steps are counted apart
 PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
 
 Tell = Callable[[Event], None]
@@ -341,7 +341,7 @@ class Batcher:
 
     def _tally(self, group: Group) -> Tally:
         name = group.model.ref
-        if name not in self.tallies and len(self.tallies) >= TOLD_APART:
+        if name not in self.tallies and len(self.tallies) >= MODELS:
             name = "other"
         return self.tallies.setdefault(name, Tally())
 

@@ -22,6 +22,7 @@ from kartina.config import Frozen, lines
 from kartina.errors import IntegrityError
 
 MAX_FRAME = 64 * 2**20  # bytes; a longer frame is a broken stream
+MODELS = 100  # that measurements tell apart; the others are "other"
 _LENGTH = struct.Struct(">I")
 
 
@@ -141,7 +142,7 @@ class Stats(Frozen):
     bytes: int = 0  # of those models' weights
     most_models: int = 0  # that stay in memory without requests
     most_bytes: int = 0  # of their weights
-    by_model: dict[str, Steps] = Field(default={})  # name@version; models beyond the first hundred are "other"
+    by_model: dict[str, Steps] = Field(default={})  # name@version; beyond MODELS "other"
     rss: int = 0  # bytes of memory that the worker has
 
     @property
