@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, each of which would compile the sources anew
 VENV := .venv
 PY := $(VENV)/bin/python
 NPM := $(PY) scripts/npm.py --prefix web

@@ -30,7 +30,7 @@ def test_the_tour_runs(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPat
     found = commands()
     assert len(found) >= 6 and all(c.startswith("kartina ") for c in found)
     for command in found:
-        words = shlex.split(re.sub(r"--(budget|images) \S+", "--images 300", command))[1:]
+        words = shlex.split(re.sub(r"--(budget|images) \S+", "--images 64", command))[1:]
         words += ["--samples", "60", "--seeds", "2"] if words[0] == "publish" else []
         done = cli(*words)
         assert done.code == 0, (command, done.err)

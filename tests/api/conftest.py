@@ -30,12 +30,12 @@ def running(folders: pytest.TempPathFactory, *options: str, database: str | None
     made.stop()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def on_both(
     request: pytest.FixtureRequest,
     toys: None,  # noqa: F811
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
-    """As `service`, on each kind of database."""
+    """As `service`, on each kind of database: PostgreSQL under HTTP in the long tests, under the services in all."""
     database = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else None
     yield from running(tmp_path_factory, "--no-jobs", database=database)

@@ -127,6 +127,7 @@ def test_a_reader_misses_nothing_across_a_kill(toys: None, tmp_path: Path) -> No
     assert third.stop() == 0
 
 
+@pytest.mark.slow
 def test_an_image_that_was_answered_is_there_after_a_kill(toys: None, tmp_path: Path) -> None:  # noqa: F811
     """It is answered while it is being stored: whichever of the two the kill meets, the generation has it."""
     home = tmp_path / "home"

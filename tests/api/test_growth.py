@@ -102,6 +102,7 @@ def test_what_nobody_refers_to_goes_a_day_later(home: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_nothing_of_a_request_stays_in_memory(home: Path, worker: Background) -> None:  # noqa: F811
     toy_package(home / "models")

@@ -192,6 +192,7 @@ def test_a_studys_estimate_is_measured_here(house: House) -> None:
     assert house.get("/v1/studies")["items"] == []
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_run_is_measured_here(house: House) -> None:
     """Of a finished one nothing but what it is extended by; of one that never began, all of it."""
     small, before = house.finished(), len(house.get("/v1/jobs")["items"])
@@ -219,6 +220,7 @@ def test_what_is_left_of_a_run_is_measured_here(house: House) -> None:
     house.post(house.post(f"/v1/runs/{new.id}/resume")["urls"]["cancel"])
 
 
+@pytest.mark.slow
 def test_what_a_publication_takes_is_measured_here(house: House) -> None:
     name, before = house.finished(), len(house.get("/v1/jobs")["items"])
     url, body = f"/v1/runs/{name}/publish/estimate", {"name": "foretold", "samples": 30, "seeds": 2}

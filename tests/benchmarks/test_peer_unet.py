@@ -85,6 +85,7 @@ def test_ratios_are_of_costs_at_equal_quality() -> None:
     assert [cost / mine for _, mine, cost, _ in found] == pytest.approx([5, 8, 400 / 10**1.5, 4])
 
 
+@pytest.mark.slow
 def test_curves_are_measured_once_and_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny nets from end to end: trained, paused, measured; a second call measures nothing again."""
     monkeypatch.setattr("kartina.metrics.classifier.EPOCHS", (1, 2))

@@ -565,6 +565,7 @@ def test_without_being_told_of_anything_no_image_is_augmented(name: str, backbon
     assert not torch.allclose(model.denoise(x, t, torch.cat([y, torch.ones(2, TOLD)], dim=1)), nothing)
 
 
+@pytest.mark.slow
 def test_augmentations_do_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of images that are bright on the left, and mirrored for half of training, the mean one at full noise is bright on
     the left, and on the right when that is told; where nothing is told in training it is neither."""

@@ -94,6 +94,7 @@ ENDS = [  # trouble, status, attempts, code, says
 ]
 
 
+@sqlite_first
 def test_ends(jobs: Jobs) -> None:
     """One worker meets them all, and outlives them."""
     ids = [jobs.submit("toy", {"n": 2, "trouble": trouble}).id for trouble, *_ in ENDS]

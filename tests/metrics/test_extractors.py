@@ -107,6 +107,7 @@ def photographs(path: Path, split: str, each: int, names: list[str]) -> tuple[np
     return np.stack(images), np.array(labels)
 
 
+@pytest.mark.slow
 def test_mobilenet_knows_real_photographs(shared: Path, record_property: Callable[[str, object], None]) -> None:
     """On 20 + 8 images a class of CIFAR-10: neighbours in its features agree, and ImageNet's classes fit."""
     extract = find_extractor("mobilenet", shared / "weights" / FILE)

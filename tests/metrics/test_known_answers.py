@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.known_answers import CHECKS, Check
 
-LONG = {"planted_copies_are_found"}  # a judge of pictures' copies at three sizes: in test-all
+LONG = {"planted_copies_are_found", "two_ranks_are_one_process"}  # three judges, and four processes: in test-all
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_moving_and_scaling_features_changes_nothing() -> None:
     assert svm(*parts) == svm(*moved)
 
 
+@pytest.mark.slow
 def test_the_small_cnn_learns_from_few() -> None:
     data = tiny.images(240)
     data = type(data)(**{**vars(data), "bounds": {"train": (0, 120), "val": (120, 180), "test": (180, 240)}})

@@ -120,6 +120,7 @@ def test_what_is_kept_is_float64_and_nothing_temporary_stays(home: Path) -> None
     assert sorted(p.name for p in shelf.folder.iterdir()) == ["a.npy", "key.json"]
 
 
+@pytest.mark.slow
 def test_inception_names_and_unlike_spaces_are_not_compared(home: Path) -> None:
     torch.manual_seed(0)
     data = colours(14, classes=())

@@ -69,10 +69,14 @@ def killed(run: Run, mode: str, step: int) -> None:
 
 
 LONG = ("edm", "flow", "meanflow")  # whose pauses take half a minute: see vae
+KILLED = ("dcgan", "flow", "vae")  # of the others too, in the long tests
 
 
 @pytest.mark.parametrize("mode", [pytest.param("after", marks=pytest.mark.slow), "during"])
-@pytest.mark.parametrize("name", [*registry.names(), "flow-pairs"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in KILLED else pytest.mark.slow) for n in (*registry.names(), "flow-pairs")],
+)
 def test_killed_and_resumed_equals_undisturbed(name: str, mode: str, home: Path) -> None:
     whole = tiny.run(name, home, n=8 * 20)
     assert train(whole) == "finished"
