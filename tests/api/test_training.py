@@ -332,8 +332,11 @@ def test_pause_resume_and_extend(house: House) -> None:
     for wrong in ({}, {"images": 1, "seconds": 1.0}, {"images": -1}, {"images": "9"}):
         assert house.client.post(f"/v1/runs/{small}/extend", json=wrong).status_code == 422
     before = house.get(f"/v1/runs/{small}")
-    ended = house.end(house.post(f"/v1/runs/{small}/extend", {"images": 80}))
+    asked = house.post(f"/v1/runs/{small}/extend", {"images": 80}, Idempotency_Key="more")
+    assert house.post(f"/v1/runs/{small}/extend", {"images": 80}, Idempotency_Key="more")["id"] == asked["id"]
+    ended = house.end(asked)
     assert ended["result"]["images"] == before["total"] + 80 and ended["result"]["run"] == small
+    assert house.post(f"/v1/runs/{small}/extend", {"images": 80}, Idempotency_Key="more")["id"] == asked["id"]
     after = house.get(f"/v1/runs/{small}")
     assert (after["total"], after["config"]["extended"]) == (before["total"] + 80, [before["total"]])
     longer = house.post(f"/v1/runs/{small}/extend", {"seconds": 2.0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytest
 
 from kartina import owners
 from kartina.errors import (
+    ConflictError,
     IntegrityError,
+    KeyReusedError,
     NotFoundError,
     QueueFullError,
     QuotaError,
@@ -20,7 +22,7 @@ from kartina.errors import (
     UnavailableError,
     of_code,
 )
-from kartina.jobs.table import Jobs
+from kartina.jobs.table import Job, Jobs
 from kartina.services.access import LOCAL, Caller
 from kartina.services.desk import WAITING, Desk
 from kartina.services.estimates import check_room, disk_free
@@ -119,6 +121,42 @@ def test_the_rest_of_a_run_without_room_is_refused(paused: Run) -> None:
     for asked in (runs.resume(LOCAL, paused.id), runs.extend(LOCAL, paused.id, images=8)):
         assert f"MiB free on the disk, and the rest of run {paused.id} takes up to" in refused(jobs, asked)
     assert runs.find("local", paused.id).config.images == 64
+
+
+def test_who_asks_again_with_the_same_key_gets_the_same_job(paused: Run, home: Path) -> None:
+    """After a broken connection: although by then a job has the run, or the disk is full; and never for another
+    request."""
+    jobs = Jobs.open()
+    runs = Runs(Desk(), Work(jobs), Models())
+    publications, evaluations = Publications(runs), Evaluations(runs)
+    numbers = AskedNumbers(paused.id, None, "val", (0, 1), 2000, ("copies",), "domain")
+    ways: dict[str, Callable[[str], Coroutine[Any, Any, Job]]] = {
+        "extend": lambda key: runs.extend(LOCAL, paused.id, images=8, key=key),
+        "longer": lambda key: runs.extend(LOCAL, paused.id, seconds=60.0, key=key),
+        "resume": lambda key: runs.resume(LOCAL, paused.id, key),
+        "publish": lambda key: publications.start(LOCAL, paused.id, "blobs", OPTIONS, key),
+        "evaluate": lambda key: evaluations.start(LOCAL, numbers, key),
+    }
+    for name, ask in ways.items():
+        job = asyncio.run(ask(name))
+        if name in ("extend", "longer"):  # by the job, which is over
+            jobs.cancel(job.id)
+    for weights in paused.checkpoint().iterdir():
+        enlarge(weights)
+    about = json.loads((home / "data" / "blobs" / "data.json").read_text())
+    about["bounds"]["train"] = [0, disk_free()]
+    (home / "data" / "blobs" / "data.json").write_text(json.dumps(about))
+    with pytest.raises(StorageError):
+        asyncio.run(publications.start(LOCAL, paused.id, "blobs", OPTIONS, "new"))
+    with pytest.raises(ConflictError):
+        asyncio.run(runs.resume(LOCAL, paused.id, "new"))
+    before = {job.key: job.id for job in jobs.recent()}
+    for name, ask in ways.items():
+        assert asyncio.run(ask(name)).id == before[f"local:{name}"], name
+        for other in ways.keys() - {name}:
+            with pytest.raises(KeyReusedError, match=f"'{other}' used for job {before[f'local:{other}']}, which"):
+                asyncio.run(ask(other))
+    assert {job.key: job.id for job in jobs.recent()} == before
 
 
 def test_a_run_without_a_checkpoint_asks_the_desk_for_its_room(home: Path) -> None:

@@ -153,8 +153,13 @@ def test_an_engine_may_make_every_request_deterministic(models: dict[str, Packag
                 found.append({i: o.png for i, o in outputs(await collect(local.submit(spec))).items()})
                 await beside
         async with crowd.engine() as local:
-            explicit = spec.model_copy(update={"deterministic": True})
+            explicit = spec.model_copy(update={"id": "explicit", "deterministic": True})
             found.append({i: o.png for i, o in outputs(await collect(local.submit(explicit))).items()})
+        for setting in (True, False):  # a cache tells the two kinds of request apart
+            async with crowd.engine(deterministic=setting) as local:
+                await collect(local.submit(spec))
+                await collect(local.submit(explicit))
+                assert local.cache.hits == (2 if setting else 0)
         return found
 
     first, second, third = asyncio.run(run())

@@ -24,6 +24,7 @@ class TrainJob(Frozen):
     device: Device = "auto"
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")  # after the run's number
     run: str | None = None
+    more: str | None = None  # of `images`: by what the run was asked to be extended, such as images=8 or seconds=60.0
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainJob:

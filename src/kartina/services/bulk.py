@@ -82,15 +82,15 @@ class Bulk:
         info, spec = await to_thread(self._accept, asked)
         size = await to_thread(_size, info, spec["n"])
         free = await to_thread(_free)
-        if size.value > free:
-            raise NoRoomError(
-                f"Found {max(free, 0) / 1e9:.2f} GB of the disk free; expected about {size.value / 1e9:.2f} GB for "
-                f"{spec['n']:,} images. Free some space, or ask for fewer."
-            )
         steps = spec["controls"].get("steps", 1)
         work = spec["n"] * (steps if isinstance(steps, int) else 1)
 
-        def count(c: Any, job: int) -> None:
+        def count(c: Any, job: int) -> None:  # of a new one; who asks again for the same has had its room counted
+            if size.value > free:
+                raise NoRoomError(
+                    f"Found {max(free, 0) / 1e9:.2f} GB of the disk free; expected about {size.value / 1e9:.2f} GB for "
+                    f"{spec['n']:,} images. Free some space, or ask for fewer."
+                )
             database = self.jobs.database
             charge(c, database, caller.owner, caller.quota, steps=work)
             hold(c, database, caller.owner, f"job:{job}", caller.quota, images=spec["n"], bytes=round(size.value))

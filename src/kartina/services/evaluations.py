@@ -63,6 +63,8 @@ class Evaluations:
         """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's, StorageError (no
         room), QuotaError."""
         given = await to_thread(self._checked, caller.owner, asked)
+        if (job := await self.runs.work.again(caller, "evaluate", given, key)) is not None:
+            return job
         check_room(await to_thread(_room, given), f"an evaluation of {given['model']} on {given['data']}")
         return await self.runs.work.submit(caller, "evaluate", given, key)
 

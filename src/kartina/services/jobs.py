@@ -8,15 +8,16 @@ the next.
 from __future__ import annotations
 
 import asyncio
+import json
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from kartina.errors import NotFoundError, StorageError
+from kartina.errors import KeyReusedError, NotFoundError, StorageError
 from kartina.jobs.table import Event, Job, Jobs, Status
 from kartina.services.access import Caller
 
@@ -98,9 +99,19 @@ class Work:
             lambda: self.jobs.submit(kind, spec, caller=caller.owner, most=caller.quota.jobs, key=mine)
         )
 
-    async def known(self, owner: str, key: str) -> Job | None:
-        """The job that the owner has submitted with this idempotency key."""
-        return await to_thread(self.jobs.with_key, f"{owner}:{key}")
+    async def again(self, caller: Caller, kind: str, spec: Mapping[str, Any], key: str | None) -> Job | None:
+        """The job that was accepted with this idempotency key, whose spec has these values: what a start checks was
+        checked then, and need not hold any more. None where there is none.
+
+        Raises KeyReusedError where the key stands for another job.
+        """
+        known = None if key is None else await to_thread(self.jobs.with_key, f"{caller.owner}:{key}")
+        if known is None:
+            return None
+        given = json.loads(json.dumps(dict(spec)))
+        if known.kind != kind or any(known.spec.get(name) != value for name, value in given.items()):
+            raise KeyReusedError(f"Found the key {key!r} used for job {known.id}, which is another one; use a new key.")
+        return known
 
     async def get(self, owner: str, id: str) -> Job:
         """Raises NotFoundError, also for somebody else's."""

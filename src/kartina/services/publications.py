@@ -50,9 +50,12 @@ class Publications:
     ) -> Job:
         """Make its newest checkpoint a version of `model`. Raises NotFoundError (the run, or its data), ConfigError (a
         name), ConflictError without a checkpoint, StorageError (no room), QuotaError."""
+        spec = {"run": name, "name": model, **options}
+        if (job := await self.runs.work.again(caller, "publish", spec, key)) is not None:
+            return job
         found = await to_thread(self._checked, caller.owner, name, model)
         check_room(await to_thread(_room, found, options), f"publishing run {name}")
-        return await self.runs.work.submit(caller, "publish", {"run": name, "name": model, **options}, key)
+        return await self.runs.work.submit(caller, "publish", spec, key)
 
     def _checked(self, owner: str, name: str, model: str) -> RunInfo:
         found = self.runs.get(owner, name)

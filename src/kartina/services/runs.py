@@ -151,10 +151,12 @@ class Runs:
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
         """Accept a training. Raises NotFoundError, ConfigError, DataError, StorageError (no room), QuotaError."""
         given = await to_thread(self._checked, caller.owner, asked)
+        spec = {**given, "settings": [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]}
+        if (job := await self.work.again(caller, "train", spec, key)) is not None:
+            return job
         found = await self.desk.ask("plan", run=given)
         check_room(found["disk"], f"a run of {asked.preset} on {asked.data}")
-        settings = [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]
-        return await self.work.submit(caller, "train", {**given, "settings": settings}, key)
+        return await self.work.submit(caller, "train", spec, key)
 
     def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
         """What is asked, with every name looked up."""
@@ -227,6 +229,8 @@ class Runs:
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
         """Go on from its newest checkpoint. Raises ConflictError where it is at its end, or a job has it, StorageError
         (no room), QuotaError."""
+        if (job := await self.work.again(caller, "train", {"run": name, "images": None}, key)) is not None:
+            return job
         found, total = await to_thread(self._resumed, caller.owner, name)
         await self._check_room(found, total)
         return await self.work.submit(caller, "train", {"run": name}, key)
@@ -243,9 +247,12 @@ class Runs:
         Raises ConflictError while a job has it, or where its speed is not known yet, StorageError (no room),
         QuotaError.
         """
+        spec = {"run": name, "more": f"images={images}" if seconds is None else f"seconds={seconds}"}
+        if (job := await self.work.again(caller, "train", spec, key)) is not None:
+            return job
         found, total = await to_thread(self._extended, caller.owner, name, images, seconds)
         await self._check_room(found, total)
-        return await self.work.submit(caller, "train", {"run": name, "images": total}, key)
+        return await self.work.submit(caller, "train", {**spec, "images": total}, key)
 
     async def estimate_extension(
         self, caller: Caller, name: str, images: int | None = None, seconds: float | None = None

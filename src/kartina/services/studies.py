@@ -73,11 +73,11 @@ class Studies:
     async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:
         """Check a study, fix its plan, queue it. Raises NotFoundError, ConfigError, ConflictError for a name that is
         taken, StorageError (no room), QuotaError; then nothing is left of it."""
+        spec = {"study": wanted.name, "report": True}
+        if (job := await self.work.again(caller, "study", spec, key)) is not None:
+            return job
         for name in wanted.data:
             await to_thread(usable_data, caller.owner, name)
-        spec = {"study": wanted.name, "report": True}
-        if key is not None and await self.work.known(caller.owner, key) is not None:
-            return await self.work.submit(caller, "study", spec, key)
         given = wanted.model_dump(mode="json", exclude_unset=True)
         begun = await self.desk.ask("begin_study", study=given, owner=caller.owner)
         try:
@@ -124,10 +124,13 @@ class Studies:
 
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
         """Make what is left of it. Raises ConflictError where a job has it."""
+        spec = {"study": name, "report": True}
+        if (job := await self.work.again(caller, "study", spec, key)) is not None:
+            return job
         self._check(caller.owner, name)
         if await to_thread(self.job, caller.owner, name) is not None:
             raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
-        return await self.work.submit(caller, "study", {"study": name, "report": True}, key)
+        return await self.work.submit(caller, "study", spec, key)
 
     async def publish(
         self,
@@ -139,13 +142,15 @@ class Studies:
         key: str | None = None,
     ) -> Job:
         """Publish what it chose. Raises ConflictError while runs are to be made."""
+        spec = {"study": name, "data": data, "name": model, "licence": licence}
+        if (job := await self.work.again(caller, "publish-study", spec, key)) is not None:
+            return job
         self._check(caller.owner, name)
         if model is not None:
             package.check_name(model)
         found = (await self.desk.ask("studies", names=[name]))[0]
         if not found.get("complete"):
             raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
-        spec = {"study": name, "data": data, "name": model, "licence": licence}
         return await self.work.submit(caller, "publish-study", spec, key)
 
     def _check(self, owner: str, name: str) -> None:
