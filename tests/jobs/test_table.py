@@ -311,12 +311,13 @@ def test_jobs_belong_to_who_asked(jobs: Jobs) -> None:
     assert jobs.active("key_a", "toy") == [] and [job.id for job in jobs.active("key_b")] == [other.id]
 
     seen = {job.id: job.last_event for job in (first, second, other)}
-    assert [job.id for job in jobs.newer(seen)] == [first.id]
+    found, gone = jobs.newer(seen)
+    assert [job.id for job in found] == [first.id] and gone == set()
 
     with pytest.raises(ConflictError, match="queued"):
         jobs.delete(second.id)
     jobs.delete(first.id)
-    assert jobs.events(first.id) == []
+    assert jobs.events(first.id) == [] and jobs.newer(seen) == ([], {first.id})
     with pytest.raises(NotFoundError):
         jobs.delete(first.id)
 

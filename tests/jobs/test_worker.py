@@ -116,6 +116,18 @@ def test_an_unknown_kind_fails_in_words(jobs: Jobs) -> None:
     assert job.status == "failed" and job.error is not None and "Did you mean 'toy'?" in job.error.message
 
 
+@sqlite_first
+def test_a_job_that_is_deleted_as_soon_as_it_has_ended_takes_no_worker_with_it(jobs: Jobs) -> None:
+    with worker() as process:
+        for _ in range(3):
+            id = jobs.submit("toy", {"n": 1}).id
+            wait(lambda id=id: jobs.get(id).finished)
+            jobs.delete(id)  # its process has yet to end
+        last = jobs.submit("toy", {"n": 1}).id
+        wait(lambda: jobs.get(last).finished)
+        assert process.poll() is None
+
+
 @pytest.mark.parametrize(
     ("url", "deaf"),
     [("sqlite", False), ("sqlite", True), ("postgresql", False), slow("postgresql", True)],

@@ -160,13 +160,16 @@ class Jobs:
         """Accept a job of `caller`; it is on the disk when this returns. `also`: what is done in the same transaction,
         given the new job's number; whatever it raises, there is no job.
 
-        With a `key`, submitting the same again within a day gives the same job. Raises KeyReusedError for a key that
+        With a `key`, submitting the same again within a day gives the same job: the same spec, or of those that have
+        it the same "asked". Raises KeyReusedError for a key that
         stands for another job, QuotaError where the caller has `most` jobs already that are not at their end.
         """
         with self.database.write() as c:
             now = self.database.clock(c)
             if key is not None and (known := self._with_key(c, key, now)) is not None:
-                if (known.kind, known.spec, known.caller) != (kind, json.loads(json.dumps(spec)), caller):
+                given = json.loads(json.dumps(spec))
+                same = known.spec.get("asked") == given["asked"] if "asked" in given else known.spec == given
+                if not same or (known.kind, known.caller) != (kind, caller):
                     raise KeyReusedError(
                         f"Found the key {key!r} used for job {known.id}, which is another one; use a new key."
                     )
@@ -267,12 +270,14 @@ class Jobs:
         with self.database.read() as c:
             return [_job(row) for row in c.execute(asked if kind is None else asked.where(jobs.c.kind == kind))]
 
-    def newer(self, seen: Mapping[int, int]) -> list[Job]:
-        """Those of the jobs in `seen` (id -> the last event that was seen) to which something has happened since."""
+    def newer(self, seen: Mapping[int, int]) -> tuple[list[Job], set[int]]:
+        """Those of the jobs in `seen` (id -> the last event that was seen) to which something has happened since, and
+        the ids of those that have been deleted."""
         with self.database.read() as c:
             rows = c.execute(sa.select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(seen))).all()
             changed = [row.id for row in rows if row.last_event != seen[row.id]]
-            return [_job(row) for row in c.execute(sa.select(jobs).where(jobs.c.id.in_(changed)))] if changed else []
+            found = c.execute(sa.select(jobs).where(jobs.c.id.in_(changed))).all() if changed else []
+        return [_job(row) for row in found], set(seen) - {row.id for row in rows}
 
     def position(self, id: int) -> int | None:
         """Its place in the queue, 1 for the next one; None for a job that does not wait."""
@@ -302,6 +307,7 @@ class Jobs:
         """Ask for a job to stop: at once while it waits, else as soon as its worker sees it. A finished one stays."""
         with self.database.write() as c:
             now = self.database.clock(c)
+            c.execute(sa.select(jobs.c.id).where(jobs.c.id == id).with_for_update())  # or it may be given back between
             waiting = sa.and_(jobs.c.id == id, jobs.c.status == "queued")
             if c.execute(sa.update(jobs).where(waiting).values(status="canceled", completed_at=now)).rowcount:
                 self._tell(c, id, "status", {"status": "canceled"})

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from kartina.errors import StorageError
+from kartina.errors import NotFoundError, StorageError
 from kartina.jobs.table import LEASE, Job, Jobs, clean, sweep
 
 log = structlog.get_logger("kartina.jobs")
@@ -85,7 +85,8 @@ class Worker:
             _end(child)
         if child.returncode != 0 and not self._give_up(job, child.returncode, asked):
             log.warning("job_lost", job=job.id, attempt=job.attempt, code=child.returncode)
-        clean(self.jobs.get(job.id))
+        with contextlib.suppress(NotFoundError):  # it was deleted as soon as it had ended
+            clean(self.jobs.get(job.id))
 
     def _give_up(self, job: Job, code: int, asked: bool) -> bool:
         """Say what became of an attempt whose child could not; False when the job was no longer ours."""
@@ -126,8 +127,12 @@ class Worker:
 
     def _let_finish(self, job: Job, child: subprocess.Popen[bytes]) -> None:
         """The job is no longer ours: because the child has ended it, and is about to end too, or has lost it."""
-        now = self.jobs.get(job.id)
-        if now.finished and now.attempt == job.attempt:
+        try:
+            now = self.jobs.get(job.id)
+            over = now.finished and now.attempt == job.attempt
+        except NotFoundError:
+            over = True  # and was deleted since
+        if over:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(self.grace)
 
