@@ -150,6 +150,22 @@ def link() -> zipfile.ZipInfo:
     return found
 
 
+def test_an_upload_stays_while_any_job_is_to_read_it(jobs: Jobs, tmp_path: Path) -> None:
+    """Also when a later job has read it already."""
+    uploads, upload = Uploads(jobs.database), uploaded(jobs, pets(tmp_path))
+    first = jobs.submit("import", {"upload": upload, "name": "pets"}, caller="key_1")
+    second = jobs.submit("inspect", {"upload": upload}, caller="key_1")
+    with jobs.database.write() as c:
+        for job in (first, second):
+            uploads.use(c, upload, job.id)
+    jobs.cancel(second.id)
+    with jobs.database.read() as c:
+        assert uploads.busy(c, upload) == first.id and uploads.expired(c, -1) == []
+    jobs.cancel(first.id)
+    with jobs.database.read() as c:
+        assert uploads.busy(c, upload) is None and uploads.expired(c, -1) == [upload]
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # made by the test, not by every process that collects it
     "traversal": (lambda: zipped(("../../cat/0.png", b"x")), "names inside the archive"),
     "absolute": (lambda: zipped(("/etc/cat/0.png", b"x")), "names inside the archive"),

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from kartina import owners
 from kartina.errors import ConfigError, NotFoundError
 from kartina.handlers import jobs as handlers
 from kartina.handlers.child import COMMAND
@@ -54,6 +55,22 @@ def claimed(jobs: Jobs, seconds: float = 600) -> tuple[Job, Context]:
 
 def weights(run: str) -> dict[str, torch.Tensor]:
     return checkpoint.read(Run.open(run).checkpoint()).tensors["model"]
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_data_set_of_the_same_name_that_is_anothers_is_not_there(jobs: Jobs, home: Path, kind: str) -> None:
+    """The one that was meant was deleted since the job was asked for."""
+    owners.write(home / "data" / "blobs", "key_b")
+    for caller in ("key_a", "key_b"):
+        spec = SPEC if kind == "train" else {"model": "toy", "data": "blobs"}
+        jobs.submit(kind, spec, caller=caller)
+        job, context = claimed(jobs)
+        says = "data set" if caller == "key_a" else "model" if kind == "evaluate" else ""
+        if says:
+            with pytest.raises(NotFoundError, match=f"Found no {says}"):
+                find(kind)(context, job.spec)
+        else:
+            assert handlers.train(context, job.spec)["images"] == 200
 
 
 def test_every_kind_has_a_handler() -> None:

@@ -24,6 +24,7 @@ from kartina.errors import (
 )
 from kartina.jobs.table import Job, Jobs
 from kartina.services.access import LOCAL, Caller
+from kartina.services.datasets import Datasets
 from kartina.services.desk import WAITING, Desk
 from kartina.services.estimates import check_room, disk_free
 from kartina.services.evaluations import Asked as AskedNumbers
@@ -33,8 +34,10 @@ from kartina.services.models import Models
 from kartina.services.publications import Publications
 from kartina.services.runs import Asked, Runs, usable_data
 from kartina.services.studies import Studies
+from kartina.storage.uploads import Uploads
 from kartina.storage.usage import Quota
 from kartina.study.spec import StudySpec
+from kartina.training.folder import RunFolder
 from kartina.training.loop import train
 from kartina.training.run import Run
 from tests import tiny
@@ -157,6 +160,43 @@ def test_who_asks_again_with_the_same_key_gets_the_same_job(paused: Run, home: P
             with pytest.raises(KeyReusedError, match=f"'{other}' used for job {before[f'local:{other}']}, which"):
                 asyncio.run(ask(other))
     assert {job.key: job.id for job in jobs.recent()} == before
+
+
+def test_what_a_job_reads_is_not_deleted(paused: Run, home: Path) -> None:
+    jobs = Jobs.open()
+    runs, sets = Runs(Desk(), Work(jobs), Models()), Datasets(Uploads(jobs.database), jobs)
+    (home / "studies" / "small").mkdir(parents=True)
+    (home / "studies" / "small" / "plan.json").write_text('{"data": {"blobs": {}}}')
+    for kind, spec in (
+        ("train", {"run": paused.id}),
+        ("publish", {"run": paused.id, "name": "x"}),
+        ("train", {"data": "blobs", "start": paused.id}),
+        ("evaluate", {"model": paused.id, "data": "blobs"}),
+        ("study", {"study": "small", "report": True}),
+        ("publish-study", {"study": "small"}),
+        ("import", {"name": "blobs"}),
+    ):
+        job = jobs.submit(kind, spec)
+        with pytest.raises(ConflictError, match=f"Found 'blobs' in use by job {job.id}"):
+            sets.delete("local", "blobs")
+        if kind not in ("study", "publish-study", "import"):
+            with pytest.raises(ConflictError):
+                runs.delete("local", paused.id)
+        jobs.cancel(job.id)
+    runs.delete("local", paused.id)
+    assert not paused.path.exists()
+    sets.delete("local", "blobs")
+    assert not (home / "data" / "blobs").exists()
+
+
+def test_a_deleted_runs_number_is_not_given_again(paused: Run, home: Path) -> None:
+    """A job that names the run may be resumed: it must not meet another one."""
+    jobs = Jobs.open()
+    again = RunFolder.create(paused.config)
+    Runs(Desk(), Work(jobs), Models()).delete("local", again.id)
+    assert RunFolder.create(paused.config).id.startswith("0003-")
+    Runs(Desk(), Work(jobs), Models()).delete("local", paused.id)
+    assert RunFolder.create(paused.config).id.startswith("0004-")
 
 
 def test_a_run_without_a_checkpoint_asks_the_desk_for_its_room(home: Path) -> None:

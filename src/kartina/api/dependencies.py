@@ -103,7 +103,7 @@ class Services:
             work=work,
             archives=Archives(archives, commits),
             datasets=Datasets(archives, jobs),
-            bulk=Bulk(models, jobs, engine),
+            bulk=Bulk(models, work, engine),
             desk=desk,
             runs=runs,
             evaluations=Evaluations(runs),

@@ -69,7 +69,7 @@ class WorkJob(Response):
             completed_at=None if found.completed_at is None else _time(found.completed_at),
             queue_position=position,
             progress=WorkProgress(**found.progress.model_dump()),
-            request=found.spec,
+            request={name: value for name, value in found.spec.items() if name != "asked"},
             result=found.result,
             outputs=[
                 WorkFile(name=one.name, size=one.size, url=f"{base}/files/{quote(one.name)}") for one in outputs(found)

@@ -15,7 +15,8 @@ from typing import Any
 
 from kartina import owners
 from kartina.config import read
-from kartina.errors import ConflictError, IntegrityError
+from kartina.data import digits, imageset
+from kartina.errors import ConflictError, IntegrityError, NotFoundError
 from kartina.handlers.evaluate import evaluate_ref
 from kartina.handlers.publish import publish as make_package
 from kartina.handlers.specs import EvaluateJob, PublishJob, StudyJob, StudyPublishJob, TrainJob
@@ -85,6 +86,7 @@ def _run_of(job: Context, spec: TrainJob) -> Run:
 
 def _new_run(job: Context, spec: TrainJob) -> Run:
     assert spec.preset is not None and spec.data is not None
+    _check_data(job, spec.data)
     source = transfer.source(spec.start) if spec.start is not None else None
     teacher = transfer.source(spec.teacher) if spec.teacher is not None else None
     if spec.budget is not None:
@@ -101,6 +103,14 @@ def _new_run(job: Context, spec: TrainJob) -> Run:
     )
     files = {MARK: json.dumps(_mark(job)).encode(), owners.FILE: job.caller.encode()}
     return Run.create(config, {**files, **transfer.files(config, source, teacher)}, spec.name)
+
+
+def _check_data(job: Context, name: str) -> None:
+    """A data set that was deleted since the job was asked for, and made by somebody else, is not the caller's. The
+    command line sees all, and asks as the local session. Raises NotFoundError."""
+    folder = imageset.folder(name)
+    if job.caller != owners.LOCAL and name != digits.NAME and folder.exists() and not owners.sees(folder, job.caller):
+        raise NotFoundError(f"Found no data set {name!r}.")
 
 
 def _made_by(job: Context) -> Run | None:
@@ -125,6 +135,8 @@ def _mark(job: Context) -> dict[str, Any]:
 def evaluate(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a model or a run, as `handlers.evaluate.evaluate_ref` returns them."""
     given = read(EvaluateJob, spec, "an evaluation job")
+    if given.data is not None:
+        _check_data(job, given.data)
     device = loop.pick_device(given.device)
     return evaluate_ref(
         given.model, given.data, given.split, given.seeds, given.samples, device, progress=_report(job),
@@ -185,7 +197,7 @@ def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
         job.save({"before": package.next_version(given.name)})
     found = _published(run, given.name, job.saved["before"])
     if found is None:
-        options = given.model_dump(exclude={"run", "name", "device"})
+        options = given.model_dump(exclude={"run", "name", "device", "asked"})
         device = loop.pick_device(given.device)
         found = make_package(given.run, given.name, **options, device=device, progress=_report(job))
     return {"model": str(found), "hash": package.hash_of(found)}

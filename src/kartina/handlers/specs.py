@@ -11,7 +11,11 @@ from kartina.config import Frozen
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-class TrainJob(Frozen):
+class JobSpec(Frozen):
+    asked: str | None = None  # digest of the request that an idempotency key stands for (`services.jobs`)
+
+
+class TrainJob(JobSpec):
     """A new run of a preset; or the rest of a `run`, of which `images` may ask for more in all."""
 
     preset: str | None = None
@@ -24,7 +28,6 @@ class TrainJob(Frozen):
     device: Device = "auto"
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")  # after the run's number
     run: str | None = None
-    more: str | None = None  # of `images`: by what the run was asked to be extended, such as images=8 or seconds=60.0
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainJob:
@@ -37,7 +40,7 @@ class TrainJob(Frozen):
         return self
 
 
-class EvaluateJob(Frozen):
+class EvaluateJob(JobSpec):
     """The numbers of a model, of a run, or of anyone's images (a folder, an npz)."""
 
     model: str
@@ -51,7 +54,7 @@ class EvaluateJob(Frozen):
     device: Device = "auto"
 
 
-class InspectJob(Frozen):
+class InspectJob(JobSpec):
     """A look at an upload."""
 
     upload: str
@@ -60,7 +63,7 @@ class InspectJob(Frozen):
     unlabelled: bool = False
 
 
-class ImportJob(Frozen):
+class ImportJob(JobSpec):
     """An upload, or what a bulk generation made, becomes a data set."""
 
     name: str
@@ -84,7 +87,7 @@ class ImportJob(Frozen):
         return self
 
 
-class BulkJob(Frozen):
+class BulkJob(JobSpec):
     """Many images of one model, as the ZIP of a data set."""
 
     model: str  # name@version
@@ -98,14 +101,14 @@ class BulkJob(Frozen):
     device: Device = "auto"
 
 
-class StudyJob(Frozen):
+class StudyJob(JobSpec):
     """What is left of a study."""
 
     study: str
     report: bool = False  # write its report at the end
 
 
-class StudyPublishJob(Frozen):
+class StudyPublishJob(JobSpec):
     """What a study chose becomes a model."""
 
     study: str
@@ -115,7 +118,7 @@ class StudyPublishJob(Frozen):
     device: Device = "auto"
 
 
-class PublishJob(Frozen):
+class PublishJob(JobSpec):
     """A run becomes a model."""
 
     run: str

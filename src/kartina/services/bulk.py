@@ -6,20 +6,20 @@ engine measured when it activated the model. Sizes go by the pictures in its pac
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 from asyncio import to_thread
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from kartina.config import home
 from kartina.errors import ConfigError, KartinaError, NoRoomError, NotFoundError
-from kartina.jobs.table import Job, Jobs
+from kartina.jobs.table import Job
 from kartina.services.access import Caller
 from kartina.services.controls import check_controls
 from kartina.services.estimates import Range
+from kartina.services.jobs import Work, digest
 from kartina.services.models import ModelInfo, Models
 from kartina.serving.protocol import Engine
 from kartina.storage.records import Format
@@ -64,9 +64,10 @@ class Estimate:
 class Bulk:
     """Bulk generations of one database."""
 
-    def __init__(self, models: Models, jobs: Jobs, engine: Engine):
+    def __init__(self, models: Models, work: Work, engine: Engine):
         self.models = models
-        self.jobs = jobs
+        self.work = work
+        self.jobs = work.jobs
         self.engine = engine
 
     async def estimate(self, asked: BulkSubmission) -> Estimate:
@@ -79,13 +80,16 @@ class Bulk:
 
         Raises NotFoundError (model, class), ConfigError, QuotaError, NoRoomError, StorageError.
         """
+        request = digest("bulk", **asdict(asked))
+        if (job := await self.work.again(caller, request, key)) is not None:
+            return job
         info, spec = await to_thread(self._accept, asked)
         size = await to_thread(_size, info, spec["n"])
         free = await to_thread(_free)
         steps = spec["controls"].get("steps", 1)
         work = spec["n"] * (steps if isinstance(steps, int) else 1)
 
-        def count(c: Any, job: int) -> None:  # of a new one; who asks again for the same has had its room counted
+        def count(c: Any, job: int) -> None:
             if size.value > free:
                 raise NoRoomError(
                     f"Found {max(free, 0) / 1e9:.2f} GB of the disk free; expected about {size.value / 1e9:.2f} GB for "
@@ -95,13 +99,7 @@ class Bulk:
             charge(c, database, caller.owner, caller.quota, steps=work)
             hold(c, database, caller.owner, f"job:{job}", caller.quota, images=spec["n"], bytes=round(size.value))
 
-        mine = None if key is None else f"{caller.owner}:{key}"
-        if key is not None and asked.seed is None:
-            digest = hashlib.sha256(f"{caller.owner}:{key}".encode()).digest()
-            spec["seed"] = int.from_bytes(digest[:4]) >> 1  # the same key asks for the same
-        return await to_thread(
-            lambda: self.jobs.submit("bulk", spec, caller=caller.owner, most=caller.quota.jobs, key=mine, also=count)
-        )
+        return await self.work.submit(caller, "bulk", spec, key, request, count)
 
     def _accept(self, asked: BulkSubmission) -> tuple[ModelInfo, dict[str, Any]]:
         """The job's spec, with nothing left open."""

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from typing import Any
 import numpy as np
 
 from kartina import owners
+from kartina.config import home
 from kartina.data import catalogue, digits, imageset, prepare
 from kartina.data.imageset import ImageSet
 from kartina.data.paths import SPLITS, Split
-from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StorageError
+from kartina.errors import ConfigError, ConflictError, IntegrityError, KartinaError, NotFoundError, StorageError
 from kartina.jobs.table import Job, Jobs
 from kartina.models.png import to_pil
 from kartina.services.access import Caller
 from kartina.storage.uploads import Uploads
 from kartina.storage.usage import let_go, things
+from kartina.training.folder import RunFolder
 
 TIME = 120.0  # seconds that making the embedded set may take
 
@@ -246,11 +249,24 @@ class Datasets:
         """Raises NotFoundError, ConflictError (embedded, or in use by an unfinished job), StorageError."""
         self._check(owner, name)
         for job in self.jobs.active(owner):
-            if name in (job.spec.get("data"), job.spec.get("name") if job.kind == "import" else None):
+            if name in _used_by(job):
                 raise ConflictError(f"Found {name!r} in use by job {job.id}; wait for it, or cancel it.")
         prepare.remove(name)
         with self.uploads.database.write() as c:
             let_go(c, self.uploads.database, f"dataset:{name}")
+
+
+def _used_by(job: Job) -> set[str]:
+    """The names of the data sets that a job reads or makes: those it was given, and its run's or its study's."""
+    spec = job.spec
+    found = {spec.get("data"), spec["name"] if job.kind == "import" else None}
+    for run in (job.saved.get("run"), spec.get("run"), spec.get("model")):
+        with suppress(KartinaError):  # a model is no run
+            found.add(None if run is None else RunFolder.open(run).config.data)
+    if study := spec.get("study"):
+        with suppress(OSError, ValueError, KeyError):
+            found |= set(json.loads((home() / "studies" / study / "plan.json").read_text())["data"])
+    return {name for name in found if name is not None}
 
 
 def record(name: str) -> dict[str, Any]:

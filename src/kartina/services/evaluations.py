@@ -13,6 +13,7 @@ from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.datasets import record
 from kartina.services.estimates import Range, check_room, shared
+from kartina.services.jobs import digest
 from kartina.services.runs import NAME, Runs, usable_data
 
 
@@ -62,11 +63,12 @@ class Evaluations:
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
         """Measure a model or a run. Raises NotFoundError, also for data that are not the caller's, StorageError (no
         room), QuotaError."""
-        given = await to_thread(self._checked, caller.owner, asked)
-        if (job := await self.runs.work.again(caller, "evaluate", given, key)) is not None:
+        request = digest("evaluate", **asdict(asked))
+        if (job := await self.runs.work.again(caller, request, key)) is not None:
             return job
+        given = await to_thread(self._checked, caller.owner, asked)
         check_room(await to_thread(_room, given), f"an evaluation of {given['model']} on {given['data']}")
-        return await self.runs.work.submit(caller, "evaluate", given, key)
+        return await self.runs.work.submit(caller, "evaluate", given, key, request)
 
     def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
         """What is asked, with every name looked up."""

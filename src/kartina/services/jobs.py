@@ -8,16 +8,17 @@ the next.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from kartina.errors import KeyReusedError, NotFoundError, StorageError
+from kartina.errors import ConflictError, KeyReusedError, NotFoundError, StorageError
 from kartina.jobs.table import Event, Job, Jobs, Status
 from kartina.services.access import Caller
 
@@ -59,6 +60,7 @@ class _Watch:
     start: int  # events from here on are in `events`
     events: list[Event] = field(default_factory=list)
     readers: int = 0
+    gone: bool = False  # deleted
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at every change
 
     def wake(self) -> None:
@@ -89,27 +91,34 @@ class Work:
 
     # -- ask and change ----------------------------------------------------------------------------------------------
 
-    async def submit(self, caller: Caller, kind: str, spec: dict[str, Any], key: str | None = None) -> Job:
-        """Accept a job: it is in the database. With an idempotency `key` once only.
+    async def submit(
+        self,
+        caller: Caller,
+        kind: str,
+        spec: dict[str, Any],
+        key: str | None,
+        asked: str,
+        also: Callable[[Any, int], None] | None = None,
+    ) -> Job:
+        """Accept a job: it is in the database. With an idempotency `key` once only, for requests of this `digest`;
+        `also` as `Jobs.submit` has it.
 
         Raises QuotaError, KeyReusedError, StorageError.
         """
         mine = None if key is None else f"{caller.owner}:{key}"
+        spec = spec if key is None else {**spec, "asked": asked}
         return await to_thread(
-            lambda: self.jobs.submit(kind, spec, caller=caller.owner, most=caller.quota.jobs, key=mine)
+            lambda: self.jobs.submit(kind, spec, caller=caller.owner, most=caller.quota.jobs, key=mine, also=also)
         )
 
-    async def again(self, caller: Caller, kind: str, spec: Mapping[str, Any], key: str | None) -> Job | None:
-        """The job that was accepted with this idempotency key, whose spec has these values: what a start checks was
+    async def again(self, caller: Caller, asked: str, key: str | None) -> Job | None:
+        """The job that was accepted with this idempotency key, for a request of this digest: what a start checks was
         checked then, and need not hold any more. None where there is none.
 
-        Raises KeyReusedError where the key stands for another job.
+        Raises KeyReusedError where the key stands for another request.
         """
         known = None if key is None else await to_thread(self.jobs.with_key, f"{caller.owner}:{key}")
-        if known is None:
-            return None
-        given = json.loads(json.dumps(dict(spec)))
-        if known.kind != kind or any(known.spec.get(name) != value for name, value in given.items()):
+        if known is not None and known.spec.get("asked") != asked:
             raise KeyReusedError(f"Found the key {key!r} used for job {known.id}, which is another one; use a new key.")
         return known
 
@@ -120,7 +129,7 @@ class Work:
     def find(self, owner: str, id: str) -> Job:
         """`get`, blocking."""
         try:
-            found = self.jobs.get(int(id)) if id.isascii() and id.isdigit() and len(id) < 10 else None
+            found = self.jobs.get(int(id)) if _is_id(id) else None
         except NotFoundError:
             found = None
         if found is None or found.caller != owner:
@@ -135,7 +144,7 @@ class Work:
         self, owner: str, limit: int, cursor: str | None = None, status: Status | None = None, kind: str | None = None
     ) -> tuple[list[Job], str | None]:
         """A page of the owner's jobs, newest first, and the cursor of the next one."""
-        before = int(cursor) if cursor is not None and cursor.isascii() and cursor.isdigit() else None
+        before = int(cursor) if cursor is not None and _is_id(cursor) else None
         found = await to_thread(
             lambda: self.jobs.page(owner, limit + 1, before=before, status=status, kind=kind)
         )  # fmt: skip
@@ -150,8 +159,16 @@ class Work:
         return await to_thread(lambda: self.jobs.resume(self.find(caller.owner, id).id, caller.quota.jobs))
 
     async def delete(self, owner: str, id: str) -> None:
-        """Forget a finished job and its files. Raises ConflictError for one that goes on."""
-        await to_thread(lambda: self.jobs.delete(self.find(owner, id).id))
+        """Forget a finished job and its files. Raises ConflictError for one that goes on, or whose files an import is
+        going to read."""
+        await to_thread(self._delete, owner, id)
+
+    def _delete(self, owner: str, id: str) -> None:
+        found = self.find(owner, id)
+        for job in self.jobs.active(owner, "import"):
+            if job.spec.get("bulk") == found.id:
+                raise ConflictError(f"Found job {id} in use by job {job.id}; wait for it, or cancel it.")
+        self.jobs.delete(found.id)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -171,7 +188,8 @@ class Work:
         """What happens to a job, until it is finished or the service stops.
 
         After an event with the id `after` come the ones missed, of whatever process; otherwise first the job as it is
-        now. Of progress only ever the newest. Status events come as snapshots of the job. Raises NotFoundError.
+        now. Of progress only ever the newest. Status events come as snapshots of the job. It also ends when the job is
+        deleted. Raises NotFoundError.
         """
         job = await self.get(owner, id)
         watch = self._watched.get(job.id)
@@ -189,8 +207,11 @@ class Work:
             while True:
                 changed = watch.changed
                 if seen < watch.start:
-                    missed = await to_thread(self.jobs.events, job.id, seen)
-                    job = await to_thread(self.jobs.get, job.id)  # after its events: as new as the newest of them
+                    try:
+                        missed = await to_thread(self.jobs.events, job.id, seen)
+                        job = await to_thread(self.jobs.get, job.id)  # after its events: as new as the newest of them
+                    except NotFoundError:
+                        return
                 else:
                     missed = [event for event in watch.events if event.id > seen]
                     job = watch.job if watch.job.last_event >= job.last_event else job
@@ -206,6 +227,8 @@ class Work:
                     yield Reconnect(seen)
                     return
                 if not missed:
+                    if watch.gone:
+                        return
                     await changed.wait()
         finally:
             watch.readers -= 1
@@ -223,11 +246,15 @@ class Work:
 
     async def _look_once(self) -> None:
         seen = {id: watch.job.last_event for id, watch in self._watched.items()}
-        for job in await to_thread(self.jobs.newer, seen):
+        found, gone = await to_thread(self.jobs.newer, seen)
+        for watch in [self._watched[id] for id in gone if id in self._watched]:
+            watch.gone = True
+            watch.wake()
+        for job in found:
             fresh = await to_thread(self.jobs.events, job.id, seen[job.id], KEPT)
-            watch = self._watched.get(job.id)
-            if watch is None or watch.job.last_event != seen[job.id]:
+            if job.id not in self._watched or self._watched[job.id].job.last_event != seen[job.id]:
                 continue
+            watch = self._watched[job.id]
             told = [event for event in fresh if event.id <= job.last_event]
             events = [event for event in watch.events if event.event != "progress"] if told else watch.events
             events += told
@@ -241,12 +268,21 @@ class Work:
             watch.wake()
 
 
+def digest(verb: str, **request: Any) -> str:
+    """Tells requests apart: of a verb, and what was asked for as it came, before any name in it was looked up."""
+    return hashlib.sha256(json.dumps([verb, request], sort_keys=True).encode()).hexdigest()
+
+
 def as_it_was(job: Job, event: Event) -> Job:
     """The job at the time of a status event, as far as it is known."""
     if event.id >= job.last_event or event.data["status"] == job.status:
         return job
     then = {"status": event.data["status"], "completed_at": None, "result": None, "error": None, "output": None}
     return job.model_copy(update=then)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10  # of more digits no database has integers
 
 
 def outputs(job: Job) -> list[File]:

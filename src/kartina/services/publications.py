@@ -14,6 +14,7 @@ from kartina.services.access import Caller
 from kartina.services.datasets import record
 from kartina.services.estimates import Range, check_room, shared
 from kartina.services.evaluations import Estimate
+from kartina.services.jobs import digest
 from kartina.services.runs import RunInfo, Runs, usable_data
 
 
@@ -51,11 +52,12 @@ class Publications:
         """Make its newest checkpoint a version of `model`. Raises NotFoundError (the run, or its data), ConfigError (a
         name), ConflictError without a checkpoint, StorageError (no room), QuotaError."""
         spec = {"run": name, "name": model, **options}
-        if (job := await self.runs.work.again(caller, "publish", spec, key)) is not None:
+        request = digest("publish", **spec)
+        if (job := await self.runs.work.again(caller, request, key)) is not None:
             return job
         found = await to_thread(self._checked, caller.owner, name, model)
         check_room(await to_thread(_room, found, options), f"publishing run {name}")
-        return await self.runs.work.submit(caller, "publish", spec, key)
+        return await self.runs.work.submit(caller, "publish", spec, key, request)
 
     def _checked(self, owner: str, name: str, model: str) -> RunInfo:
         found = self.runs.get(owner, name)

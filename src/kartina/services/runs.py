@@ -26,9 +26,9 @@ from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.estimates import Range, check_room, shared
-from kartina.services.jobs import Work
+from kartina.services.jobs import Work, digest
 from kartina.services.models import Models
-from kartina.training.folder import KEPT, RunFolder, names, picture
+from kartina.training.folder import KEPT, RunFolder, names, picture, retire
 
 NAME = re.compile(r"[0-9]{1,9}-[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # what a run is called
 
@@ -150,13 +150,14 @@ class Runs:
 
     async def start(self, caller: Caller, asked: Asked, key: str | None = None) -> Job:
         """Accept a training. Raises NotFoundError, ConfigError, DataError, StorageError (no room), QuotaError."""
-        given = await to_thread(self._checked, caller.owner, asked)
-        spec = {**given, "settings": [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]}
-        if (job := await self.work.again(caller, "train", spec, key)) is not None:
+        request = digest("train", **asdict(asked))
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
+        given = await to_thread(self._checked, caller.owner, asked)
         found = await self.desk.ask("plan", run=given)
         check_room(found["disk"], f"a run of {asked.preset} on {asked.data}")
-        return await self.work.submit(caller, "train", spec, key)
+        settings = [f"{name}={json.dumps(value)}" for name, value in (asked.settings or {}).items()]
+        return await self.work.submit(caller, "train", {**given, "settings": settings}, key, request)
 
     def _checked(self, owner: str, asked: Asked) -> dict[str, Any]:
         """What is asked, with every name looked up."""
@@ -229,11 +230,12 @@ class Runs:
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
         """Go on from its newest checkpoint. Raises ConflictError where it is at its end, or a job has it, StorageError
         (no room), QuotaError."""
-        if (job := await self.work.again(caller, "train", {"run": name, "images": None}, key)) is not None:
+        request = digest("resume", run=name)
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
         found, total = await to_thread(self._resumed, caller.owner, name)
         await self._check_room(found, total)
-        return await self.work.submit(caller, "train", {"run": name}, key)
+        return await self.work.submit(caller, "train", {"run": name}, key, request)
 
     async def estimate_resume(self, caller: Caller, name: str) -> Estimate:
         """Time what is left of it here, for some seconds. Raises what `resume` raises, but for a lack of room."""
@@ -247,12 +249,12 @@ class Runs:
         Raises ConflictError while a job has it, or where its speed is not known yet, StorageError (no room),
         QuotaError.
         """
-        spec = {"run": name, "more": f"images={images}" if seconds is None else f"seconds={seconds}"}
-        if (job := await self.work.again(caller, "train", spec, key)) is not None:
+        request = digest("extend", run=name, images=images, seconds=seconds)
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
         found, total = await to_thread(self._extended, caller.owner, name, images, seconds)
         await self._check_room(found, total)
-        return await self.work.submit(caller, "train", {**spec, "images": total}, key)
+        return await self.work.submit(caller, "train", {"run": name, "images": total}, key, request)
 
     async def estimate_extension(
         self, caller: Caller, name: str, images: int | None = None, seconds: float | None = None
@@ -295,10 +297,15 @@ class Runs:
         return found
 
     def delete(self, owner: str, name: str) -> None:
-        """Remove its folder. What was published of it stays. Raises ConflictError while a job has it."""
+        """Remove its folder; its number is not given again. What was published of it stays. Raises ConflictError while
+        a job has it, or is going to read it."""
         found = self._idle(owner, name).folder
+        for job in self.work.jobs.active(owner):
+            if name in (job.spec.get(key) for key in ("run", "model", "start", "teacher")):
+                raise ConflictError(f"Found run {name!r} in use by job {job.id}; wait for it, or cancel it.")
         with disk_errors("delete the run"), found.lock():
             aside = found.path.with_name(f".deleted-{name}")
+            retire(found.path)
             found.path.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -23,7 +23,7 @@ from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.estimates import Range, check_room, shared
-from kartina.services.jobs import Work
+from kartina.services.jobs import Work, digest
 from kartina.services.runs import usable_data
 from kartina.study.spec import NAME, StudySpec
 
@@ -73,16 +73,16 @@ class Studies:
     async def begin(self, caller: Caller, wanted: StudySpec, key: str | None = None) -> Job:
         """Check a study, fix its plan, queue it. Raises NotFoundError, ConfigError, ConflictError for a name that is
         taken, StorageError (no room), QuotaError; then nothing is left of it."""
-        spec = {"study": wanted.name, "report": True}
-        if (job := await self.work.again(caller, "study", spec, key)) is not None:
+        given = wanted.model_dump(mode="json", exclude_unset=True)
+        spec, request = {"study": wanted.name, "report": True}, digest("study", **given)
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
         for name in wanted.data:
             await to_thread(usable_data, caller.owner, name)
-        given = wanted.model_dump(mode="json", exclude_unset=True)
         begun = await self.desk.ask("begin_study", study=given, owner=caller.owner)
         try:
             check_room(begun["disk"], f"the study {wanted.name}")
-            return await self.work.submit(caller, "study", spec, key)
+            return await self.work.submit(caller, "study", spec, key, request)
         except KartinaError:
             await to_thread(shutil.rmtree, home() / "studies" / wanted.name)
             raise
@@ -124,13 +124,13 @@ class Studies:
 
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
         """Make what is left of it. Raises ConflictError where a job has it."""
-        spec = {"study": name, "report": True}
-        if (job := await self.work.again(caller, "study", spec, key)) is not None:
+        spec, request = {"study": name, "report": True}, digest("resume-study", study=name)
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
         self._check(caller.owner, name)
         if await to_thread(self.job, caller.owner, name) is not None:
             raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
-        return await self.work.submit(caller, "study", spec, key)
+        return await self.work.submit(caller, "study", spec, key, request)
 
     async def publish(
         self,
@@ -143,7 +143,8 @@ class Studies:
     ) -> Job:
         """Publish what it chose. Raises ConflictError while runs are to be made."""
         spec = {"study": name, "data": data, "name": model, "licence": licence}
-        if (job := await self.work.again(caller, "publish-study", spec, key)) is not None:
+        request = digest("publish-study", **spec)
+        if (job := await self.work.again(caller, request, key)) is not None:
             return job
         self._check(caller.owner, name)
         if model is not None:
@@ -151,7 +152,7 @@ class Studies:
         found = (await self.desk.ask("studies", names=[name]))[0]
         if not found.get("complete"):
             raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
-        return await self.work.submit(caller, "publish-study", spec, key)
+        return await self.work.submit(caller, "publish-study", spec, key, request)
 
     def _check(self, owner: str, name: str) -> None:
         if not self._mine(owner, name):

@@ -20,6 +20,7 @@ from kartina.storage.tables import jobs, uploads
 from kartina.storage.usage import Quota, hold, let_go
 
 UNFINISHED = ("queued", "running", "canceling")  # jobs that may yet read their upload
+READERS = ("inspect", "import")  # jobs that read one
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ class Uploads:
 
     def busy(self, c: sa.Connection, id: str) -> int | None:
         """The unfinished job that reads it."""
-        reads = sa.select(jobs.c.id).join(uploads, uploads.c.job == jobs.c.id)
-        found: int | None = c.execute(reads.where(uploads.c.id == id, jobs.c.status.in_(UNFINISHED))).scalar()
-        return found
+        reads = sa.select(jobs.c.id, jobs.c.spec).where(jobs.c.kind.in_(READERS), jobs.c.status.in_(UNFINISHED))
+        return next((row.id for row in c.execute(reads) if row.spec.get("upload") == id), None)
 
     def delete(self, c: sa.Connection, id: str) -> None:
         """Forget one; its file is the caller's to remove (`remove_files`), when this is committed."""

@@ -34,6 +34,7 @@ from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_er
 from kartina.files import make_folder
 
 KEPT = 3  # checkpoints at a time: two that stay and the one that is being written
+RETIRED = ".retired"  # beside the runs: the highest number of those that were deleted
 GRID_COLUMNS = 8
 GRID_ROWS = 10  # classes in the picture
 
@@ -59,7 +60,7 @@ class RunFolder:
         with disk_errors("make the run's folder"):
             make_folder(root)
             taken = [int(m[1]) for p in root.iterdir() if (m := re.match(r"(\d+)-", p.name))]
-            for number in range(max(taken, default=0) + 1, 10**6):
+            for number in range(max([*taken, _retired(root)]) + 1, 10**6):
                 path = root / f"{number:04d}-{name or f'{config.preset}-{config.data}'}"
                 try:
                     path.mkdir()
@@ -215,6 +216,22 @@ class RunFolder:
 def picture(spec: ImageSpec) -> int:
     """Bytes of a sample grid, at most: without compression."""
     return GRID_COLUMNS * GRID_ROWS * spec.channels * (spec.height + 2) * (spec.width + 2)
+
+
+def retire(path: Path) -> None:
+    """A run's folder is about to go: its number is not given to another one, for which a job that names it could take
+    that. Raises OSError."""
+    number = int(path.name.partition("-")[0])
+    if number > _retired(path.parent):
+        (path.parent / RETIRED).write_text(str(number))
+
+
+def _retired(root: Path) -> int:
+    """The highest number of the runs that were deleted."""
+    try:
+        return int((root / RETIRED).read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def names() -> list[str]:

@@ -37,7 +37,7 @@ class AsyncUploads:
         file = Path(path)
         digest, size = await asyncio.to_thread(sha256_of, file)
         body = {"filename": file.name, "bytes": size, "sha256": digest}
-        begun = await self._http.get(call("POST", "/v1/uploads").but(json=body), schemas.Upload)
+        begun = await self._http.get(call("POST", "/v1/uploads").but(json=body, once=True), schemas.Upload)
         return await self.resume(begun.id, file, progress=progress, part=part)
 
     async def resume(

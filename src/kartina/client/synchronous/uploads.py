@@ -37,7 +37,7 @@ class Uploads:
         file = Path(path)
         digest, size = blocking.to_thread(sha256_of, file)
         body = {"filename": file.name, "bytes": size, "sha256": digest}
-        begun = self._http.get(call("POST", "/v1/uploads").but(json=body), schemas.Upload)
+        begun = self._http.get(call("POST", "/v1/uploads").but(json=body, once=True), schemas.Upload)
         return self.resume(begun.id, file, progress=progress, part=part)
 
     def resume(
