@@ -83,6 +83,17 @@ def test_a_study_that_is_refused_leaves_no_plan(home: Path) -> None:
         assert jobs.recent() == [] and not (home / "studies" / "small").exists()
 
 
+def test_a_key_of_a_study_stands_for_all_of_it(home: Path) -> None:
+    wanted = {"name": "small", "data": ["digits"], "budget": {"images": 9}, "presets": [{"preset": "vae-32-cpu"}]}
+    studies = Studies(Says({"disk": 1}), Work(Jobs.open()))
+    first = asyncio.run(studies.begin(LOCAL, StudySpec.model_validate(wanted), "k"))
+    assert asyncio.run(studies.begin(LOCAL, StudySpec.model_validate(wanted), "k")).id == first.id
+    with pytest.raises(KeyReusedError):
+        asyncio.run(studies.begin(LOCAL, StudySpec.model_validate({**wanted, "budget": {"images": 10}}), "k"))
+    with pytest.raises(KeyReusedError):
+        asyncio.run(studies.resume(LOCAL, "small", "k"))
+
+
 OPTIONS = {"evaluate": True, "sweep": False, "samples": 2000, "with_training": False, "precision": "fp16"}
 
 
