@@ -205,7 +205,7 @@ class EvaluationRequest(Request):
 
     def asked(self) -> evaluations.Asked:
         return evaluations.Asked(
-            model=self.model or self.run or "", data=self.data, split=self.split, seeds=range(self.seeds),
+            model=self.model or self.run or "", data=self.data, split=self.split, seeds=tuple(range(self.seeds)),
             samples=self.samples, metrics=self.metrics, extractor=self.extractor,
         )  # fmt: skip
 

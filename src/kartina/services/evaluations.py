@@ -24,7 +24,7 @@ class Asked:
     model: str  # or a run of the caller's
     data: str | None  # None: what it was trained on
     split: Literal["train", "val", "test"]
-    seeds: Sequence[int]
+    seeds: tuple[int, ...]
     samples: int
     metrics: Sequence[str] | None  # None: a card's
     extractor: str
