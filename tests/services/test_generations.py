@@ -609,6 +609,26 @@ def test_quotas_are_kept_and_given_back(toy: PackageRef, home: Path, worker: Bac
     drive(worker, home, use)
 
 
+def test_who_has_used_up_the_bytes_gets_no_more_images(toy: PackageRef, home: Path, worker: Background) -> None:
+    async def use(all: Made) -> None:
+        made = Made(all.all, Caller("key_small", frozenset({"generate"}), Quota(bytes=1)))
+        first = await made.wait((await made.submit(Submission("toy", n=2))).id, 30)
+        size = sum(out.size for out in first.outputs)
+        assert first.status == "succeeded" and size > 1, "one may end above it"
+        with pytest.raises(QuotaError, match=f"Found {size:,} of 1 stored bytes used"):
+            await made.submit(Submission("toy"))
+        exact = Made(all.all, replace(made.who, quota=Quota(bytes=size)))
+        with pytest.raises(QuotaError, match=f"Found {size:,} of {size:,} stored bytes used"):
+            await exact.submit(Submission("toy"))
+        with made.records.database.read() as c:
+            now = used(c, "key_small")
+        assert (now.images, now.bytes) == (2, size), "nothing is left of what was refused"
+        await made.delete(first.id)
+        assert (await made.wait((await made.submit(Submission("toy"))).id, 30)).status == "succeeded"
+
+    drive(worker, home, use)
+
+
 def test_a_caller_who_queues_much_holds_up_no_other(toy: PackageRef, home: Path, worker: Background) -> None:
     """Each caller has its share of every batch, though the engine hears of all of them on one connection."""
 

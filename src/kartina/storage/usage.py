@@ -24,7 +24,7 @@ class Quota:
 
     steps: int | None = None  # n x steps a day (UTC)
     images: int | None = None  # stored, and promised by unfinished generations
-    bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations
+    bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations; see `check_bytes`
     jobs: int | None = None  # that are not at their end
 
 
@@ -36,6 +36,7 @@ class Used:
 
 
 NONE = Quota()
+_DELETE = "Delete images, assets, uploads or data sets first."
 
 
 def used(c: sa.Connection, owner: str) -> Used:
@@ -63,10 +64,17 @@ def charge(
     for name, asked, bound, have, advice in (
         ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
         ("stored images", images, quota.images, after.images, "Delete some first."),
-        ("stored bytes", bytes, quota.bytes, after.bytes, "Delete images, assets, uploads or data sets first."),
+        ("stored bytes", bytes, quota.bytes, after.bytes, _DELETE),
     ):
         if bound is not None and asked > 0 and have > bound:
             raise QuotaError(f"Found {have - asked:,} of {bound:,} {name} used, and {asked:,} more asked for. {advice}")
+
+
+def check_bytes(c: sa.Connection, owner: str, quota: Quota) -> None:
+    """Refuse work whose bytes are charged as they come, without a bound: what was accepted before may end above it.
+    Raises QuotaError where the owner's bytes are used up."""
+    if quota.bytes is not None and (have := used(c, owner).bytes) >= quota.bytes:
+        raise QuotaError(f"Found {have:,} of {quota.bytes:,} stored bytes used, and more asked for. {_DELETE}")
 
 
 def hold(
