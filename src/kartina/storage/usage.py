@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kartina import owners
 from kartina.errors import QuotaError
 from kartina.storage.database import Database
 from kartina.storage.tables import holdings, usage
@@ -97,6 +99,20 @@ def hold(
     c.execute(row.on_conflict_do_update(index_elements=["thing"], set_={"images": images, "bytes": bytes}))
     before = (0, 0) if there is None else (there.images, there.bytes)
     charge(c, database, owner, quota, images=images - before[0], bytes=bytes - before[1])
+
+
+def hold_folder(c: sa.Connection, database: Database, thing: str, folder: Path) -> None:
+    """From now on `thing` counts for what its folder takes on the disk, for the folder's owner; for nothing where there
+    is none. What cannot be looked at counts as before."""
+    owner = owners.read(folder)
+    try:
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    except OSError:
+        if not folder.exists():  # else it is perhaps being replaced, by who counts it then
+            let_go(c, database, thing)
+        return
+    if owner:
+        hold(c, database, owner, thing, bytes=size)
 
 
 def things(c: sa.Connection, prefix: str) -> list[str]:
