@@ -50,7 +50,7 @@ from kartina.storage.blobs import Blobs, open_store
 from kartina.storage.commits import Commits
 from kartina.storage.database import open_database
 from kartina.storage.records import Generation, Records
-from kartina.storage.tables import generations, idempotency
+from kartina.storage.tables import blob_refs, generations, idempotency
 from kartina.storage.usage import Quota, Used, used
 from tests.engine import Background
 
@@ -244,7 +244,10 @@ def test_a_disk_that_fills_up_fails_the_generation_and_the_service_goes_on(
         assert failed.status == "failed"
         assert failed.error is not None and failed.error.code == "storage"
         assert (await made.get(doomed.id)).status == "failed"
-        assert (await made.wait((await made.submit(Submission("toy"))).id, 10)).status == "succeeded"
+        last = await made.wait((await made.submit(Submission("toy"))).id, 10)
+        assert last.status == "succeeded"
+        with made.records.database.read() as c:
+            assert list(c.execute(sa.select(blob_refs.c.owner)).scalars()) == [f"image:{last.image_id(0)}"]
 
     drive(worker, home, use)
 
