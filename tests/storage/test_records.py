@@ -251,6 +251,17 @@ def test_images_that_were_expected_and_never_came_are_let_go_of(records: Records
     assert records.blobs.collect(0) == 3
 
 
+def test_what_is_deleted_before_its_end_is_given_back(records: Records) -> None:
+    record = accept(records, 3)
+    made = expect(records, record)
+    with records.database.write() as c:
+        records.add_images(c, record, made[:2])
+        assert used(c, "a") == Used(images=3, bytes=made[0].size + made[1].size)
+        records.delete(c, "a", record.id)
+        assert used(c, "a") == Used()
+    assert referring(records) == []
+
+
 def test_assets_that_were_expected_and_never_came_are_let_go_of(records: Records) -> None:
     assets = Assets(records.database, records.blobs)
 

@@ -218,13 +218,17 @@ class Records:
         charge(c, self.database, record.owner, bytes=sum(one.size for one in made))
 
     def delete(self, c: sa.Connection, owner: str, id: str) -> None:
-        """Forget a generation and its images. Raises NotFoundError."""
+        """Forget a generation and its images; where its end was never written down, give back what was promised, too.
+        Raises NotFoundError."""
         mine = sa.and_(generations.c.id == id, generations.c.owner == owner)
-        request = c.execute(sa.select(generations.c.request).where(mine)).scalar()
-        if request is None:
+        found = c.execute(sa.select(generations.c.status, generations.c.request).where(mine)).one_or_none()
+        if found is None:
             raise NotFoundError(f"Found no generation {id!r}.")
-        self._remove(c, owner, images.c.generation == id)
-        self._forgo(c, id, request["n"])
+        n = found.request["n"]
+        made = self._remove(c, owner, images.c.generation == id)
+        if found.status in UNFINISHED:
+            charge(c, self.database, owner, images=made - n)
+        self._forgo(c, id, n)
         self.blobs.let_go(c, [_inputs_of(id)])
         c.execute(sa.delete(generations).where(generations.c.id == id))
 
