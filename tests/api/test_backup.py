@@ -20,7 +20,7 @@ from kartina.storage.blobs import Blobs, open_store
 from kartina.storage.database import open_database
 from kartina.storage.only import only_service
 from kartina.storage.tables import blob_refs
-from tests.databases import Postgres, postgres  # noqa: F401  a fixture
+from tests.databases import Postgres, postgres, url  # noqa: F401  fixtures
 from tests.service import Service
 
 
@@ -172,14 +172,81 @@ def test_what_is_refused(made: Path, home: Path, tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir() if "second" in path.name) == []  # nothing partial
 
 
-def test_postgresql_goes_through_its_own_programs(
+@pytest.fixture
+def pg_dump(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+    """The program, which is on PATH."""
+    if shutil.which("pg_dump") is None:
+        monkeypatch.setenv("PATH", f"{postgres.binaries}{os.pathsep}{os.environ['PATH']}")
+    found = shutil.which("pg_dump")
+    assert found is not None
+    return found
+
+
+def test_a_blob_that_nobody_refers_to_is_not_waited_for(
+    url: str,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """The collector takes it at any time: here after it was listed and before it is copied, as far as one can tell."""
+    if url.startswith("postgresql"):
+        request.getfixturevalue("pg_dump")
+    monkeypatch.setenv("KARTINA_DATABASE", url)
+    kept, gone = store(b"kept", b"gone")
+    release(gone)
+    (home / "blobs" / gone[:2] / gone).unlink()
+    assert backup(tmp_path / "made").blobs == 1
+    monkeypatch.setenv("KARTINA_HOME", str(tmp_path / "new"))
+    if url.startswith("postgresql"):
+        monkeypatch.setenv("KARTINA_DATABASE", request.getfixturevalue("postgres").fresh())
+    else:
+        monkeypatch.delenv("KARTINA_DATABASE")
+    restore(tmp_path / "made")
+    database = open_database()
+    blobs = Blobs(database, open_store())
+    assert blobs.read(kept) == b"kept"
+    assert blobs.add("job:2", b"gone") == gone and blobs.read(gone) == b"gone"
+    assert blobs.collect(0) == 0
+    database.close()
+
+
+def release(digest: str) -> None:
+    database = open_database()
+    Blobs(database, open_store()).release("job:1", digest)
+    database.close()
+
+
+def test_what_is_let_go_of_while_postgresql_is_dumped_is_in_the_backup(
+    pg_dump: str,
     postgres: Postgres,  # noqa: F811
     home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if shutil.which("pg_dump") is None:
-        monkeypatch.setenv("PATH", f"{postgres.binaries}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("KARTINA_DATABASE", postgres.fresh())
+    (digest,) = store(b"one")
+    code = f"from tests.api.test_backup import release; release({digest!r})"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "pg_dump"
+    program.write_text(f'#!/bin/sh\n{pg_dump} "$@" && {sys.executable} -c "{code}"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))
+    assert backup(tmp_path / "made").blobs == 1
+    database = open_database()
+    assert Blobs(database, open_store()).owners(digest) == []
+    database.close()
+
+
+def test_postgresql_goes_through_its_own_programs(
+    pg_dump: str,
+    postgres: Postgres,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("KARTINA_DATABASE", postgres.fresh())
     one, two = store(b"one", b"two")
     made = backup(tmp_path / "made", ["models", "secrets"])

@@ -124,6 +124,36 @@ def test_a_canceled_import_leaves_nothing_and_counts_for_nothing(jobs: Jobs, tmp
     assert import_data(context(jobs, "import", spec), spec)["images"] == 24
 
 
+def taken(name: str) -> int:
+    """Bytes of a data set's files."""
+    return sum(path.stat().st_size for path in imageset.folder(name).iterdir())
+
+
+def test_what_was_not_replaced_counts_as_before(jobs: Jobs, tmp_path: Path) -> None:
+    spec = {"upload": uploaded(jobs, pets(tmp_path)), "name": "pets"}
+    import_data(context(jobs, "import", spec), spec)
+    assert count(jobs).bytes == taken("pets")
+    content = pets(tmp_path / "b", 40)
+    spec = {"upload": uploaded(jobs, content), "name": "pets", "replace": True}
+    job = context(jobs, "import", spec)
+    held = []
+
+    def check() -> None:
+        held.append(count(jobs).bytes)
+        if len(held) == 2:  # while it packs
+            raise Interrupted
+
+    job.check = check  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        import_data(job, spec)
+    assert held[1] > held[0] and count(jobs).bytes == taken("pets") + len(content)
+    # Another's, too, for its owner.
+    (imageset.folder("pets") / "owner").write_text("key_2")
+    with pytest.raises(DataError, match="called 'pets' already"):
+        import_data(context(jobs, "import", spec), spec)
+    assert count(jobs).bytes == len(content) and count(jobs, "key_2").bytes == taken("pets")
+
+
 def test_a_look_tells_what_the_import_takes(jobs: Jobs, tmp_path: Path) -> None:
     spec = {"upload": uploaded(jobs, pets(tmp_path))}
     found = inspect(context(jobs, "inspect", spec), spec)["import"]
@@ -228,7 +258,8 @@ def test_the_mark_is_not_the_images(jobs: Jobs, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_no_longer_counts(jobs: Jobs, tmp_path: Path) -> None:
-    """A set that was removed by hand, and one whose import gave up: its last process could not say so."""
+    """A set that was removed by hand, and one whose import gave up: its last process could not say so, neither of a
+    set that it should have replaced."""
     service = Datasets(Uploads(jobs.database), jobs)
     spec = {"upload": uploaded(jobs, pets(tmp_path)), "name": "pets"}
     job = context(jobs, "import", spec)
@@ -238,6 +269,10 @@ def test_what_is_not_there_no_longer_counts(jobs: Jobs, tmp_path: Path) -> None:
     jobs.submit("import", {"name": "never"}, caller="key_1")
     service.recount()
     assert count(jobs).bytes > 1000, "one is there, the other may yet come"
+    with jobs.database.write() as c:
+        hold(c, jobs.database, "key_1", "dataset:pets", bytes=10**6)  # by a job that was killed when it replaced it
+    service.recount()
+    assert count(jobs).bytes == taken("pets") + 1000
     shutil.rmtree(imageset.folder("pets"))
     jobs.cancel(2)
     service.recount()

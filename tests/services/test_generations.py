@@ -50,7 +50,7 @@ from kartina.storage.blobs import Blobs, open_store
 from kartina.storage.commits import Commits
 from kartina.storage.database import open_database
 from kartina.storage.records import Generation, Records
-from kartina.storage.tables import generations, idempotency
+from kartina.storage.tables import blob_refs, generations, idempotency
 from kartina.storage.usage import Quota, Used, used
 from tests.engine import Background
 
@@ -244,7 +244,13 @@ def test_a_disk_that_fills_up_fails_the_generation_and_the_service_goes_on(
         assert failed.status == "failed"
         assert failed.error is not None and failed.error.code == "storage"
         assert (await made.get(doomed.id)).status == "failed"
-        assert (await made.wait((await made.submit(Submission("toy"))).id, 10)).status == "succeeded"
+        last = await made.wait((await made.submit(Submission("toy"))).id, 10)
+        assert last.status == "succeeded"
+        with made.records.database.read() as c:
+            assert list(c.execute(sa.select(blob_refs.c.owner)).scalars()) == [f"image:{last.image_id(0)}"]
+        await made.delete(doomed.id)  # its end, too, could not be written where the database is on that disk
+        with made.records.database.read() as c:
+            assert used(c, "local").images == 1
 
     drive(worker, home, use)
 
@@ -605,6 +611,26 @@ def test_quotas_are_kept_and_given_back(toy: PackageRef, home: Path, worker: Bac
         await made.delete(kept.id)
         with made.records.database.read() as c:
             assert used(c, "key_small") == Used(steps=90, images=0, bytes=0)
+
+    drive(worker, home, use)
+
+
+def test_who_has_used_up_the_bytes_gets_no_more_images(toy: PackageRef, home: Path, worker: Background) -> None:
+    async def use(all: Made) -> None:
+        made = Made(all.all, Caller("key_small", frozenset({"generate"}), Quota(bytes=1)))
+        first = await made.wait((await made.submit(Submission("toy", n=2))).id, 30)
+        size = sum(out.size for out in first.outputs)
+        assert first.status == "succeeded" and size > 1, "one may end above it"
+        with pytest.raises(QuotaError, match=f"Found {size:,} of 1 stored bytes used"):
+            await made.submit(Submission("toy"))
+        exact = Made(all.all, replace(made.who, quota=Quota(bytes=size)))
+        with pytest.raises(QuotaError, match=f"Found {size:,} of {size:,} stored bytes used"):
+            await exact.submit(Submission("toy"))
+        with made.records.database.read() as c:
+            now = used(c, "key_small")
+        assert (now.images, now.bytes) == (2, size), "nothing is left of what was refused"
+        await made.delete(first.id)
+        assert (await made.wait((await made.submit(Submission("toy"))).id, 30)).status == "succeeded"
 
     drive(worker, home, use)
 

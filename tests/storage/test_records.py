@@ -15,12 +15,13 @@ import pytest
 import sqlalchemy as sa
 
 from kartina.errors import NotFoundError
+from kartina.storage.assets import Asset, Assets
 from kartina.storage.blobs import Blobs, open_store
 from kartina.storage.database import Database
 from kartina.storage.ids import first_id, new_id, time_of
-from kartina.storage.records import TRASH, Filter, Generation, Records, new_generation_id, now
-from kartina.storage.tables import blobs, generations, images
-from kartina.storage.usage import Used, used
+from kartina.storage.records import TRASH, Filter, Generation, Made, Records, new_generation_id, now
+from kartina.storage.tables import blob_refs, blobs, generations, images
+from kartina.storage.usage import NONE, Used, charge, used
 
 START = 1_750_000_000.0  # when the first generation of the large gallery was asked for
 EACH = 100  # images a generation
@@ -195,6 +196,93 @@ def test_trash_is_emptied_after_thirty_days(records: Records) -> None:
         records.delete(c, "a", record.id)
         assert c.execute(sa.select(blobs.c.unused_since)).scalar() is not None
     assert records.blobs.collect(0) == 1
+
+
+def accept(records: Records, n: int) -> Generation:
+    """A running generation, charged for."""
+    record = Generation(
+        id=new_generation_id(), owner="a", model="m@1", model_hash="0" * 64, task="generate", labels=(), n=n, seed=0,
+        controls={}, width=1, height=1, status="running", created_at=now(),
+    )  # fmt: skip
+    with records.database.write() as c:
+        charge(c, records.database, "a", images=n)
+        records.insert(c, record)
+    return record
+
+
+def expect(records: Records, record: Generation) -> list[Made]:
+    """Its images, each of other bytes, about to be stored."""
+    contents = [f"{record.id} {i}".encode() for i in range(record.n)]
+    made = [
+        record.made(i).model_copy(update={"hash": hashlib.sha256(content).hexdigest(), "size": len(content)})
+        for i, content in enumerate(contents)
+    ]
+    with records.database.write() as c:
+        records.expect_images(c, record, made)
+    for one, content in zip(made, contents, strict=True):
+        records.blobs.put(one.hash, content, one.size)
+    return made
+
+
+def referring(records: Records) -> list[str]:
+    with records.database.read() as c:
+        return sorted(c.execute(sa.select(blob_refs.c.owner)).scalars())
+
+
+def test_images_that_were_expected_and_never_came_are_let_go_of(records: Records) -> None:
+    """At the end; and at the deletion of what had ended when a service died."""
+    other = accept(records, 2)
+    expect(records, other)
+    record = accept(records, 3)
+    made = expect(records, record)
+    with records.database.write() as c:
+        records.add_images(c, record, made[1:2])
+    storing = [f"image:{other.image_id(i)}" for i in range(2)]
+    ended = record.model_copy(update={"outputs": tuple(made[1:2]), "status": "failed"})
+    with records.database.write() as c:
+        records.end(c, ended)
+    assert referring(records) == [*storing, f"image:{record.image_id(1)}"]
+    assert records.blobs.collect(0) == 2
+    expect(records, record)
+    with records.database.write() as c:
+        records.delete(c, "a", record.id)
+        assert used(c, "a") == Used(images=2)
+    assert referring(records) == storing
+    assert records.blobs.collect(0) == 3
+
+
+def test_what_is_deleted_before_its_end_is_given_back(records: Records) -> None:
+    record = accept(records, 3)
+    made = expect(records, record)
+    with records.database.write() as c:
+        records.add_images(c, record, made[:2])
+        assert used(c, "a") == Used(images=3, bytes=made[0].size + made[1].size)
+        records.delete(c, "a", record.id)
+        assert used(c, "a") == Used()
+    assert referring(records) == []
+
+
+def test_assets_that_were_expected_and_never_came_are_let_go_of(records: Records) -> None:
+    assets = Assets(records.database, records.blobs)
+
+    def asset(at: float) -> Asset:
+        content = str(at).encode()
+        hash = hashlib.sha256(content).hexdigest()
+        one = Asset(first_id("ast", at), "a", hash, hash, len(content), 1, 1, 1, "", now())
+        with records.database.write() as c:
+            assets.expect(c, one)
+        records.blobs.put(hash, content, len(content))
+        return one
+
+    begun = time.time()
+    kept, lost, coming = (asset(at) for at in (begun - 7300, begun - 7200, begun))
+    with records.database.write() as c:
+        assets.add(c, kept, NONE)
+    expect(records, record := accept(records, 1))
+    assets.sweep()
+    assert referring(records) == sorted([*(f"asset:{one.id}" for one in (kept, coming)), f"image:{record.image_id(0)}"])
+    assert records.blobs.owners(lost.blob) == [] and records.blobs.collect(0) == 1
+    assert records.blobs.read(kept.blob)
 
 
 def test_ids_rise_and_tell_their_time() -> None:

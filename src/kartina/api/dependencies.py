@@ -97,7 +97,7 @@ class Services:
             packages=Packages(models, sandbox),
             importing=asyncio.Lock(),
             generations=Generations(records, assets, commits, models, engine, metrics),
-            gallery=Gallery(records, commits, models, decoder),
+            gallery=Gallery(records, assets, commits, models, decoder),
             ready=Ready(models, records, engine, ready),
             uploads=Uploads(assets, commits, decoder),
             work=work,

@@ -28,7 +28,7 @@ from kartina.jobs.context import Context
 from kartina.jobs.table import Jobs
 from kartina.storage.keys import Keys
 from kartina.storage.uploads import Uploads, remove_files
-from kartina.storage.usage import NONE, Quota, hold, let_go
+from kartina.storage.usage import NONE, Quota, hold, hold_folder
 
 MARK = "job.json"  # in a data set's folder: the job that made it
 UPLOADED = 200_000  # entries of an uploaded archive
@@ -138,14 +138,9 @@ def thing(name: str) -> str:
 
 
 def recount(job: Context, name: str) -> None:
-    """Count a data set for what it takes on the disk; one that is not there for nothing."""
-    folder = imageset.folder(name)
+    """Count a data set for what it takes on the disk, whoever made it: the one that was not replaced, too."""
     with job.database.write() as c:
-        if _made_by(job, name):
-            size = sum(path.stat().st_size for path in folder.iterdir())
-            hold(c, job.database, job.caller, thing(name), bytes=size)
-        elif not folder.exists():
-            let_go(c, job.database, thing(name))
+        hold_folder(c, job.database, thing(name), imageset.folder(name))
 
 
 def _mark(job: Context) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from asyncio import to_thread
 
 from kartina.data.sandbox import Clean, Sandbox
 from kartina.services.access import Caller
-from kartina.storage.assets import Asset, Assets
+from kartina.storage.assets import Asset, Assets, new_asset_id
 from kartina.storage.commits import Commits
-from kartina.storage.ids import new_id
 from kartina.storage.records import now
 
 
@@ -48,7 +47,7 @@ class Uploads:
         clean = await self.decoder.clean(content, what)
         digest = hashlib.sha256(content if what == "image" else what.encode() + b"\0" + content).hexdigest()
         asset = Asset(
-            id=new_id("ast"),
+            id=new_asset_id(),
             owner=caller.owner,
             hash=digest,
             blob=hashlib.sha256(clean.png).hexdigest(),

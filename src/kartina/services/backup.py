@@ -2,7 +2,7 @@
 
     DEST/manifest.json      what is in it, with a SHA-256 of every file
          database.sqlite    or database.dump (PostgreSQL): one consistent view, taken first
-         blobs/ab/abcd...   every blob of that view: a blob outlives its last reference by a day
+         blobs/ab/abcd...   every blob that it refers to: a blob outlives its last reference by a day
          models/            packages
          runs/ jobs/ studies/ data/ config.toml keys.key session.key      where they were asked for
 

@@ -29,7 +29,7 @@ from kartina.jobs.table import Job, Jobs
 from kartina.models.png import to_pil
 from kartina.services.access import Caller
 from kartina.storage.uploads import Uploads
-from kartina.storage.usage import let_go, things
+from kartina.storage.usage import hold_folder, let_go, things
 from kartina.training.folder import RunFolder
 
 TIME = 120.0  # seconds that making the embedded set may take
@@ -235,13 +235,14 @@ class Datasets:
         return found, None
 
     def recount(self) -> None:
-        """Stop counting data sets that are not there: removed by hand, or never finished by a job that gave up."""
+        """Count data sets for what they are: those removed by hand for nothing, and what a job that was killed would
+        have made or replaced."""
         with self.uploads.database.write() as c:
             coming = {job.spec.get("name") for job in self.jobs.unfinished_of("import")}
             for thing in things(c, "dataset:"):
                 name = thing.partition(":")[2]
-                if name not in coming and not imageset.folder(name).exists():
-                    let_go(c, self.uploads.database, thing)
+                if name not in coming:
+                    hold_folder(c, self.uploads.database, thing, imageset.folder(name))
 
     # -- delete ------------------------------------------------------------------------------------------------------
 

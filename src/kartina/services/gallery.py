@@ -17,6 +17,7 @@ from kartina.services.models import Models
 from kartina.services.periodic import Periodic
 from kartina.services.zips import Entry
 from kartina.storage import idempotency
+from kartina.storage.assets import Assets
 from kartina.storage.commits import Commits
 from kartina.storage.records import Change, Filter, Format, Picture, Records
 
@@ -40,9 +41,10 @@ class Recipe(BaseModel):
 class Gallery:
     """The images of one database. Belongs to one event loop."""
 
-    def __init__(self, records: Records, commits: Commits, models: Models, decoder: Decoder):
+    def __init__(self, records: Records, assets: Assets, commits: Commits, models: Models, decoder: Decoder):
         self.decoder = decoder
         self.records = records
+        self.assets = assets
         self.commits = commits
         self.models = models
         self.sweeping = Periodic("sweep_of_gallery", self.sweep, SWEEP)
@@ -52,6 +54,7 @@ class Gallery:
         while await self.commits(self.records.purge):
             pass
         await self.commits(lambda c: idempotency.sweep(c, self.records.database))
+        await to_thread(self.assets.sweep)
         await to_thread(self.records.blobs.collect)
 
     async def list(

@@ -58,7 +58,7 @@ from kartina.storage.records import (
     new_generation_id,
     now,
 )
-from kartina.storage.usage import charge
+from kartina.storage.usage import charge, check_bytes
 
 log = structlog.get_logger("kartina.services.generations")
 
@@ -259,6 +259,7 @@ class Generations:
 
         def insert(c: Any) -> None:
             charge(c, self.records.database, caller.owner, caller.quota, steps=work, images=record.n)
+            check_bytes(c, caller.owner, caller.quota)
             self.records.insert(c, record)
             if key is not None:
                 idempotency.settle(c, caller.owner, key, record.id)

@@ -11,8 +11,16 @@ import sqlalchemy as sa
 from kartina.errors import NotFoundError
 from kartina.storage.blobs import Blobs
 from kartina.storage.database import Database
-from kartina.storage.tables import assets
+from kartina.storage.ids import first_id, new_id
+from kartina.storage.tables import assets, blob_refs
 from kartina.storage.usage import Quota, charge
+
+PREFIX = "ast"
+LATE = 3600.0  # seconds after which the bytes of an asset do not come any more
+
+
+def new_asset_id() -> str:
+    return new_id(PREFIX)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,19 @@ class Assets:
         c.execute(sa.delete(assets).where(mine))
         self.blobs.let_go(c, [_owner(id)])
         charge(c, self.database, owner, bytes=-size)
+
+    def sweep(self) -> None:
+        """Let go of the blobs of assets that were expected and never came: a service was killed meanwhile."""
+        of = sa.func.substr(blob_refs.c.owner, len(_owner("")) + 1)
+        lost = sa.select(blob_refs.c.owner).where(
+            blob_refs.c.owner.startswith(_owner("")), ~sa.exists().where(assets.c.id == of)
+        )
+        with self.database.read() as c:  # through all references: nobody waits for that
+            late = _owner(first_id(PREFIX, self.database.clock(c) - LATE))
+            found = [owner for owner in c.execute(lost).scalars() if owner < late]
+        if found:
+            with self.database.write() as c:
+                self.blobs.let_go(c, found)
 
 
 def _owner(id: str) -> str:

@@ -139,6 +139,8 @@ class Blobs:
 
     def _let_go(self, c: sa.Connection, mine: sa.ColumnElement[bool]) -> None:
         released = list(c.execute(sa.select(blob_refs.c.hash).where(mine)).scalars())
+        if not released:
+            return
         # The blobs' rows first, in one order: of two owners that let go at once, the second sees the first's.
         locked = sa.select(blobs.c.hash).where(blobs.c.hash.in_(released)).order_by(blobs.c.hash)
         c.execute(locked.with_for_update()).all()

@@ -23,19 +23,29 @@ from kartina.storage.tables import blobs
 Name = Literal["database.sqlite", "database.dump"]  # what the files are called
 SQLITE: Name = "database.sqlite"
 POSTGRESQL: Name = "database.dump"
+_USED = sa.select(blobs.c.hash, blobs.c.size).where(blobs.c.stored, blobs.c.unused_since.is_(None))
 
 
 def dump(folder: Path) -> tuple[Name, list[tuple[str, int]]]:
-    """Write the database of the settings into a folder: (the file's name, (hash, size) of every blob that it knows)."""
+    """Write the database of the settings into a folder: (the file's name, (hash, size) of every blob that something
+    refers to). Those are there for another day, whatever lets go of them meanwhile; others may go at any time."""
     url = parse(setting())
     if url.get_backend_name() == "sqlite":
         return SQLITE, _dump_sqlite(str(url.database), folder / SQLITE)
-    _run("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--file={folder / POSTGRESQL}")
-    database = open_database()  # after the dump: what is in it is collected a day later, at the earliest
+    return POSTGRESQL, _dump_postgresql(url, folder / POSTGRESQL)
+
+
+def _dump_postgresql(url: sa.URL, target: Path) -> list[tuple[str, int]]:
+    database = open_database()
+    one_view = database.engine.execution_options(isolation_level="REPEATABLE READ")
     try:
-        with database.read() as c:
-            found = c.execute(sa.select(blobs.c.hash, blobs.c.size).where(blobs.c.stored))
-            return POSTGRESQL, [(row.hash, row.size) for row in found]
+        with database_errors("read"), one_view.connect() as c:
+            c.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # idle while it is dumped
+            found = [(row.hash, row.size) for row in c.execute(_USED)]
+            view = c.execute(sa.select(sa.func.pg_export_snapshot())).scalar_one()
+            _run("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--snapshot={view}",
+                 f"--file={target}")  # fmt: skip
+            return found
     finally:
         database.close()
 
@@ -49,7 +59,7 @@ def _dump_sqlite(path: str, target: Path) -> list[tuple[str, int]]:
         ):
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file
-            return copy.execute("SELECT hash, size FROM blobs WHERE stored").fetchall()
+            return copy.execute(str(_USED)).fetchall()
     except sqlite3.Error as error:
         raise StorageError(f"Could not copy the database: {error}. Check that {target.parent} has room.") from error
 

@@ -122,7 +122,7 @@ class Generation(Frozen):
         )
 
     def image_id(self, index: int) -> str:
-        return f"{self.id}-{index:03d}"
+        return image_id(self.id, index)
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,10 @@ def new_generation_id() -> str:
     return new_id(PREFIX)
 
 
+def image_id(generation: str, index: int) -> str:
+    return f"{generation}-{index:03d}"
+
+
 def asked_at(id: str) -> datetime:
     """When a generation, or an image's, was asked for: its id says so, to the millisecond."""
     return datetime.fromtimestamp(time_of(id), UTC)
@@ -196,6 +200,7 @@ class Records:
         """Write down how it ended, once, and give back what was promised and not made."""
         if c.execute(_END, _changed(record)).rowcount and len(record.outputs) < record.n:
             charge(c, self.database, record.owner, images=len(record.outputs) - record.n)
+            self._forgo(c, record.id, record.n)
 
     def expect_images(self, c: sa.Connection, record: Generation, made: Sequence[Made]) -> None:
         """The bytes of images are about to be put among the blobs."""
@@ -213,13 +218,24 @@ class Records:
         charge(c, self.database, record.owner, bytes=sum(one.size for one in made))
 
     def delete(self, c: sa.Connection, owner: str, id: str) -> None:
-        """Forget a generation and its images. Raises NotFoundError."""
-        found = c.execute(sa.select(generations.c.id).where(generations.c.id == id, generations.c.owner == owner))
-        if found.scalar() is None:
+        """Forget a generation and its images; where its end was never written down, give back what was promised, too.
+        Raises NotFoundError."""
+        mine = sa.and_(generations.c.id == id, generations.c.owner == owner)
+        found = c.execute(sa.select(generations.c.status, generations.c.request).where(mine)).one_or_none()
+        if found is None:
             raise NotFoundError(f"Found no generation {id!r}.")
-        self._remove(c, owner, images.c.generation == id)
+        n = found.request["n"]
+        made = self._remove(c, owner, images.c.generation == id)
+        if found.status in UNFINISHED:
+            charge(c, self.database, owner, images=made - n)
+        self._forgo(c, id, n)
         self.blobs.let_go(c, [_inputs_of(id)])
         c.execute(sa.delete(generations).where(generations.c.id == id))
+
+    def _forgo(self, c: sa.Connection, id: str, n: int) -> None:
+        """Let go of the blobs of images that were expected and never came: a full disk, a kill. No more may come."""
+        there = set(c.execute(sa.select(images.c.id).where(images.c.generation == id)).scalars())
+        self.blobs.let_go(c, [_image_owner(one) for i in range(n) if (one := image_id(id, i)) not in there])
 
     # -- generations: reads ------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kartina import owners
 from kartina.errors import QuotaError
 from kartina.storage.database import Database
 from kartina.storage.tables import holdings, usage
@@ -24,7 +26,7 @@ class Quota:
 
     steps: int | None = None  # n x steps a day (UTC)
     images: int | None = None  # stored, and promised by unfinished generations
-    bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations
+    bytes: int | None = None  # of stored images, assets, uploads, data sets and bulk generations; see `check_bytes`
     jobs: int | None = None  # that are not at their end
 
 
@@ -36,6 +38,7 @@ class Used:
 
 
 NONE = Quota()
+_DELETE = "Delete images, assets, uploads or data sets first."
 
 
 def used(c: sa.Connection, owner: str) -> Used:
@@ -63,10 +66,17 @@ def charge(
     for name, asked, bound, have, advice in (
         ("steps of work a day", steps, quota.steps, after.steps, "Ask for fewer images or steps, or go on tomorrow."),
         ("stored images", images, quota.images, after.images, "Delete some first."),
-        ("stored bytes", bytes, quota.bytes, after.bytes, "Delete images, assets, uploads or data sets first."),
+        ("stored bytes", bytes, quota.bytes, after.bytes, _DELETE),
     ):
         if bound is not None and asked > 0 and have > bound:
             raise QuotaError(f"Found {have - asked:,} of {bound:,} {name} used, and {asked:,} more asked for. {advice}")
+
+
+def check_bytes(c: sa.Connection, owner: str, quota: Quota) -> None:
+    """Refuse work whose bytes are charged as they come, without a bound: what was accepted before may end above it.
+    Raises QuotaError where the owner's bytes are used up."""
+    if quota.bytes is not None and (have := used(c, owner).bytes) >= quota.bytes:
+        raise QuotaError(f"Found {have:,} of {quota.bytes:,} stored bytes used, and more asked for. {_DELETE}")
 
 
 def hold(
@@ -89,6 +99,20 @@ def hold(
     c.execute(row.on_conflict_do_update(index_elements=["thing"], set_={"images": images, "bytes": bytes}))
     before = (0, 0) if there is None else (there.images, there.bytes)
     charge(c, database, owner, quota, images=images - before[0], bytes=bytes - before[1])
+
+
+def hold_folder(c: sa.Connection, database: Database, thing: str, folder: Path) -> None:
+    """From now on `thing` counts for what its folder takes on the disk, for the folder's owner; for nothing where there
+    is none. What cannot be looked at counts as before."""
+    owner = owners.read(folder)
+    try:
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    except OSError:
+        if not folder.exists():  # else it is perhaps being replaced, by who counts it then
+            let_go(c, database, thing)
+        return
+    if owner:
+        hold(c, database, owner, thing, bytes=size)
 
 
 def things(c: sa.Connection, prefix: str) -> list[str]:
