@@ -392,7 +392,9 @@ class LocalEngine:
         for id, request in list(self._requests.items()):
             request.deaths += request.running
             request.running = request.out = False
-            if request.canceled:
+            if not request.left:
+                self._deliver(Finished(id=id))
+            elif request.canceled:
                 self._deliver(Canceled(id=id))
             elif request.deaths >= ATTEMPTS:
                 message = "The engine's worker stopped twice while it made this request, which was given up. Try again."

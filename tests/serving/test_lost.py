@@ -1,0 +1,105 @@
+"""What becomes of requests when workers die or never come, by a worker whose deaths are planned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kartina.errors import IntegrityError
+from kartina.serving.client import LocalEngine
+from kartina.serving.protocol import (
+    Event,
+    Finished,
+    Message,
+    Output,
+    RequestSpec,
+    RowSpec,
+    Started,
+    Submit,
+    pack,
+    read_message,
+)
+
+Act = Callable[[Message], Iterator[Message]]  # a worker's answers to a message
+
+
+class Death(Exception):
+    """The worker dies now."""
+
+
+@asynccontextmanager
+async def worker(socket: Path, act: Act) -> AsyncIterator[list[Message]]:
+    """A worker of the real protocol that starts again whenever it dies; yields all that it is told."""
+    told: list[Message] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            while (message := await read_message(reader)) is not None:
+                told.append(message)
+                for answer in act(message):
+                    writer.write(pack(answer))
+                    await writer.drain()
+        except (Death, IntegrityError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, socket)
+    try:
+        yield told
+    finally:
+        server.close()
+        socket.unlink()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0.01)
+
+
+def asked(id: str, n: int = 1, model: str = "a") -> RequestSpec:
+    rows = tuple(RowSpec(index=i, seed=i) for i in range(n))
+    return RequestSpec(id=id, model=f"/models/{model}/1", hash=model * 64, rows=rows)
+
+
+def images(spec: RequestSpec) -> Iterator[Message]:
+    yield Started(id=spec.id)
+    for row in spec.rows:
+        yield Output(id=spec.id, index=row.index, png=b"png", width=1, height=1)
+
+
+def make(message: Message) -> Iterator[Message]:
+    """A worker that is well."""
+    if isinstance(message, Submit):
+        yield from images(message.spec)
+        yield Finished(id=message.spec.id)
+
+
+async def all_of(events: AsyncIterator[Event]) -> list[Event]:
+    async with asyncio.timeout(10):
+        return [event async for event in events]
+
+
+def submits(told: list[Message]) -> list[str]:
+    return [message.spec.id for message in told if isinstance(message, Submit)]
+
+
+def test_a_worker_that_dies_after_the_last_image_leaves_a_finished_request(tmp_path: Path) -> None:
+    def act(message: Message) -> Iterator[Message]:
+        if isinstance(message, Submit) and message.spec.id == "first":
+            yield from images(message.spec)
+            raise Death
+        yield from make(message)
+
+    async def run() -> None:
+        async with worker(tmp_path / "w.sock", act) as told:
+            local = LocalEngine(tmp_path / "w.sock")
+            events = await all_of(local.submit(asked("first", 2)))
+            assert [event.type for event in events] == ["started", "output", "output", "finished"]
+            assert isinstance((await all_of(local.submit(asked("next", model="b"))))[-1], Finished)
+            assert submits(told) == ["first", "next"] and not local.waiting and not local.room.waiting
+            await local.close()
+
+    asyncio.run(run())
