@@ -11,6 +11,7 @@ from kartina.errors import IntegrityError
 from kartina.serving.client import LocalEngine
 from kartina.serving.protocol import (
     Event,
+    Failed,
     Finished,
     Message,
     Output,
@@ -102,4 +103,36 @@ def test_a_worker_that_dies_after_the_last_image_leaves_a_finished_request(tmp_p
             assert submits(told) == ["first", "next"] and not local.waiting and not local.room.waiting
             await local.close()
 
+    asyncio.run(run())
+
+
+def test_a_request_whose_model_kills_the_worker_while_it_is_loaded_fails_at_the_second_try(tmp_path: Path) -> None:
+    """Alone, and beside requests that run or wait: those are finished, and the worker lives on."""
+
+    def act(message: Message) -> Iterator[Message]:
+        if isinstance(message, Submit) and message.spec.hash[0] == "f":
+            raise Death
+        spec = message.spec if isinstance(message, Submit) else None
+        if spec is not None and spec.id == "long" and submits(told).count("long") == 1:
+            yield Started(id=spec.id)
+        elif spec is None or spec.id != "waits" or submits(told).count("waits") > 1:
+            yield from make(message)
+
+    async def run() -> None:
+        nonlocal told
+        async with worker(tmp_path / "w.sock", act) as told:
+            local = LocalEngine(tmp_path / "w.sock")
+            (end,) = await all_of(local.submit(asked("alone", model="f")))
+            assert isinstance(end, Failed) and end.code == "unavailable" and "stopped twice" in end.message
+            assert submits(told) == ["alone", "alone"]
+            long = local.submit(asked("long", 3))
+            assert isinstance(await anext(long), Started)
+            others = [local.submit(spec) for spec in (asked("waits", 2), asked("fatal", model="f"))]
+            ends = [(await all_of(events))[-1] for events in (long, *others)]
+            assert [end.type for end in ends] == ["finished", "finished", "failed"]
+            assert submits(told)[2:] == ["long", "waits", "fatal", "waits", "long", "fatal"]
+            assert isinstance((await all_of(local.submit(asked("next"))))[-1], Finished) and not local.room.waiting
+            await local.close()
+
+    told: list[Message] = []
     asyncio.run(run())

@@ -2,8 +2,8 @@
 
 One connection carries every request, told apart by id. When the worker dies the connection ends; the engine connects
 again (a supervisor has started a new worker by then) and sends what is unfinished once more, without the rows whose
-images had come. What was running in the one that died is suspected of having killed it, and is tried again one request
-at a time; what was running in two that died fails.
+images had come. What was running in the one that died, or had its model loaded there, is suspected of having killed it,
+and is tried again one request at a time; what was with two that died fails.
 
 Images that were made before are found in a cache and never get to the worker.
 """
@@ -49,7 +49,7 @@ log = structlog.get_logger("kartina.serving.client")
 
 CAPACITY = 4096  # rows that may be unfinished before new requests are refused
 PATIENCE = 60.0  # seconds without a worker before requests fail
-ATTEMPTS = 2  # workers that a running request may take down
+ATTEMPTS = 2  # workers that a request may take down
 MAX_WAIT = 600  # seconds: the longest that a full queue asks to wait
 _PAUSE = 0.05  # seconds between attempts to connect
 _MEMORY = 0.99  # how much of an image's weight in the measured throughput is left after the next one
@@ -136,7 +136,7 @@ class _Request:
         self.sent = len(spec.rows)  # rows when it was last sent
         self.rows = self.sent + made  # at first, with those that were made before
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.deaths = 0  # workers that died while it ran
+        self.deaths = 0  # workers that died while it ran, or its model was loaded
         self.out = False  # the worker has it
         self.running = False
         self.canceled = False
@@ -306,7 +306,7 @@ class LocalEngine:
         self._send(Submit(spec=request.spec))
 
     def _hand_over_suspect(self) -> None:
-        """Send the next request that was running in a worker that died, when no other such is with the worker."""
+        """Send the next request that is suspected of a worker's death, when no other such is with the worker."""
         suspects = [request for request in self._requests.values() if request.deaths]
         if suspects and self._writer is not None and not any(request.out for request in suspects):
             self._hand_over(suspects[0])
@@ -387,10 +387,11 @@ class LocalEngine:
             self.room.leave(left - len(request.left))
 
     def _lost(self) -> None:
-        """The worker is gone: what ran in it has one more try, what waited is simply sent again."""
+        """The worker is gone: what it ran or loaded has one more try, what waited is simply sent again."""
         self.lost = True
+        loaded = {request.asked.hash for request in self._requests.values() if request.running}
         for id, request in list(self._requests.items()):
-            request.deaths += request.running
+            request.deaths += request.running or (request.out and request.asked.hash not in loaded)
             request.running = request.out = False
             if not request.left:
                 self._deliver(Finished(id=id))
