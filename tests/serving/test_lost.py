@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kartina.errors import IntegrityError
-from kartina.serving.client import LocalEngine
+from kartina.serving.client import LocalEngine, Room
+from kartina.serving.fleet import Fleet
 from kartina.serving.protocol import (
+    AskStats,
+    Canceled,
     Event,
     Failed,
     Finished,
@@ -18,6 +21,7 @@ from kartina.serving.protocol import (
     RequestSpec,
     RowSpec,
     Started,
+    Stats,
     Submit,
     pack,
     read_message,
@@ -83,6 +87,12 @@ async def all_of(events: AsyncIterator[Event]) -> list[Event]:
         return [event async for event in events]
 
 
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
 def submits(told: list[Message]) -> list[str]:
     return [message.spec.id for message in told if isinstance(message, Submit)]
 
@@ -108,6 +118,7 @@ def test_a_worker_that_dies_after_the_last_image_leaves_a_finished_request(tmp_p
 
 def test_a_request_whose_model_kills_the_worker_while_it_is_loaded_fails_at_the_second_try(tmp_path: Path) -> None:
     """Alone, and beside requests that run or wait: those are finished, and the worker lives on."""
+    told: list[Message] = []
 
     def act(message: Message) -> Iterator[Message]:
         if isinstance(message, Submit) and message.spec.hash[0] == "f":
@@ -134,5 +145,42 @@ def test_a_request_whose_model_kills_the_worker_while_it_is_loaded_fails_at_the_
             assert isinstance((await all_of(local.submit(asked("next"))))[-1], Finished) and not local.room.waiting
             await local.close()
 
-    told: list[Message] = []
+    asyncio.run(run())
+
+
+def test_a_worker_that_died_without_work_is_used_again_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    def idle(message: Message) -> Iterator[Message]:
+        if isinstance(message, AskStats):
+            yield Stats(device="cpu")
+
+    async def run() -> None:
+        paths = tmp_path / "a.sock", tmp_path / "b.sock"
+        engines, room = Fleet(()), Room()
+        async with worker(paths[1], idle):
+            async with worker(paths[0], idle):
+                engines = Fleet([LocalEngine(path, room=room) for path in paths])
+                assert len(await engines.workers(5)) == 2
+            await until(lambda: engines.engines[0].lost)
+            async with worker(paths[0], idle):
+                await until(lambda: not engines.engines[0].lost)
+                streams = [engines.submit(asked(id, model=id)) for id in "abcd"]
+                assert [engine.waiting for engine in engines.engines] == [2, 2]
+                await engines.close()
+                assert all([isinstance((await all_of(events))[-1], Canceled) for events in streams])
+
+    asyncio.run(run())
+
+
+def test_without_a_worker_every_request_has_its_own_time_to_wait_for_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        local = LocalEngine(tmp_path / "w.sock", patience=0.6)
+        early = asyncio.create_task(all_of(local.submit(asked("early"))))
+        await asyncio.sleep(0.4)
+        late = local.submit(asked("late"))
+        (end,) = await early
+        assert isinstance(end, Failed) and end.code == "unavailable" and "no engine answering for 1 s" in end.message
+        async with worker(tmp_path / "w.sock", make):
+            assert isinstance((await all_of(late))[-1], Finished)
+            await local.close()
+
     asyncio.run(run())

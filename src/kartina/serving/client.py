@@ -123,6 +123,7 @@ class _Activation:
     def __init__(self, asked: Activate):
         self.asked = asked
         self.answer: asyncio.Future[Activated] = asyncio.get_running_loop().create_future()
+        self.since = time.monotonic()  # it waits for a worker
         self.deaths = 0  # workers that died meanwhile
 
 
@@ -136,6 +137,7 @@ class _Request:
         self.sent = len(spec.rows)  # rows when it was last sent
         self.rows = self.sent + made  # at first, with those that were made before
         self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.since = time.monotonic()  # it waits for a worker
         self.deaths = 0  # workers that died while it ran, or its model was loaded
         self.out = False  # the worker has it
         self.running = False
@@ -163,7 +165,8 @@ class _Request:
 
 
 class LocalEngine:
-    """An `Engine` on a worker's socket. Belongs to one event loop; connects when there is something to do."""
+    """An `Engine` on a worker's socket. Belongs to one event loop; connects when there is something to do first, and
+    again whenever the worker is gone."""
 
     def __init__(
         self,
@@ -184,7 +187,6 @@ class LocalEngine:
         self._asking: list[asyncio.Future[Stats]] = []
         self._activating: dict[str, _Activation] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._work = asyncio.Event()
         self._link: asyncio.Task[None] | None = None
 
     # -- Engine ------------------------------------------------------------------------------------------------------
@@ -290,14 +292,12 @@ class LocalEngine:
     # -- the link ----------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
-        """Send now when there is a connection; else make one, which starts by sending all that is unfinished."""
+        """Send now when there is a connection; else one is made, which starts by sending all that is unfinished."""
         if self._writer is not None:
             self._writer.write(pack(message))
-            return
-        if self._link is None:
+        elif self._link is None:
             # In a context of its own: what it logs is not of the request that happens to be the first.
             self._link = asyncio.get_running_loop().create_task(self._run(), context=Context())
-        self._work.set()
 
     def _hand_over(self, request: _Request) -> None:
         """Send a request to the worker, now or when there is one."""
@@ -313,14 +313,8 @@ class LocalEngine:
 
     async def _run(self) -> None:
         while True:
-            await self._work.wait()
-            try:
-                reader, self._writer = await self._connect()
-            except UnavailableError as error:
-                self._fail(error)
-                continue
+            reader, self._writer = await self._connect()
             self.lost = False
-            self._work.clear()
             try:
                 for request in self._requests.values():
                     if not request.deaths:
@@ -338,16 +332,16 @@ class LocalEngine:
                 writer, self._writer = self._writer, None
                 writer.close()
             self._lost()
+            await asyncio.sleep(_PAUSE)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, waiting up to `patience` seconds for a worker to listen."""
-        deadline = asyncio.get_running_loop().time() + self.patience
+        """Connect as soon as a worker listens. What waits `patience` seconds for one fails meanwhile."""
         while True:
             try:
                 return await asyncio.open_unix_connection(self.socket)
             except OSError:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise UnavailableError(_silent(self.patience)) from None
+                self.lost = True
+                self._give_up()
                 await asyncio.sleep(_PAUSE)
 
     def _take(self, message: Message) -> None:
@@ -393,6 +387,7 @@ class LocalEngine:
         for id, request in list(self._requests.items()):
             request.deaths += request.running or (request.out and request.asked.hash not in loaded)
             request.running = request.out = False
+            request.since = time.monotonic()
             if not request.left:
                 self._deliver(Finished(id=id))
             elif request.canceled:
@@ -402,24 +397,21 @@ class LocalEngine:
                 self._deliver(Failed(id=id, code="unavailable", message=message))
         for asked in self._activating.values():
             asked.deaths += 1
+            asked.since = time.monotonic()
             if asked.deaths >= ATTEMPTS and not asked.answer.done():
                 asked.answer.set_exception(
                     UnavailableError("The engine's worker stopped twice while it loaded a model.")
                 )
-        if self._requests or self._asking or self._activating:
-            self._work.set()
 
-    def _fail(self, error: UnavailableError) -> None:
-        self._work.clear()
-        for id in list(self._requests):
-            self._deliver(Failed(id=id, code=error.code, message=str(error)))
-        for answer in self._asking:
-            if not answer.done():
-                answer.set_exception(error)
-        self._asking.clear()
+    def _give_up(self) -> None:
+        """What has waited `patience` seconds for a worker fails."""
+        past = time.monotonic() - self.patience
+        for id, request in list(self._requests.items()):
+            if request.since < past:
+                self._deliver(Failed(id=id, code=UnavailableError.code, message=_silent(self.patience)))
         for asked in self._activating.values():
-            if not asked.answer.done():
-                asked.answer.set_exception(error)
+            if asked.since < past and not asked.answer.done():
+                asked.answer.set_exception(UnavailableError(_silent(self.patience)))
 
     @staticmethod
     async def _events(request: _Request) -> AsyncIterator[Event]:
