@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kartina.errors import IntegrityError
+import pytest
+
+from kartina.errors import IntegrityError, UnavailableError
 from kartina.serving.client import LocalEngine, Room
 from kartina.serving.fleet import Fleet
 from kartina.serving.protocol import (
+    Activate,
+    Activated,
     AskStats,
     Canceled,
     Event,
@@ -80,6 +84,8 @@ def make(message: Message) -> Iterator[Message]:
     if isinstance(message, Submit):
         yield from images(message.spec)
         yield Finished(id=message.spec.id)
+    if isinstance(message, Activate):
+        yield Activated(id=message.id, bytes=1, batch=1, threads=1, rate=5, measured=True)
 
 
 async def all_of(events: AsyncIterator[Event]) -> list[Event]:
@@ -182,5 +188,44 @@ def test_without_a_worker_every_request_has_its_own_time_to_wait_for_one(tmp_pat
         async with worker(tmp_path / "w.sock", make):
             assert isinstance((await all_of(late))[-1], Finished)
             await local.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_never_came_keeps_no_request_while_another_is_there(tmp_path: Path) -> None:
+    """Those that waited for it in vain are made by the other, new ones go there, a model is activated there; and as
+    soon as it comes it is used."""
+
+    async def run() -> None:
+        paths, room = (tmp_path / "never.sock", tmp_path / "b.sock"), Room()
+        engines = Fleet([LocalEngine(path, room=room, patience=0.5) for path in paths])
+        async with worker(paths[1], make) as told:
+            first = engines.submit(asked("first", 3))
+            assert [engine.waiting for engine in engines.engines] == [3, 0]
+            await until(lambda: engines.engines[0].lost)
+            assert isinstance((await all_of(engines.submit(asked("next"))))[-1], Finished)
+            assert [event.type for event in await all_of(first)] == ["started", *3 * ["output"], "finished"]
+            assert submits(told) == ["next", "first"] and not engines.waiting and not room.waiting
+            async with asyncio.timeout(5):
+                assert (await engines.activate("/models/a/1", "a" * 64)).rate == 5
+            async with worker(paths[0], make) as late:
+                await until(lambda: not engines.engines[0].lost)
+                assert isinstance((await all_of(engines.submit(asked("c", model="c"))))[-1], Finished)
+                assert submits(late) == ["c"]
+        await engines.close()
+
+    asyncio.run(run())
+
+
+def test_with_no_worker_at_all_requests_and_activations_fail_and_say_so(tmp_path: Path) -> None:
+    async def run() -> None:
+        room = Room()
+        engines = Fleet([LocalEngine(tmp_path / name, room=room, patience=0.3) for name in ("a", "b")])
+        activation = asyncio.create_task(engines.activate("/models/a/1", "a" * 64))
+        (end,) = await all_of(engines.submit(asked("r")))
+        assert isinstance(end, Failed) and end.code == "unavailable" and not room.waiting
+        with pytest.raises(UnavailableError, match="no engine answering"):
+            await activation
+        await engines.close()
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import Context
 
 import structlog
@@ -127,7 +127,7 @@ class _Activation:
         self.deaths = 0  # workers that died meanwhile
 
 
-class _Request:
+class Request:
     """An unfinished request."""
 
     def __init__(self, spec: RequestSpec, keys: Mapping[int, bytes], made: int):
@@ -182,8 +182,9 @@ class LocalEngine:
         self.patience = patience
         self.deterministic = deterministic  # every request, whether it says so or not
         self.cache = cache if cache is not None else ResultCache()
-        self.lost = False  # the worker is gone, and there is none yet in its place
-        self._requests: dict[str, _Request] = {}
+        self.lost = False  # the worker is gone or did not come, and there is none yet in its place
+        self.elsewhere: Callable[[Request], bool] | None = None  # takes a request that has waited in vain, if it can
+        self._requests: dict[str, Request] = {}
         self._asking: list[asyncio.Future[Stats]] = []
         self._activating: dict[str, _Activation] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -204,7 +205,7 @@ class LocalEngine:
         if not accepted:
             self.room.check(len(rest.rows))
             _check_inputs(rest)
-        request = _Request(rest, keys, len(made))
+        request = Request(rest, keys, len(made))
         if made:
             request.events.put_nowait(Started(id=spec.id))
         for output in made:
@@ -216,6 +217,15 @@ class LocalEngine:
         else:
             request.events.put_nowait(Finished(id=spec.id))
         return self._events(request)
+
+    def adopt(self, request: Request) -> None:
+        """Take over a request of an engine that shares the room, which forgets it."""
+        request.since = time.monotonic()
+        self._requests[request.asked.id] = request
+        if request.deaths and self._writer is not None:
+            self._hand_over_suspect()
+        else:
+            self._hand_over(request)
 
     @property
     def waiting(self) -> int:
@@ -299,7 +309,7 @@ class LocalEngine:
             # In a context of its own: what it logs is not of the request that happens to be the first.
             self._link = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
-    def _hand_over(self, request: _Request) -> None:
+    def _hand_over(self, request: Request) -> None:
         """Send a request to the worker, now or when there is one."""
         if self._writer is not None:
             request.sent, request.out = len(request.left), True
@@ -335,7 +345,7 @@ class LocalEngine:
             await asyncio.sleep(_PAUSE)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect as soon as a worker listens. What waits `patience` seconds for one fails meanwhile."""
+        """Connect as soon as a worker listens. What waits `patience` seconds for one does no longer."""
         while True:
             try:
                 return await asyncio.open_unix_connection(self.socket)
@@ -404,17 +414,21 @@ class LocalEngine:
                 )
 
     def _give_up(self) -> None:
-        """What has waited `patience` seconds for a worker fails."""
+        """What has waited `patience` seconds for a worker is made elsewhere, or fails."""
         past = time.monotonic() - self.patience
         for id, request in list(self._requests.items()):
-            if request.since < past:
+            if request.since >= past:
+                continue
+            if self.elsewhere is not None and self.elsewhere(request):
+                del self._requests[id]
+            else:
                 self._deliver(Failed(id=id, code=UnavailableError.code, message=_silent(self.patience)))
         for asked in self._activating.values():
             if asked.since < past and not asked.answer.done():
                 asked.answer.set_exception(UnavailableError(_silent(self.patience)))
 
     @staticmethod
-    async def _events(request: _Request) -> AsyncIterator[Event]:
+    async def _events(request: Request) -> AsyncIterator[Event]:
         while True:
             event = await request.events.get()
             yield event

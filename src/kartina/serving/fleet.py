@@ -4,7 +4,8 @@
     engine = Fleet([LocalEngine(socket, room=room, cache=cache) for socket in sockets])
 
 A request goes whole to one worker: to the one that has least to do. A model that a worker does not have costs it as
-much as FOREIGN images do, so that few models stay where they are and a busy one spreads out.
+much as FOREIGN images do, so that few models stay where they are and a busy one spreads out. What has waited in vain
+for a worker goes to another one that is there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from kartina.serving.client import LocalEngine
+import structlog
+
+from kartina.serving.client import LocalEngine, Request
 from kartina.serving.protocol import Activated, Event, RequestSpec, Stats
+
+log = structlog.get_logger("kartina.serving.fleet")
 
 FOREIGN = 16  # images that another worker must have more to make, before a model is loaded here too
 
@@ -23,14 +28,30 @@ class Fleet:
 
     def __init__(self, engines: Sequence[LocalEngine]):
         self.engines = tuple(engines)
+        for engine in self.engines:
+            engine.elsewhere = self._elsewhere
         self._known: list[set[str]] = [set() for _ in self.engines]  # hashes of the models that each was asked for
 
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
         """See `Engine.submit`."""
-        chosen = min(range(len(self.engines)), key=lambda i: self._price(i, spec.hash))
+        chosen = self._best(spec.hash)
         events = self.engines[chosen].submit(spec, accepted=accepted)
         self._known[chosen].add(spec.hash)
         return events
+
+    def _elsewhere(self, request: Request) -> bool:
+        """Give a request of a lost engine to one that is not; False when there is none."""
+        hash = request.asked.hash
+        chosen = self._best(hash)
+        if self.engines[chosen].lost:
+            return False
+        self.engines[chosen].adopt(request)
+        self._known[chosen].add(hash)
+        return True
+
+    def _best(self, hash: str) -> int:
+        """The worker to ask for images of a model."""
+        return min(range(len(self.engines)), key=lambda i: self._price(i, hash))
 
     def _price(self, i: int, hash: str) -> tuple[bool, int]:
         """Of asking worker i for images of a model: the least is the best."""
@@ -62,10 +83,18 @@ class Fleet:
         return [stats for one in found for stats in one]
 
     async def activate(self, model: str, hash: str, *, idle: bool = False) -> Activated:
-        """See `Engine.activate`. In every worker; tells what the slowest will do with it."""
-        done = await asyncio.gather(*(engine.activate(model, hash, idle=idle) for engine in self.engines))
-        for known in self._known:
-            known.add(hash)
+        """See `Engine.activate`. In every worker that can; tells what the slowest will do with it. Raises the first
+        one's error when none can."""
+        asked = (engine.activate(model, hash, idle=idle) for engine in self.engines)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        done = [one for one in found if not isinstance(one, BaseException)]
+        for engine, known, one in zip(self.engines, self._known, found, strict=True):
+            if not isinstance(one, BaseException):
+                known.add(hash)
+            elif not done:
+                raise one
+            else:
+                log.warning("model_not_activated", socket=engine.socket, hash=hash, error=str(one))
         return min(done, key=lambda one: one.rate)
 
     async def close(self) -> None:
