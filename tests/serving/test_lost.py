@@ -11,7 +11,7 @@ import pytest
 
 from kartina.errors import IntegrityError, UnavailableError
 from kartina.serving.client import LocalEngine, Room
-from kartina.serving.fleet import Fleet
+from kartina.serving.fleet import FOREIGN, KNOWN, Fleet
 from kartina.serving.protocol import (
     Activate,
     Activated,
@@ -226,6 +226,19 @@ def test_with_no_worker_at_all_requests_and_activations_fail_and_say_so(tmp_path
         assert isinstance(end, Failed) and end.code == "unavailable" and not room.waiting
         with pytest.raises(UnavailableError, match="no engine answering"):
             await activation
+        await engines.close()
+
+    asyncio.run(run())
+
+
+def test_the_models_that_a_worker_was_asked_for_last_are_remembered(tmp_path: Path) -> None:
+    async def run() -> None:
+        engines = Fleet([LocalEngine(tmp_path / "w.sock")])
+        for i in (*range(KNOWN), 0, KNOWN):
+            engines.submit(asked("r").model_copy(update={"hash": f"{i:064}"}))
+            engines.cancel("r")
+        prices = [engines._price(0, f"{i:064}")[1] for i in (0, 1, 2, KNOWN)]
+        assert prices == [0, FOREIGN, 0, 0]
         await engines.close()
 
     asyncio.run(run())

@@ -21,6 +21,7 @@ from kartina.serving.protocol import Activated, Event, RequestSpec, Stats
 log = structlog.get_logger("kartina.serving.fleet")
 
 FOREIGN = 16  # images that another worker must have more to make, before a model is loaded here too
+KNOWN = 1000  # models that each worker is taken to have, at most
 
 
 class Fleet:
@@ -30,13 +31,14 @@ class Fleet:
         self.engines = tuple(engines)
         for engine in self.engines:
             engine.elsewhere = self._elsewhere
-        self._known: list[set[str]] = [set() for _ in self.engines]  # hashes of the models that each was asked for
+        # Hashes of the models that each was asked for, the last one last.
+        self._known: list[dict[str, None]] = [{} for _ in self.engines]
 
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
         """See `Engine.submit`."""
         chosen = self._best(spec.hash)
         events = self.engines[chosen].submit(spec, accepted=accepted)
-        self._known[chosen].add(spec.hash)
+        self._note(chosen, spec.hash)
         return events
 
     def _elsewhere(self, request: Request) -> bool:
@@ -46,8 +48,16 @@ class Fleet:
         if self.engines[chosen].lost:
             return False
         self.engines[chosen].adopt(request)
-        self._known[chosen].add(hash)
+        self._note(chosen, hash)
         return True
+
+    def _note(self, i: int, hash: str) -> None:
+        """Worker i is asked for a model, which it will have."""
+        known = self._known[i]
+        known.pop(hash, None)
+        known[hash] = None
+        if len(known) > KNOWN:
+            del known[next(iter(known))]
 
     def _best(self, hash: str) -> int:
         """The worker to ask for images of a model."""
@@ -88,9 +98,9 @@ class Fleet:
         asked = (engine.activate(model, hash, idle=idle) for engine in self.engines)
         found = await asyncio.gather(*asked, return_exceptions=True)
         done = [one for one in found if not isinstance(one, BaseException)]
-        for engine, known, one in zip(self.engines, self._known, found, strict=True):
+        for i, (engine, one) in enumerate(zip(self.engines, found, strict=True)):
             if not isinstance(one, BaseException):
-                known.add(hash)
+                self._note(i, hash)
             elif not done:
                 raise one
             else:
