@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -66,6 +68,23 @@ def test_every_png_carries_its_recipe(toy: PackageRef, worker: Background) -> No
     }  # fmt: skip
     assert recipe["controls"]["steps"] == 3
     assert Image.open(io.BytesIO(made[1].png)).text["synthetic"] == "true"  # type: ignore[attr-defined]
+
+
+def test_a_recipe_names_the_package_that_was_asked_for_among_those_of_equal_content(
+    toy: PackageRef, worker: Background
+) -> None:
+    other = toy.model_copy(update={"name": "other", "version": 3, "path": toy.path.parents[1] / "other" / "3"})
+    shutil.copytree(toy.path, other.path)
+    manifest = json.loads((toy.path / "model.json").read_text())
+    (other.path / "model.json").write_text(json.dumps({**manifest, "name": "other", "version": 3}))
+
+    async def run() -> list[Any]:
+        async with worker.engine() as local:
+            asked = request(toy, "a", 1, steps=2), request(other, "b", 1, steps=2)
+            assert asked[0].hash == asked[1].hash
+            return [png.read_recipe(outputs(await collect(local.submit(spec)))[0].png) for spec in asked]
+
+    assert [recipe["model"] for recipe in asyncio.run(run())] == ["toy@1", "other@3"]
 
 
 def test_cancel_takes_effect_within_one_step_and_100_ms_and_touches_nobody_else(

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -221,7 +222,8 @@ class Batcher:
                 given = model.inputs(spec.task, spec.inputs)
                 request.inputs = as_tensors(given)
                 request.given = {kind: [one.sha256 for one in found] for kind, found in given.items()}
-                request.recipe = model.recipe(request.controls, spec.task)
+                named = "@".join(Path(spec.model).parts[-2:])  # one content may have several names
+                request.recipe = {**model.recipe(request.controls, spec.task), "model": named}
                 group = model.family.group(_row(model, request, spec.rows[0]))
                 request.key = (spec.hash, spec.task, group, spec.deterministic)
                 request.model = model

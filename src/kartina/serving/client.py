@@ -2,8 +2,8 @@
 
 One connection carries every request, told apart by id. When the worker dies the connection ends; the engine connects
 again (a supervisor has started a new worker by then) and sends what is unfinished once more, without the rows whose
-images had come. What was running in the one that died is suspected of having killed it, and is tried again one request
-at a time; what was running in two that died fails.
+images had come. What was running in the one that died, or had its model loaded there, is suspected of having killed it,
+and is tried again one request at a time; what was with two that died fails.
 
 Images that were made before are found in a cache and never get to the worker.
 """
@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import Context
 
 import structlog
@@ -49,7 +49,7 @@ log = structlog.get_logger("kartina.serving.client")
 
 CAPACITY = 4096  # rows that may be unfinished before new requests are refused
 PATIENCE = 60.0  # seconds without a worker before requests fail
-ATTEMPTS = 2  # workers that a running request may take down
+ATTEMPTS = 2  # workers that a request may take down
 MAX_WAIT = 600  # seconds: the longest that a full queue asks to wait
 _PAUSE = 0.05  # seconds between attempts to connect
 _MEMORY = 0.99  # how much of an image's weight in the measured throughput is left after the next one
@@ -123,10 +123,11 @@ class _Activation:
     def __init__(self, asked: Activate):
         self.asked = asked
         self.answer: asyncio.Future[Activated] = asyncio.get_running_loop().create_future()
+        self.since = time.monotonic()  # it waits for a worker
         self.deaths = 0  # workers that died meanwhile
 
 
-class _Request:
+class Request:
     """An unfinished request."""
 
     def __init__(self, spec: RequestSpec, keys: Mapping[int, bytes], made: int):
@@ -136,7 +137,8 @@ class _Request:
         self.sent = len(spec.rows)  # rows when it was last sent
         self.rows = self.sent + made  # at first, with those that were made before
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.deaths = 0  # workers that died while it ran
+        self.since = time.monotonic()  # it waits for a worker
+        self.deaths = 0  # workers that died while it ran, or its model was loaded
         self.out = False  # the worker has it
         self.running = False
         self.canceled = False
@@ -163,7 +165,8 @@ class _Request:
 
 
 class LocalEngine:
-    """An `Engine` on a worker's socket. Belongs to one event loop; connects when there is something to do."""
+    """An `Engine` on a worker's socket. Belongs to one event loop; connects when there is something to do first, and
+    again whenever the worker is gone."""
 
     def __init__(
         self,
@@ -179,12 +182,12 @@ class LocalEngine:
         self.patience = patience
         self.deterministic = deterministic  # every request, whether it says so or not
         self.cache = cache if cache is not None else ResultCache()
-        self.lost = False  # the worker is gone, and there is none yet in its place
-        self._requests: dict[str, _Request] = {}
+        self.lost = False  # the worker is gone or did not come, and there is none yet in its place
+        self.elsewhere: Callable[[Request], bool] | None = None  # takes a request that has waited in vain, if it can
+        self._requests: dict[str, Request] = {}
         self._asking: list[asyncio.Future[Stats]] = []
         self._activating: dict[str, _Activation] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._work = asyncio.Event()
         self._link: asyncio.Task[None] | None = None
 
     # -- Engine ------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ class LocalEngine:
         if not accepted:
             self.room.check(len(rest.rows))
             _check_inputs(rest)
-        request = _Request(rest, keys, len(made))
+        request = Request(rest, keys, len(made))
         if made:
             request.events.put_nowait(Started(id=spec.id))
         for output in made:
@@ -214,6 +217,15 @@ class LocalEngine:
         else:
             request.events.put_nowait(Finished(id=spec.id))
         return self._events(request)
+
+    def adopt(self, request: Request) -> None:
+        """Take over a request of an engine that shares the room, which forgets it."""
+        request.since = time.monotonic()
+        self._requests[request.asked.id] = request
+        if request.deaths and self._writer is not None:
+            self._hand_over_suspect()
+        else:
+            self._hand_over(request)
 
     @property
     def waiting(self) -> int:
@@ -290,37 +302,29 @@ class LocalEngine:
     # -- the link ----------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
-        """Send now when there is a connection; else make one, which starts by sending all that is unfinished."""
+        """Send now when there is a connection; else one is made, which starts by sending all that is unfinished."""
         if self._writer is not None:
             self._writer.write(pack(message))
-            return
-        if self._link is None:
+        elif self._link is None:
             # In a context of its own: what it logs is not of the request that happens to be the first.
             self._link = asyncio.get_running_loop().create_task(self._run(), context=Context())
-        self._work.set()
 
-    def _hand_over(self, request: _Request) -> None:
+    def _hand_over(self, request: Request) -> None:
         """Send a request to the worker, now or when there is one."""
         if self._writer is not None:
             request.sent, request.out = len(request.left), True
         self._send(Submit(spec=request.spec))
 
     def _hand_over_suspect(self) -> None:
-        """Send the next request that was running in a worker that died, when no other such is with the worker."""
+        """Send the next request that is suspected of a worker's death, when no other such is with the worker."""
         suspects = [request for request in self._requests.values() if request.deaths]
         if suspects and self._writer is not None and not any(request.out for request in suspects):
             self._hand_over(suspects[0])
 
     async def _run(self) -> None:
         while True:
-            await self._work.wait()
-            try:
-                reader, self._writer = await self._connect()
-            except UnavailableError as error:
-                self._fail(error)
-                continue
+            reader, self._writer = await self._connect()
             self.lost = False
-            self._work.clear()
             try:
                 for request in self._requests.values():
                     if not request.deaths:
@@ -338,16 +342,16 @@ class LocalEngine:
                 writer, self._writer = self._writer, None
                 writer.close()
             self._lost()
+            await asyncio.sleep(_PAUSE)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, waiting up to `patience` seconds for a worker to listen."""
-        deadline = asyncio.get_running_loop().time() + self.patience
+        """Connect as soon as a worker listens. What waits `patience` seconds for one does no longer."""
         while True:
             try:
                 return await asyncio.open_unix_connection(self.socket)
             except OSError:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise UnavailableError(_silent(self.patience)) from None
+                self.lost = True
+                self._give_up()
                 await asyncio.sleep(_PAUSE)
 
     def _take(self, message: Message) -> None:
@@ -387,39 +391,44 @@ class LocalEngine:
             self.room.leave(left - len(request.left))
 
     def _lost(self) -> None:
-        """The worker is gone: what ran in it has one more try, what waited is simply sent again."""
+        """The worker is gone: what it ran or loaded has one more try, what waited is simply sent again."""
         self.lost = True
+        loaded = {request.asked.hash for request in self._requests.values() if request.running}
         for id, request in list(self._requests.items()):
-            request.deaths += request.running
+            request.deaths += request.running or (request.out and request.asked.hash not in loaded)
             request.running = request.out = False
-            if request.canceled:
+            request.since = time.monotonic()
+            if not request.left:
+                self._deliver(Finished(id=id))
+            elif request.canceled:
                 self._deliver(Canceled(id=id))
             elif request.deaths >= ATTEMPTS:
                 message = "The engine's worker stopped twice while it made this request, which was given up. Try again."
                 self._deliver(Failed(id=id, code="unavailable", message=message))
         for asked in self._activating.values():
             asked.deaths += 1
+            asked.since = time.monotonic()
             if asked.deaths >= ATTEMPTS and not asked.answer.done():
                 asked.answer.set_exception(
                     UnavailableError("The engine's worker stopped twice while it loaded a model.")
                 )
-        if self._requests or self._asking or self._activating:
-            self._work.set()
 
-    def _fail(self, error: UnavailableError) -> None:
-        self._work.clear()
-        for id in list(self._requests):
-            self._deliver(Failed(id=id, code=error.code, message=str(error)))
-        for answer in self._asking:
-            if not answer.done():
-                answer.set_exception(error)
-        self._asking.clear()
+    def _give_up(self) -> None:
+        """What has waited `patience` seconds for a worker is made elsewhere, or fails."""
+        past = time.monotonic() - self.patience
+        for id, request in list(self._requests.items()):
+            if request.since >= past:
+                continue
+            if self.elsewhere is not None and self.elsewhere(request):
+                del self._requests[id]
+            else:
+                self._deliver(Failed(id=id, code=UnavailableError.code, message=_silent(self.patience)))
         for asked in self._activating.values():
-            if not asked.answer.done():
-                asked.answer.set_exception(error)
+            if asked.since < past and not asked.answer.done():
+                asked.answer.set_exception(UnavailableError(_silent(self.patience)))
 
     @staticmethod
-    async def _events(request: _Request) -> AsyncIterator[Event]:
+    async def _events(request: Request) -> AsyncIterator[Event]:
         while True:
             event = await request.events.get()
             yield event

@@ -4,7 +4,8 @@
     engine = Fleet([LocalEngine(socket, room=room, cache=cache) for socket in sockets])
 
 A request goes whole to one worker: to the one that has least to do. A model that a worker does not have costs it as
-much as FOREIGN images do, so that few models stay where they are and a busy one spreads out.
+much as FOREIGN images do, so that few models stay where they are and a busy one spreads out. What has waited in vain
+for a worker goes to another one that is there.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from kartina.serving.client import LocalEngine
+import structlog
+
+from kartina.serving.client import LocalEngine, Request
 from kartina.serving.protocol import Activated, Event, RequestSpec, Stats
 
+log = structlog.get_logger("kartina.serving.fleet")
+
 FOREIGN = 16  # images that another worker must have more to make, before a model is loaded here too
+KNOWN = 1000  # models that each worker is taken to have, at most
 
 
 class Fleet:
@@ -23,14 +29,39 @@ class Fleet:
 
     def __init__(self, engines: Sequence[LocalEngine]):
         self.engines = tuple(engines)
-        self._known: list[set[str]] = [set() for _ in self.engines]  # hashes of the models that each was asked for
+        for engine in self.engines:
+            engine.elsewhere = self._elsewhere
+        # Hashes of the models that each was asked for, the last one last.
+        self._known: list[dict[str, None]] = [{} for _ in self.engines]
 
     def submit(self, spec: RequestSpec, *, accepted: bool = False) -> AsyncIterator[Event]:
         """See `Engine.submit`."""
-        chosen = min(range(len(self.engines)), key=lambda i: self._price(i, spec.hash))
+        chosen = self._best(spec.hash)
         events = self.engines[chosen].submit(spec, accepted=accepted)
-        self._known[chosen].add(spec.hash)
+        self._note(chosen, spec.hash)
         return events
+
+    def _elsewhere(self, request: Request) -> bool:
+        """Give a request of a lost engine to one that is not; False when there is none."""
+        hash = request.asked.hash
+        chosen = self._best(hash)
+        if self.engines[chosen].lost:
+            return False
+        self.engines[chosen].adopt(request)
+        self._note(chosen, hash)
+        return True
+
+    def _note(self, i: int, hash: str) -> None:
+        """Worker i is asked for a model, which it will have."""
+        known = self._known[i]
+        known.pop(hash, None)
+        known[hash] = None
+        if len(known) > KNOWN:
+            del known[next(iter(known))]
+
+    def _best(self, hash: str) -> int:
+        """The worker to ask for images of a model."""
+        return min(range(len(self.engines)), key=lambda i: self._price(i, hash))
 
     def _price(self, i: int, hash: str) -> tuple[bool, int]:
         """Of asking worker i for images of a model: the least is the best."""
@@ -62,10 +93,18 @@ class Fleet:
         return [stats for one in found for stats in one]
 
     async def activate(self, model: str, hash: str, *, idle: bool = False) -> Activated:
-        """See `Engine.activate`. In every worker; tells what the slowest will do with it."""
-        done = await asyncio.gather(*(engine.activate(model, hash, idle=idle) for engine in self.engines))
-        for known in self._known:
-            known.add(hash)
+        """See `Engine.activate`. In every worker that can; tells what the slowest will do with it. Raises the first
+        one's error when none can."""
+        asked = (engine.activate(model, hash, idle=idle) for engine in self.engines)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        done = [one for one in found if not isinstance(one, BaseException)]
+        for i, (engine, one) in enumerate(zip(self.engines, found, strict=True)):
+            if not isinstance(one, BaseException):
+                self._note(i, hash)
+            elif not done:
+                raise one
+            else:
+                log.warning("model_not_activated", socket=engine.socket, hash=hash, error=str(one))
         return min(done, key=lambda one: one.rate)
 
     async def close(self) -> None:
