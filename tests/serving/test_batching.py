@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -285,6 +287,23 @@ def test_a_model_that_was_loaded_for_nobody_counts_and_leaves(toy: PackageRef, t
     bench.models._loader.shutdown()
     bench.batcher.step()
     assert len(bench.models.hashes) == 2 and bench.models.bytes == 2 * parameters and not bench.models._loading
+
+
+def test_a_model_whose_last_request_was_canceled_leaves_memory(toy: PackageRef, tmp_path: Path) -> None:
+    """Canceled between two steps, which is when a client's message is read: its group goes with it."""
+    other = request(toy_package(tmp_path / "models", "other", seed=1), "other", 1)
+    bench = Bench(models=1)
+    bench.submit(request(toy, "doomed", 2, steps=9))
+    bench.steps(2)
+    (group,) = bench.batcher.groups.values()
+    family = weakref.ref(group.model.family)
+    del group
+    bench.batcher.cancel("doomed")
+    bench.submit(other)
+    bench.run()
+    assert bench.models.hashes == (other.hash,) and not bench.batcher.groups
+    gc.collect()
+    assert family() is None
 
 
 def test_elsewhere_than_on_a_cpu_batches_are_filled_up_to_few_sizes(

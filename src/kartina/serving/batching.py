@@ -190,7 +190,7 @@ class Batcher:
             group.changed = True
         self._hand_out(group)
         if not group.slots and not any(r.key == key for r in self.requests.values()):
-            del self.groups[key]
+            self.groups.pop(key, None)
         return True
 
     def _choose(self) -> Any:
@@ -232,6 +232,10 @@ class Batcher:
         self.models.trim({r.spec.hash for r in self.requests.values()} | self.held)
 
     def _open_groups(self) -> None:
+        """Let go of groups that no request has any more, with their models; open those that are missing."""
+        wanted = {request.key for request in self.requests.values() if request.model is not None}
+        for key in [key for key in self.groups if key not in wanted]:
+            del self.groups[key]
         for request in self.requests.values():
             if request.model is not None and request.key not in self.groups:
                 self.groups[request.key] = self._open(request, request.model)
