@@ -22,7 +22,7 @@ from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
 from kartina.serving.residency import MAX_BYTES, Residency
-from kartina.serving.tuning import BUCKETS
+from kartina.serving.tuning import BUCKETS, Tuner
 from tests.engine import request, solo, toy_package
 from tests.serving.images import assert_equals_solo
 
@@ -230,6 +230,26 @@ def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, mo
     bench.submit(spec)
     bench.run()
     assert_equals_solo(bench.told["r"], alone)
+
+
+def test_a_group_has_what_is_measured_of_its_model_while_it_runs(toy: PackageRef) -> None:
+    """Eight rows of a model that nobody has measured; when it has been, three of them at a time."""
+    spec = request(toy, "r", 8, steps=6, solver="heun")
+    bench = Bench(batch=8)
+    tuner = bench.batcher.tuner = Tuner(bench.models, 8, (1,))
+    bench.submit(spec)
+    bench.steps(2)
+    (group,) = bench.batcher.groups.values()
+    assert (group.cap, group.threads, bench.running()) == (8, 0, {"r": 8})
+    while tuner.get(spec.hash) is None:
+        assert tuner.step(spec.hash)
+    resident = bench.models.resident(spec.hash)
+    assert resident is not None and resident.tuning is not None
+    resident.tuning = resident.tuning.model_copy(update={"batch": 3})  # whatever this machine is best at
+    bench.steps(1)
+    assert (group.cap, group.threads, bench.running()) == (3, 1, {"r": 3})
+    bench.run()
+    assert_equals_solo(bench.told["r"], solo(toy, spec))
 
 
 def test_errors_have_the_code_of_their_kind(toy: PackageRef, tmp_path: Path) -> None:

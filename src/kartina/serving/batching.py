@@ -105,6 +105,7 @@ class Group:
     state: State | None = None
     cap: int = BATCH
     threads: int = 0  # of one evaluation; 0: as they are set
+    tuned: bool = True  # False: until the model has been measured
     apart: bool = False  # rows are evaluated one by one
     changed: bool = True  # requests came or rows left: shares are dealt again
     stepped: int = 0  # when it last was, counted in steps
@@ -243,13 +244,22 @@ class Batcher:
     def _open(self, request: Request, model: Model) -> Group:
         if request.spec.deterministic:
             return Group(model, request.spec.hash, cap=min(self.batch, APART), apart=True)
-        known = self.tuner.get(request.spec.hash) if self.tuner is not None else None
-        if known is None:
-            return Group(model, request.spec.hash, cap=self.batch)
-        return Group(model, request.spec.hash, cap=min(self.batch, known.batch), threads=known.threads)
+        group = Group(model, request.spec.hash, cap=self.batch, tuned=self.tuner is None)
+        self._tune(group)
+        return group
+
+    def _tune(self, group: Group) -> None:
+        """Let a group have what was measured of its model, once that is known."""
+        if group.tuned or self.tuner is None:
+            return
+        known = self.tuner.get(group.hash)
+        if known is not None:
+            group.cap, group.threads = min(group.cap, known.batch), known.threads
+            group.tuned = group.changed = True
 
     def _admit(self, key: Any, group: Group) -> None:
         """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
+        self._tune(group)
         if not group.changed:
             return
         group.changed = False
