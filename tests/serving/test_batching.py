@@ -6,7 +6,7 @@ import gc
 import io
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from kartina.config import ImageSpec
+from kartina.generators.base import Row, State
 from kartina.models.model import load
 from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
@@ -230,6 +231,68 @@ def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, mo
     bench.submit(spec)
     bench.run()
     assert_equals_solo(bench.told["r"], alone)
+
+
+def test_rows_that_do_not_fit_beside_the_others_are_not_lost(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out once, at each place in turn where states are joined: rows start, are parked, and come back."""
+    large, small = request(toy, "large", 12, steps=5, solver="heun"), request(toy, "small", 3, seed=5, steps=3)
+    alone = {spec.id: solo(toy, spec) for spec in (large, small)}
+    whole, joined, full = State.cat, 0, 0
+
+    def tight(states: Sequence[State]) -> State:
+        nonlocal joined
+        joined += 1
+        if joined == full:
+            raise torch.OutOfMemoryError("no room")
+        return whole(states)
+
+    def run(where: int) -> None:
+        nonlocal joined, full
+        joined, full = 0, where
+        bench = Bench(batch=8)
+        bench.submit(large)
+        bench.steps(3)
+        bench.submit(small)
+        for _ in range(100):
+            if bench.batcher.requests:
+                bench.steps(1)
+        for id, images in alone.items():
+            assert_equals_solo(bench.told[id], images)
+
+    monkeypatch.setattr(State, "cat", staticmethod(tight))
+    run(0)
+    places = joined
+    assert places >= 3
+    for where in range(1, places + 1):
+        run(where)
+
+
+def test_memory_that_runs_out_beside_a_request_that_fails_loses_nobody(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are started one request at a time, for one is bad; the first good one has no room at first."""
+    import kartina_toy
+
+    good = [request(toy, f"good-{i}", 2, seed=10 * i, steps=4) for i in range(3)]
+    alone = [solo(toy, spec) for spec in good]
+    whole, sizes = kartina_toy.Toy.start, list[int]()
+
+    def tight(self: Any, rows: Sequence[Row]) -> State:
+        sizes.append(len(rows))
+        if sizes == [7, 1, 2]:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, rows)
+
+    monkeypatch.setattr(kartina_toy.Toy, "start", tight)
+    bench = Bench()
+    for spec in (request(toy, "bad", 1, trouble="start"), *good):
+        bench.submit(spec)
+    for _ in range(100):
+        if bench.batcher.requests:
+            bench.steps(1)
+    assert sizes[:3] == [7, 1, 2] and isinstance(bench.told["bad"][-1], Failed)
+    for spec, images in zip(good, alone, strict=True):
+        assert_equals_solo(bench.told[spec.id], images)
 
 
 def test_a_group_has_what_is_measured_of_its_model_while_it_runs(toy: PackageRef) -> None:

@@ -258,7 +258,10 @@ class Batcher:
             group.tuned = group.changed = True
 
     def _admit(self, key: Any, group: Group) -> None:
-        """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
+        """Give every request the rows that are its share: park what is over it, start or take back what is missing.
+
+        Raises OutOfMemoryError where they do not fit: those that did not get in are parked or wait, as before.
+        """
         self._tune(group)
         if not group.changed:
             return
@@ -285,25 +288,35 @@ class Batcher:
                     back.append(request.parked.popleft())
                 else:
                     fresh.append(Slot(request, request.waiting.popleft()))
-        if back:
-            states = [slot.state for slot in back if slot.state is not None]
-            group.state = State.cat([group.state, *states] if group.state is not None else states)
-            group.slots += back
-            for slot in back:
-                slot.state = None
-        if fresh:
-            self._start(group, fresh)
+        try:
+            if back:
+                states = [slot.state for slot in back if slot.state is not None]
+                group.state = State.cat([group.state, *states] if group.state is not None else states)
+                group.slots += back
+                for slot in back:
+                    slot.state = None
+            if fresh:
+                self._start(group, fresh)
+        except torch.OutOfMemoryError:
+            there = set(group.slots)
+            for slot in reversed([slot for slot in (*back, *fresh) if slot not in there]):
+                slot.request.running -= 1
+                if slot.state is not None:
+                    slot.request.parked.appendleft(slot)
+                else:
+                    slot.request.waiting.appendleft(slot.row)
+            raise
 
     def _park(self, group: Group, rows: Sequence[int]) -> None:
         """Take rows (the last first) out of the batch, to go on later from where they are."""
         if not rows or group.state is None:
             return
-        for i in rows:
-            slot = group.slots[i]
-            slot.state = group.state.take(torch.tensor([i]))
+        parked = [(group.slots[i], group.state.take(torch.tensor([i]))) for i in rows]
+        self._keep(group, [i for i in range(len(group.slots)) if i not in set(rows)])
+        for slot, state in parked:
+            slot.state = state
             slot.request.parked.appendleft(slot)
             slot.request.running -= 1
-        self._keep(group, [i for i in range(len(group.slots)) if i not in set(rows)])
 
     def _start(self, group: Group, fresh: list[Slot]) -> None:
         """Start rows together; where that fails, one request at a time, so that only the guilty one fails."""
@@ -313,10 +326,7 @@ class Batcher:
                 state = State.cat([group.model.family.start([row]) for row in rows])
             else:
                 state = group.model.family.start(rows)
-        except torch.OutOfMemoryError:
-            for slot in reversed(fresh):  # not taken: it waits for a smaller batch
-                slot.request.waiting.appendleft(slot.row)
-                slot.request.running -= 1
+        except torch.OutOfMemoryError:  # see _admit
             raise
         except Exception as error:  # see _prepare
             requests = _owners(fresh)
@@ -486,8 +496,8 @@ class Batcher:
     def _keep(self, group: Group, rows: list[int]) -> None:
         """Only these rows stay in the batch."""
         group.changed = True
-        group.slots = [group.slots[i] for i in rows]
         group.state = group.state.take(torch.tensor(rows)) if rows and group.state is not None else None
+        group.slots = [group.slots[i] for i in rows]
 
     def _fail(self, request: Request, error: Exception) -> None:
         """End a request with its error; one that is not the product's own is logged."""
