@@ -214,6 +214,33 @@ def test_a_request_that_fails_leaves_its_neighbours_alone(toy: PackageRef, troub
         assert_equals_solo(bench.told[spec.id], solo(toy, spec))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_a_device_that_fails_ends_the_process_and_no_request(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    """It comes out of `step`, which is what ends the worker; requests are told nothing, and made by the next one."""
+    import kartina_toy
+
+    def broken(self: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    bench = Bench()
+    for id in ("a", "b"):
+        bench.submit(request(toy, id, 2, steps=9))
+    bench.steps(2)
+    monkeypatch.setattr(kartina_toy.Toy, "velocity", broken)
+    with pytest.raises(RuntimeError) as raised:
+        bench.run()
+    assert raised.value is error
+    assert all([type(event) for event in events] == [Started] for events in bench.told.values())
+
+
 def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
     import kartina_toy
 

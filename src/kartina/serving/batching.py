@@ -171,7 +171,10 @@ class Batcher:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded."""
+        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded.
+
+        Raises what the device fails with (see `failure`): this process has to end.
+        """
         self._prepare()
         self._open_groups()
         key = self._choose()
@@ -540,12 +543,24 @@ def _send(slots: Sequence[Slot], images: Images, ended: Sequence[Request]) -> No
 
 
 def failure(id: str, hash: str, error: Exception) -> Failed:
-    """What is told of an error met with a model; one that is not the product's own is logged."""
+    """What is told of an error met with a model; one that is not the product's own is logged.
+
+    Raises the error itself when the device fails with it: in this process nobody's request can be made any more.
+    """
     if isinstance(error, KartinaError):
         return Failed(id=id, code=error.code, message=str(error))
+    if is_of_device(error):
+        raise error
     log.error("request_crashed", id=id, model=hash[:12], exc_info=error)
     message = f"Sampling failed inside the model ({type(error).__name__}: {error}); the log has the whole story."
     return Failed(id=id, code="error", message=message[:2000])
+
+
+def is_of_device(error: Exception) -> bool:
+    """Whether an error, such as a failed assertion or an illegal address in a kernel, leaves its process no device."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _owners(slots: Sequence[Slot]) -> list[Request]:

@@ -313,7 +313,11 @@ def main() -> None:
         runtime=given.runtime,
         precision=given.precision,
     )
-    worker.run(given.socket)
+    try:
+        worker.run(given.socket)
+    except Exception as error:
+        log.critical("worker_failed", exc_info=error)
+        os._exit(1)  # at once: other threads may have work for minutes, and requests wait for the next worker
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr
 
 
