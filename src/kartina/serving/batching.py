@@ -28,8 +28,9 @@ from torch import Tensor
 from kartina.errors import KartinaError, NotFoundError
 from kartina.generators.base import Row, State
 from kartina.models import png
-from kartina.models.model import Model, as_tensors
+from kartina.models.model import Model
 from kartina.models.png import Images
+from kartina.serving.decoding import Decoder, Decoding
 from kartina.serving.protocol import (
     MODELS,
     Canceled,
@@ -74,6 +75,7 @@ class Request:
     waiting: deque[RowSpec] = field(default_factory=deque)
     parked: deque[Slot] = field(default_factory=deque)
     controls: Any = None
+    decoding: Decoding | None = None  # its inputs, until they are there
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)  # by kind, as the family takes them
     given: dict[str, list[str]] = field(default_factory=dict)  # their sha256
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class Batcher:
         self.models = models
         self.batch = batch
         self.tuner = tuner
+        self.decoder = Decoder(models.wake)
         self.later = later  # does the encoding, in order, perhaps in another thread
         self.held: set[str] = set()  # hashes of models that stay in memory without requests
         self.requests: dict[str, Request] = {}
@@ -171,7 +174,8 @@ class Batcher:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded.
+        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded or
+        input images decoded.
 
         Raises what the device fails with (see `failure`): this process has to end.
         """
@@ -218,13 +222,17 @@ class Batcher:
                 model = self.models.ask(spec.hash, spec.model)
                 if model is None:
                     continue
-                request.controls = model.controls(spec.task, **spec.controls)
-                for row in spec.rows:
-                    if row.label is not None and not 0 <= row.label < model.family.classes:
-                        raise NotFoundError.named("class", str(row.label), model.classes)
-                given = model.inputs(spec.task, spec.inputs)
-                request.inputs = as_tensors(given)
-                request.given = {kind: [one.sha256 for one in found] for kind, found in given.items()}
+                if request.decoding is None:
+                    request.controls = model.controls(spec.task, **spec.controls)
+                    for row in spec.rows:
+                        if row.label is not None and not 0 <= row.label < model.family.classes:
+                            raise NotFoundError.named("class", str(row.label), model.classes)
+                    request.decoding = self.decoder.submit(request.client, model, spec)
+                if not request.decoding.found.done():
+                    continue
+                request.inputs, request.given = request.decoding.found.result()
+                request.decoding = None
+                request.spec = spec.model_copy(update={"inputs": {}})  # the files have been read
                 request.recipe = model.recipe(request.controls, spec.task)
                 group = model.family.group(_row(model, request, spec.rows[0]))
                 request.key = (spec.hash, spec.task, group, spec.deterministic)
@@ -515,6 +523,8 @@ class Batcher:
         """Take a request and its rows out; False when it is out already."""
         if self.requests.pop(request.spec.id, None) is None:
             return False
+        if request.decoding is not None:
+            request.decoding.stop()
         group = self.groups.get(request.key)
         if group is not None:
             group.changed = True
