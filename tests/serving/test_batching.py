@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import torch
 from PIL import Image
 
 from kartina.config import ImageSpec
+from kartina.generators.base import Row, State
 from kartina.models.model import load
 from kartina.models.package import PackageRef
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
 from kartina.serving.residency import MAX_BYTES, Residency
-from kartina.serving.tuning import BUCKETS
+from kartina.serving.tuning import BUCKETS, Tuner
 from tests.engine import request, solo, toy_package
 from tests.serving.images import assert_equals_solo
 
@@ -211,6 +214,33 @@ def test_a_request_that_fails_leaves_its_neighbours_alone(toy: PackageRef, troub
         assert_equals_solo(bench.told[spec.id], solo(toy, spec))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_a_device_that_fails_ends_the_process_and_no_request(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    """It comes out of `step`, which is what ends the worker; requests are told nothing, and made by the next one."""
+    import kartina_toy
+
+    def broken(self: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    bench = Bench()
+    for id in ("a", "b"):
+        bench.submit(request(toy, id, 2, steps=9))
+    bench.steps(2)
+    monkeypatch.setattr(kartina_toy.Toy, "velocity", broken)
+    with pytest.raises(RuntimeError) as raised:
+        bench.run()
+    assert raised.value is error
+    assert all([type(event) for event in events] == [Started] for events in bench.told.values())
+
+
 def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
     import kartina_toy
 
@@ -228,6 +258,88 @@ def test_a_batch_that_does_not_fit_in_memory_is_made_smaller(toy: PackageRef, mo
     bench.submit(spec)
     bench.run()
     assert_equals_solo(bench.told["r"], alone)
+
+
+def test_rows_that_do_not_fit_beside_the_others_are_not_lost(toy: PackageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out once, at each place in turn where states are joined: rows start, are parked, and come back."""
+    large, small = request(toy, "large", 12, steps=5, solver="heun"), request(toy, "small", 3, seed=5, steps=3)
+    alone = {spec.id: solo(toy, spec) for spec in (large, small)}
+    whole, joined, full = State.cat, 0, 0
+
+    def tight(states: Sequence[State]) -> State:
+        nonlocal joined
+        joined += 1
+        if joined == full:
+            raise torch.OutOfMemoryError("no room")
+        return whole(states)
+
+    def run(where: int) -> None:
+        nonlocal joined, full
+        joined, full = 0, where
+        bench = Bench(batch=8)
+        bench.submit(large)
+        bench.steps(3)
+        bench.submit(small)
+        for _ in range(100):
+            if bench.batcher.requests:
+                bench.steps(1)
+        for id, images in alone.items():
+            assert_equals_solo(bench.told[id], images)
+
+    monkeypatch.setattr(State, "cat", staticmethod(tight))
+    run(0)
+    places = joined
+    assert places >= 3
+    for where in range(1, places + 1):
+        run(where)
+
+
+def test_memory_that_runs_out_beside_a_request_that_fails_loses_nobody(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are started one request at a time, for one is bad; the first good one has no room at first."""
+    import kartina_toy
+
+    good = [request(toy, f"good-{i}", 2, seed=10 * i, steps=4) for i in range(3)]
+    alone = [solo(toy, spec) for spec in good]
+    whole, sizes = kartina_toy.Toy.start, list[int]()
+
+    def tight(self: Any, rows: Sequence[Row]) -> State:
+        sizes.append(len(rows))
+        if sizes == [7, 1, 2]:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, rows)
+
+    monkeypatch.setattr(kartina_toy.Toy, "start", tight)
+    bench = Bench()
+    for spec in (request(toy, "bad", 1, trouble="start"), *good):
+        bench.submit(spec)
+    for _ in range(100):
+        if bench.batcher.requests:
+            bench.steps(1)
+    assert sizes[:3] == [7, 1, 2] and isinstance(bench.told["bad"][-1], Failed)
+    for spec, images in zip(good, alone, strict=True):
+        assert_equals_solo(bench.told[spec.id], images)
+
+
+def test_a_group_has_what_is_measured_of_its_model_while_it_runs(toy: PackageRef) -> None:
+    """Eight rows of a model that nobody has measured; when it has been, three of them at a time."""
+    spec = request(toy, "r", 8, steps=6, solver="heun")
+    bench = Bench(batch=8)
+    tuner = bench.batcher.tuner = Tuner(bench.models, 8, (1,))
+    bench.submit(spec)
+    bench.steps(2)
+    (group,) = bench.batcher.groups.values()
+    assert (group.cap, group.threads, bench.running()) == (8, 0, {"r": 8})
+    while tuner.get(spec.hash) is None:
+        assert tuner.step(spec.hash)
+    resident = bench.models.resident(spec.hash)
+    assert resident is not None and resident.tuning is not None
+    resident.tuning = resident.tuning.model_copy(update={"batch": 3})  # whatever this machine is best at
+    bench.steps(1)
+    assert (group.cap, group.threads, bench.running()) == (3, 1, {"r": 3})
+    bench.run()
+    assert_equals_solo(bench.told["r"], solo(toy, spec))
 
 
 def test_errors_have_the_code_of_their_kind(toy: PackageRef, tmp_path: Path) -> None:
@@ -285,6 +397,23 @@ def test_a_model_that_was_loaded_for_nobody_counts_and_leaves(toy: PackageRef, t
     bench.models._loader.shutdown()
     bench.batcher.step()
     assert len(bench.models.hashes) == 2 and bench.models.bytes == 2 * parameters and not bench.models._loading
+
+
+def test_a_model_whose_last_request_was_canceled_leaves_memory(toy: PackageRef, tmp_path: Path) -> None:
+    """Canceled between two steps, which is when a client's message is read: its group goes with it."""
+    other = request(toy_package(tmp_path / "models", "other", seed=1), "other", 1)
+    bench = Bench(models=1)
+    bench.submit(request(toy, "doomed", 2, steps=9))
+    bench.steps(2)
+    (group,) = bench.batcher.groups.values()
+    family = weakref.ref(group.model.family)
+    del group
+    bench.batcher.cancel("doomed")
+    bench.submit(other)
+    bench.run()
+    assert bench.models.hashes == (other.hash,) and not bench.batcher.groups
+    gc.collect()
+    assert family() is None
 
 
 def test_elsewhere_than_on_a_cpu_batches_are_filled_up_to_few_sizes(

@@ -113,6 +113,7 @@ def test_mixed_rows_equal_their_solo_runs(name: str, task: str, tmp_path: Path) 
                     break
                 if not batcher.step():
                     assert woken.wait(60)
+                    woken.clear()
         model = load(ref)
         for i, spec in enumerate(asked):
             assert isinstance(told[spec.id][-1], Finished), told[spec.id][-1]

@@ -225,7 +225,10 @@ def test_a_killed_worker_is_started_again_and_its_requests_complete(toy: Package
 
 
 @pytest.mark.slow
-def test_a_request_that_kills_its_worker_fails_and_its_neighbours_do_not(toy: PackageRef, worker: Background) -> None:
+@pytest.mark.parametrize("trouble", ["exit", "device"])
+def test_a_request_that_kills_its_worker_fails_and_its_neighbours_do_not(
+    toy: PackageRef, worker: Background, trouble: str
+) -> None:
     """The worker dies twice, of one of four requests that it was making; the others are tried again without it."""
     asked = [request(toy, f"good-{i}", 2, seed=i, steps=60, delay=0.02) for i in range(3)]
 
@@ -234,7 +237,7 @@ def test_a_request_that_kills_its_worker_fails_and_its_neighbours_do_not(toy: Pa
             good = [asyncio.create_task(collect(local.submit(spec))) for spec in asked[:2]]
             while not (await local.stats()).running:
                 await asyncio.sleep(0.01)
-            poison = local.submit(request(toy, "poison", 1, trouble="exit"))
+            poison = local.submit(request(toy, "poison", 1, trouble=trouble))
             good.append(asyncio.create_task(collect(local.submit(asked[2]))))
             last = (await collect(poison))[-1]
             assert isinstance(last, Failed) and last.code == "unavailable"

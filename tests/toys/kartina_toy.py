@@ -27,6 +27,8 @@ from kartina.generators.base import (
 )
 from kartina.registry import register
 
+TROUBLES = ("none", "start", "step", "exit", "device")
+
 
 class ToyConfig(FamilyConfig):
     width: int = 8
@@ -37,7 +39,7 @@ class ToyControls(Controls):
     guidance: float = Field(1.0, ge=0, le=10)
     solver: Literal["euler", "heun"] = "euler"
     delay: float = Field(0.0, ge=0, le=1)  # seconds a step
-    trouble: Literal["none", "start", "step", "exit"] = "none"
+    trouble: Literal["none", "start", "step", "exit", "device"] = "none"
 
 
 @register("toy")
@@ -86,7 +88,7 @@ class Toy(Family):
                 "guidance": column("guidance"),
                 "delay": column("delay"),
                 "heun": torch.tensor([row.controls.solver == "heun" for row in rows]),
-                "trouble": torch.tensor([["none", "start", "step", "exit"].index(r.controls.trouble) for r in rows]),
+                "trouble": torch.tensor([TROUBLES.index(r.controls.trouble) for r in rows]),
                 "step": torch.zeros(len(rows), dtype=torch.int64),
                 "steps": column("steps", torch.int64),
             }
@@ -98,6 +100,8 @@ class Toy(Family):
             raise RuntimeError("a toy that breaks")
         if bool((state["trouble"] == 3).any()):
             os._exit(9)
+        if bool((state["trouble"] == 4).any()):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
         wide = (slice(None), None, None, None)
         dt = (1 / state["steps"])[wide]
         second = state["second"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,35 +33,59 @@ class Given:
     note: str = ""  # what was done to make it fit; "" for nothing
     size: tuple[int, int] = (0, 0)  # width and height that it came with
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the pixels: what the recipe remembers of it."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
 def read_images(
-    images: Source | Sequence[Source], size: tuple[int, int], channels: int, fit: Fit = "crop", shrink: int = 1
+    images: Source | Sequence[Source],
+    size: tuple[int, int],
+    channels: int,
+    fit: Fit = "crop",
+    shrink: int = 1,
+    rows: Collection[int] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> list[Given]:
     """One image or several -> uint8 `channels`,*`size` each, in order; a folder stands for its images, sorted by name.
 
     An array is uint8 H,W, H,W,C or C,H,W (where both would do, H,W,C), and with four dimensions several of them.
     `fit` is that of an import: crop, pad or stretch. With `shrink` the images come out that many times smaller than
     `size`: one that is as large is fitted to it and then averaged over squares, a smaller one is fitted to the small
-    size. Raises DataError naming each image that cannot be used.
+    size. Of M images row i uses the one at i mod M: where `rows` tells which rows there are, the others are not read,
+    but black. What came as the same bytes is read once. `before` is called before each reading.
+
+    Raises DataError naming each image that cannot be used.
     """
     if fit not in FITS:
         raise ConfigError(f"Found fit={fit}; expected one of {', '.join(FITS)}.")
     found = _each(images)
     if not found:
         raise ConfigError("Found an empty list of images; expected at least one.")
-    given: list[Given] = []
+    used = range(len(found)) if rows is None else {row % len(found) for row in rows}
+    black = Given(np.zeros((channels, *size), np.uint8))
+    given = [black] * len(found)
     bad: list[str] = []
+    once: dict[bytes, Given | DataError] = {}
     for i, item in enumerate(found):
+        if i not in used:
+            continue
         path = Path(item) if isinstance(item, str | os.PathLike) else None
-        try:
-            given.append(_read(path or item, size, channels, fit, shrink))
-        except DataError as error:
-            bad.append(f"{path.name if path else i}: {error}")
+        one = once.get(item) if isinstance(item, bytes) else None
+        if one is None:
+            if before is not None:
+                before()
+            try:
+                one = _read(path or item, size, channels, fit, shrink)
+            except DataError as error:
+                one = error
+            if isinstance(item, bytes):
+                once[item] = one
+        if isinstance(one, DataError):
+            bad.append(f"{path.name if path else i}: {one}")
+        else:
+            given[i] = one
     if bad:
         if len(found) == 1:
             raise DataError(f"Could not use the image {bad[0]}.")
@@ -69,20 +94,29 @@ def read_images(
 
 
 def read_masks(
-    masks: Source | Sequence[Source], images: Sequence[Given], size: tuple[int, int], fit: Fit = "crop"
+    masks: Source | Sequence[Source],
+    images: Sequence[Given],
+    size: tuple[int, int],
+    fit: Fit = "crop",
+    rows: Collection[int] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> list[Given]:
     """Masks for `images` (image i has masks[i mod M]), fitted as those are -> uint8 1,*`size` each, 0 or 255.
 
-    White (from the half on) is what is to be made anew, black stays. Raises DataError for a mask of another aspect than
-    its image's: it would not lie where it was drawn.
+    `rows` and `before` as in `read_images`. White (from the half on) is what is to be made anew, black stays. Raises
+    DataError for a mask of another aspect than its image's: it would not lie where it was drawn.
     """
-    found = read_images(masks, size, 1, fit)
-    for i in range(max(len(images), len(found))):
+    found = read_images(masks, size, 1, fit, rows=rows, before=before)
+    for i in range(max(len(images), len(found))) if rows is None else rows:
         mask, image = found[i % len(found)], images[i % len(images)]
         if mask.size[0] * image.size[1] != mask.size[1] * image.size[0]:
             (a, b), (w, h) = mask.size, image.size
             raise DataError(f"Found a mask of {a}x{b} pixels for an image of {w}x{h}; expected one of the same shape.")
-    return [replace(mask, pixels=np.where(mask.pixels >= 128, 255, 0).astype(np.uint8)) for mask in found]
+    once = {id(mask): mask for mask in found}
+    made = {
+        key: replace(mask, pixels=np.where(mask.pixels >= 128, 255, 0).astype(np.uint8)) for key, mask in once.items()
+    }
+    return [made[id(mask)] for mask in found]
 
 
 def image_files(path: Path) -> list[Path]:

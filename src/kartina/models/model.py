@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,13 @@ class Model:
         task: str,
         given: Mapping[str, Source | Sequence[Source] | None],
         fit: Fit = "crop",
+        *,
+        rows: Collection[int] | None = None,
+        before: Callable[[], object] | None = None,
     ) -> dict[str, list[Given]]:
-        """What was given for `task`, by kind, brought to the size and channels that it takes.
+        """What was given for `task`, by kind, brought to the size and channels that it takes. Where `rows` tells which
+        images are to be made, what those do not use is black. `before` is called before each image is read, and what
+        it raises is raised.
 
         Raises ConfigError where a kind is missing or has no use, DataError for an image that cannot be used.
         """
@@ -92,8 +97,14 @@ class Model:
         check_inputs(self.family, task, found)
         size, takes = (self.spec.height, self.spec.width), self.family.capabilities()[task]
         channels = takes.channels or self.spec.channels
-        read = {kind: read_images(found[kind], size, channels, fit, takes.shrink) for kind in found if kind != "mask"}
-        return {**read, "mask": read_masks(found["mask"], read["image"], size, fit)} if "mask" in found else read
+        read = {
+            kind: read_images(one, size, channels, fit, takes.shrink, rows, before)
+            for kind, one in found.items()
+            if kind != "mask"
+        }
+        if "mask" in found:
+            read["mask"] = read_masks(found["mask"], read["image"], size, fit, rows, before)
+        return read
 
     def rows(
         self,
@@ -278,8 +289,12 @@ class Model:
 
 def as_tensors(inputs: Mapping[str, Sequence[Given]]) -> dict[str, list[Tensor]]:
     """Inputs by kind as a family takes them: float32 C,H,W, images in [-1, 1] and masks in [0, 1]."""
-    found = {kind: [torch.from_numpy(one.pixels) for one in given] for kind, given in inputs.items()}
-    return {k: [x.float() / 255 if k == "mask" else from_uint8(x) for x in given] for k, given in found.items()}
+    found: dict[str, list[Tensor]] = {}
+    for kind, given in inputs.items():
+        once = {id(one): torch.from_numpy(one.pixels) for one in given}  # the same file may have been given often
+        made = {key: x.float() / 255 if kind == "mask" else from_uint8(x) for key, x in once.items()}
+        found[kind] = [made[id(one)] for one in given]
+    return found
 
 
 def inherited(family: Family, task: str, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -29,8 +29,9 @@ from torch import Tensor
 from kartina.errors import KartinaError, NotFoundError
 from kartina.generators.base import Row, State
 from kartina.models import png
-from kartina.models.model import Model, as_tensors
+from kartina.models.model import Model
 from kartina.models.png import Images
+from kartina.serving.decoding import Decoder, Decoding
 from kartina.serving.protocol import (
     MODELS,
     Canceled,
@@ -75,6 +76,7 @@ class Request:
     waiting: deque[RowSpec] = field(default_factory=deque)
     parked: deque[Slot] = field(default_factory=deque)
     controls: Any = None
+    decoding: Decoding | None = None  # its inputs, until they are there
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)  # by kind, as the family takes them
     given: dict[str, list[str]] = field(default_factory=dict)  # their sha256
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -106,6 +108,7 @@ class Group:
     state: State | None = None
     cap: int = BATCH
     threads: int = 0  # of one evaluation; 0: as they are set
+    tuned: bool = True  # False: until the model has been measured
     apart: bool = False  # rows are evaluated one by one
     changed: bool = True  # requests came or rows left: shares are dealt again
     stepped: int = 0  # when it last was, counted in steps
@@ -139,6 +142,7 @@ class Batcher:
         self.models = models
         self.batch = batch
         self.tuner = tuner
+        self.decoder = Decoder(models.wake)
         self.later = later  # does the encoding, in order, perhaps in another thread
         self.held: set[str] = set()  # hashes of models that stay in memory without requests
         self.requests: dict[str, Request] = {}
@@ -171,7 +175,11 @@ class Batcher:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded."""
+        """One evaluation of one group. False when there was nothing to do: no request, or models are being loaded or
+        input images decoded.
+
+        Raises what the device fails with (see `failure`): this process has to end.
+        """
         self._prepare()
         self._open_groups()
         key = self._choose()
@@ -191,7 +199,7 @@ class Batcher:
             group.changed = True
         self._hand_out(group)
         if not group.slots and not any(r.key == key for r in self.requests.values()):
-            del self.groups[key]
+            self.groups.pop(key, None)
         return True
 
     def _choose(self) -> Any:
@@ -215,13 +223,17 @@ class Batcher:
                 model = self.models.ask(spec.hash, spec.model)
                 if model is None:
                     continue
-                request.controls = model.controls(spec.task, **spec.controls)
-                for row in spec.rows:
-                    if row.label is not None and not 0 <= row.label < model.family.classes:
-                        raise NotFoundError.named("class", str(row.label), model.classes)
-                given = model.inputs(spec.task, spec.inputs)
-                request.inputs = as_tensors(given)
-                request.given = {kind: [one.sha256 for one in found] for kind, found in given.items()}
+                if request.decoding is None:
+                    request.controls = model.controls(spec.task, **spec.controls)
+                    for row in spec.rows:
+                        if row.label is not None and not 0 <= row.label < model.family.classes:
+                            raise NotFoundError.named("class", str(row.label), model.classes)
+                    request.decoding = self.decoder.submit(request.client, model, spec)
+                if not request.decoding.found.done():
+                    continue
+                request.inputs, request.given = request.decoding.found.result()
+                request.decoding = None
+                request.spec = spec.model_copy(update={"inputs": {}})  # the files have been read
                 named = "@".join(Path(spec.model).parts[-2:])  # one content may have several names
                 request.recipe = {**model.recipe(request.controls, spec.task), "model": named}
                 group = model.family.group(_row(model, request, spec.rows[0]))
@@ -234,6 +246,10 @@ class Batcher:
         self.models.trim({r.spec.hash for r in self.requests.values()} | self.held)
 
     def _open_groups(self) -> None:
+        """Let go of groups that no request has any more, with their models; open those that are missing."""
+        wanted = {request.key for request in self.requests.values() if request.model is not None}
+        for key in [key for key in self.groups if key not in wanted]:
+            del self.groups[key]
         for request in self.requests.values():
             if request.model is not None and request.key not in self.groups:
                 self.groups[request.key] = self._open(request, request.model)
@@ -241,13 +257,25 @@ class Batcher:
     def _open(self, request: Request, model: Model) -> Group:
         if request.spec.deterministic:
             return Group(model, request.spec.hash, cap=min(self.batch, APART), apart=True)
-        known = self.tuner.get(request.spec.hash) if self.tuner is not None else None
-        if known is None:
-            return Group(model, request.spec.hash, cap=self.batch)
-        return Group(model, request.spec.hash, cap=min(self.batch, known.batch), threads=known.threads)
+        group = Group(model, request.spec.hash, cap=self.batch, tuned=self.tuner is None)
+        self._tune(group)
+        return group
+
+    def _tune(self, group: Group) -> None:
+        """Let a group have what was measured of its model, once that is known."""
+        if group.tuned or self.tuner is None:
+            return
+        known = self.tuner.get(group.hash)
+        if known is not None:
+            group.cap, group.threads = min(group.cap, known.batch), known.threads
+            group.tuned = group.changed = True
 
     def _admit(self, key: Any, group: Group) -> None:
-        """Give every request the rows that are its share: park what is over it, start or take back what is missing."""
+        """Give every request the rows that are its share: park what is over it, start or take back what is missing.
+
+        Raises OutOfMemoryError where they do not fit: those that did not get in are parked or wait, as before.
+        """
+        self._tune(group)
         if not group.changed:
             return
         group.changed = False
@@ -273,25 +301,35 @@ class Batcher:
                     back.append(request.parked.popleft())
                 else:
                     fresh.append(Slot(request, request.waiting.popleft()))
-        if back:
-            states = [slot.state for slot in back if slot.state is not None]
-            group.state = State.cat([group.state, *states] if group.state is not None else states)
-            group.slots += back
-            for slot in back:
-                slot.state = None
-        if fresh:
-            self._start(group, fresh)
+        try:
+            if back:
+                states = [slot.state for slot in back if slot.state is not None]
+                group.state = State.cat([group.state, *states] if group.state is not None else states)
+                group.slots += back
+                for slot in back:
+                    slot.state = None
+            if fresh:
+                self._start(group, fresh)
+        except torch.OutOfMemoryError:
+            there = set(group.slots)
+            for slot in reversed([slot for slot in (*back, *fresh) if slot not in there]):
+                slot.request.running -= 1
+                if slot.state is not None:
+                    slot.request.parked.appendleft(slot)
+                else:
+                    slot.request.waiting.appendleft(slot.row)
+            raise
 
     def _park(self, group: Group, rows: Sequence[int]) -> None:
         """Take rows (the last first) out of the batch, to go on later from where they are."""
         if not rows or group.state is None:
             return
-        for i in rows:
-            slot = group.slots[i]
-            slot.state = group.state.take(torch.tensor([i]))
+        parked = [(group.slots[i], group.state.take(torch.tensor([i]))) for i in rows]
+        self._keep(group, [i for i in range(len(group.slots)) if i not in set(rows)])
+        for slot, state in parked:
+            slot.state = state
             slot.request.parked.appendleft(slot)
             slot.request.running -= 1
-        self._keep(group, [i for i in range(len(group.slots)) if i not in set(rows)])
 
     def _start(self, group: Group, fresh: list[Slot]) -> None:
         """Start rows together; where that fails, one request at a time, so that only the guilty one fails."""
@@ -301,10 +339,7 @@ class Batcher:
                 state = State.cat([group.model.family.start([row]) for row in rows])
             else:
                 state = group.model.family.start(rows)
-        except torch.OutOfMemoryError:
-            for slot in reversed(fresh):  # not taken: it waits for a smaller batch
-                slot.request.waiting.appendleft(slot.row)
-                slot.request.running -= 1
+        except torch.OutOfMemoryError:  # see _admit
             raise
         except Exception as error:  # see _prepare
             requests = _owners(fresh)
@@ -474,8 +509,8 @@ class Batcher:
     def _keep(self, group: Group, rows: list[int]) -> None:
         """Only these rows stay in the batch."""
         group.changed = True
-        group.slots = [group.slots[i] for i in rows]
         group.state = group.state.take(torch.tensor(rows)) if rows and group.state is not None else None
+        group.slots = [group.slots[i] for i in rows]
 
     def _fail(self, request: Request, error: Exception) -> None:
         """End a request with its error; one that is not the product's own is logged."""
@@ -490,6 +525,8 @@ class Batcher:
         """Take a request and its rows out; False when it is out already."""
         if self.requests.pop(request.spec.id, None) is None:
             return False
+        if request.decoding is not None:
+            request.decoding.stop()
         group = self.groups.get(request.key)
         if group is not None:
             group.changed = True
@@ -518,12 +555,24 @@ def _send(slots: Sequence[Slot], images: Images, ended: Sequence[Request]) -> No
 
 
 def failure(id: str, hash: str, error: Exception) -> Failed:
-    """What is told of an error met with a model; one that is not the product's own is logged."""
+    """What is told of an error met with a model; one that is not the product's own is logged.
+
+    Raises the error itself when the device fails with it: in this process nobody's request can be made any more.
+    """
     if isinstance(error, KartinaError):
         return Failed(id=id, code=error.code, message=str(error))
+    if is_of_device(error):
+        raise error
     log.error("request_crashed", id=id, model=hash[:12], exc_info=error)
     message = f"Sampling failed inside the model ({type(error).__name__}: {error}); the log has the whole story."
     return Failed(id=id, code="error", message=message[:2000])
+
+
+def is_of_device(error: Exception) -> bool:
+    """Whether an error, such as a failed assertion or an illegal address in a kernel, leaves its process no device."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _owners(slots: Sequence[Slot]) -> list[Request]:

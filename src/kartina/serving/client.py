@@ -48,6 +48,7 @@ from kartina.serving.protocol import (
 log = structlog.get_logger("kartina.serving.client")
 
 CAPACITY = 4096  # rows that may be unfinished before new requests are refused
+INPUTS = 512 * 2**20  # bytes of input images of unfinished requests, likewise
 PATIENCE = 60.0  # seconds without a worker before requests fail
 ATTEMPTS = 2  # workers that a request may take down
 MAX_WAIT = 600  # seconds: the longest that a full queue asks to wait
@@ -79,15 +80,19 @@ class Throughput:
 
 
 class Room:
-    """Images that were asked for and are not there yet, of all workers of a service: how many there may be."""
+    """Images that were asked for and are not there yet, of all workers of a service: how many there may be, and bytes
+    of the images that they are to be made from, which are in memory until then."""
 
-    def __init__(self, capacity: int = CAPACITY):
+    def __init__(self, capacity: int = CAPACITY, inputs: int = INPUTS):
         self.capacity = capacity
+        self.inputs = inputs
         self.waiting = 0
+        self.bytes = 0
         self.throughput = Throughput()
 
-    def check(self, n: int) -> None:
-        """Raise ConfigError for more images than there is ever room for, QueueFullError where there is none now."""
+    def check(self, n: int, size: int = 0) -> None:
+        """Raise ConfigError for more images than there is ever room for, QueueFullError where there is none now, for
+        them or for `size` bytes of input images."""
         if n > self.capacity:
             raise ConfigError(
                 f"Found a request for {n} images; expected at most {self.capacity}. Ask for fewer at a time."
@@ -99,16 +104,26 @@ class Room:
                 f"Try again in {seconds} s.",
                 retry_after=seconds,
             )
+        if self.bytes + size > self.inputs:
+            rate = self.throughput.rate
+            seconds = min(MAX_WAIT, max(1, math.ceil(self.waiting / rate))) if rate else 5
+            raise QueueFullError(
+                f"Found {self.bytes / 2**20:.0f} MiB of input images waiting to be used, and room for "
+                f"{self.inputs / 2**20:.0f}; {size / 2**20:.1f} more do not fit. Try again in {seconds} s.",
+                retry_after=seconds,
+            )
 
-    def enter(self, n: int) -> None:
-        """n more images wait."""
+    def enter(self, n: int, size: int = 0) -> None:
+        """n more images wait, and `size` bytes of input images with them."""
         if not self.waiting:
             self.throughput.resume()
         self.waiting += n
+        self.bytes += size
 
-    def leave(self, n: int) -> None:
-        """n images are there, or will never be."""
+    def leave(self, n: int, size: int = 0) -> None:
+        """n images are there, or will never be; with the last of a request go its input images."""
         self.waiting -= n
+        self.bytes -= size
 
     def retry_after(self, n: int) -> int:
         """Whole seconds after which there should be room for n more images, at the throughput measured so far."""
@@ -203,15 +218,15 @@ class LocalEngine:
         there = {output.index for output in made}
         rest = spec.model_copy(update={"rows": tuple(row for row in spec.rows if row.index not in there)})
         if not accepted:
-            self.room.check(len(rest.rows))
             _check_inputs(rest)
+            self.room.check(len(rest.rows), input_bytes(rest))
         request = Request(rest, keys, len(made))
         if made:
             request.events.put_nowait(Started(id=spec.id))
         for output in made:
             request.events.put_nowait(output)
         if rest.rows:
-            self.room.enter(len(rest.rows))
+            self.room.enter(len(rest.rows), input_bytes(rest))
             self._requests[spec.id] = request
             self._hand_over(request)
         else:
@@ -385,7 +400,7 @@ class LocalEngine:
         request.events.put_nowait(request.see(event))
         if isinstance(event, TERMINAL):
             del self._requests[event.id]
-            self.room.leave(left)
+            self.room.leave(left, input_bytes(request.asked))
             self._hand_over_suspect()
         else:
             self.room.leave(left - len(request.left))
@@ -446,9 +461,14 @@ def _error(failed: Failed) -> KartinaError:
     return KartinaError(failed.message)
 
 
+def input_bytes(spec: RequestSpec) -> int:
+    """Bytes of a request's input images."""
+    return sum(len(one) for found in spec.inputs.values() for one in found)
+
+
 def _check_inputs(spec: RequestSpec) -> None:
     """Raise ConfigError for input images that do not fit into a message."""
-    size = sum(len(one) for found in spec.inputs.values() for one in found)
+    size = input_bytes(spec)
     if size > MAX_FRAME // 2:
         raise ConfigError(
             f"Found input images of {size / 2**20:.0f} MiB together; expected at most {MAX_FRAME // 2**21} MiB. "

@@ -2,8 +2,8 @@
 
     python -m kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
 
-The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and encode images.
-When there is nothing to step, models that are new here are measured (see `tuning`).
+The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and decode and
+encode images. When there is nothing to step, models that are new here are measured (see `tuning`).
 With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone.
 """
 
@@ -170,6 +170,7 @@ class Worker:
         try:
             while (message := await read_message(reader)) is not None:
                 self._take(message, outbox.send, writer)
+                del message  # and its images, while the next one is waited for
         except IntegrityError as error:
             log.error("client_stream_broken", error=str(error))
         finally:
@@ -256,13 +257,13 @@ def resident() -> int:
 
 def _logged(spec: RequestSpec, send: Callable[[Message], None]) -> Callable[[Message], None]:
     """`send` that also logs how the request ended."""
-    begun = time.monotonic()
+    begun, id, request_id, rows = time.monotonic(), spec.id, spec.request_id or None, len(spec.rows)
 
     def tell(message: Message) -> None:
         if isinstance(message, TERMINAL):
             log.info(
-                "request_ended", id=spec.id, request_id=spec.request_id or None, end=message.type,
-                rows=len(spec.rows), ms=round((time.monotonic() - begun) * 1e3),
+                "request_ended", id=id, request_id=request_id, end=message.type, rows=rows,
+                ms=round((time.monotonic() - begun) * 1e3),
             )  # fmt: skip
         send(message)
 
@@ -313,7 +314,11 @@ def main() -> None:
         runtime=given.runtime,
         precision=given.precision,
     )
-    worker.run(given.socket)
+    try:
+        worker.run(given.socket)
+    except Exception as error:
+        log.critical("worker_failed", exc_info=error)
+        os._exit(1)  # at once: other threads may have work for minutes, and requests wait for the next worker
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr
 
 
