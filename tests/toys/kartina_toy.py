@@ -27,7 +27,7 @@ from kartina.generators.base import (
 )
 from kartina.registry import register
 
-TROUBLES = ("none", "start", "step", "exit", "device")
+TROUBLES = ("none", "start", "step", "exit")
 
 
 class ToyConfig(FamilyConfig):
@@ -39,7 +39,7 @@ class ToyControls(Controls):
     guidance: float = Field(1.0, ge=0, le=10)
     solver: Literal["euler", "heun"] = "euler"
     delay: float = Field(0.0, ge=0, le=1)  # seconds a step
-    trouble: Literal["none", "start", "step", "exit", "device"] = "none"
+    trouble: Literal["none", "start", "step", "exit"] = "none"  # exit: by heun, with an error of the device
 
 
 @register("toy")
@@ -99,9 +99,9 @@ class Toy(Family):
         if bool((state["trouble"] == 2).any()):
             raise RuntimeError("a toy that breaks")
         if bool((state["trouble"] == 3).any()):
+            if bool(state["heun"][state["trouble"] == 3].any()):
+                raise torch.AcceleratorError("CUDA error: device-side assert triggered")
             os._exit(9)
-        if bool((state["trouble"] == 4).any()):
-            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
         wide = (slice(None), None, None, None)
         dt = (1 / state["steps"])[wide]
         second = state["second"]
