@@ -29,7 +29,8 @@ test-all: checks ## Also the long tests
 
 # The browser's driver keeps an event loop in its process, so its tests have a process of their own; they wait more than
 # they work, and one core is enough for them. What they and the checks of the text print comes when each is done.
-checks: $(VENV)/.dev $(STATIC)
+checks:
+	@$(MAKE) --no-print-directory --jobs=2 setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint page-tests CHOSEN="$(CHOSEN)"
 	$(PY) -m pytest $(LONG) tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
 

@@ -389,6 +389,7 @@ def test_evaluations_have_a_cards_shape(house: House) -> None:
     assert len(ended["result"]["per_class"]) == 3
 
 
+@pytest.mark.slow
 def test_an_evaluations_estimate_is_measured_here(house: House) -> None:
     """More samples take more; a classifier that is to be trained is said, and nothing is made."""
     body = {"run": house.finished(), "samples": 30, "seeds": 2, "metrics": ["class_agreement", "copies"]}

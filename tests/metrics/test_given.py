@@ -88,6 +88,7 @@ def of_images(where: Path, **more: Any) -> dict[str, Any]:
     return evaluate_ref(str(where), "digits", samples=SAMPLES, **{"metrics": METRICS, **more})
 
 
+@pytest.mark.slow
 def test_a_folder_and_an_npz_score_as_the_model(run: Run, made: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     images, labels = made
     of_model = evaluate_ref(run.id, "digits", seeds=(0,), samples=SAMPLES, metrics=METRICS)

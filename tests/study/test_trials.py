@@ -120,6 +120,7 @@ def test_resuming_a_finished_study_changes_nothing(finished: Path) -> None:
         run("nothing.toml")
 
 
+@pytest.mark.slow
 def test_image_counts_are_measured_once_and_can_be_lent(blobs: Path) -> None:
     text = tiny_study.TEXT.replace("images = 384", "minutes = 0.02").replace("seeds = [0, 1]", "seeds = [3, 4]")
     text = text.replace("checkpoints = 2", "checkpoints = 1")

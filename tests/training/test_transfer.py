@@ -158,6 +158,7 @@ def test_every_family_starts_from_its_like(name: str) -> None:
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_without_the_source_equals_undisturbed(old: Run) -> None:
     whole, broken = started(old.id), started(old.id)
     scratch = Run.create(plan("dcgan-32-cpu", FEW, images=8 * 12, settings=SMALL))
