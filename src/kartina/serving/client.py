@@ -105,8 +105,7 @@ class Room:
                 retry_after=seconds,
             )
         if self.bytes + size > self.inputs:
-            rate = self.throughput.rate
-            seconds = min(MAX_WAIT, max(1, math.ceil(self.waiting / rate))) if rate else 5
+            seconds = self.retry_after(self.capacity)  # all that waits has gone by then
             raise QueueFullError(
                 f"Found {self.bytes / 2**20:.0f} MiB of input images waiting to be used, and room for "
                 f"{self.inputs / 2**20:.0f}; {size / 2**20:.1f} more do not fit. Try again in {seconds} s.",
