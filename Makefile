@@ -55,21 +55,29 @@ ui: $(STATIC) ## Build the page
 
 # -- environment ----------------------------------------------------------------------------------------------------
 
+# uv takes seconds where pip takes minutes; where it fails, a proxy say, pip may know better.
+define install
+	$(PY) -m uv pip install -q -c constraints.txt $$($(PY) scripts/uv_settings.py) $(1) \
+		|| $(PY) -m pip install -q -c constraints.txt $(1)
+endef
+DEV := ".[ui,dev]" # a comma would end an argument of call
+
 $(PY):
 	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt uv
 
 $(VENV)/.torch: constraints.txt | $(PY)
-	index=$$($(PY) scripts/torch_index.py $(TORCH_CPU)) && $(PY) -m pip install -q $$index "torch==2.13.*" -c constraints.txt \
-		|| $(PY) -m pip install -q "torch==2.13.*" -c constraints.txt
+	$(call install,"torch==2.13.*" $$($(PY) scripts/torch_index.py $(TORCH_CPU))) \
+		|| $(PY) -m pip install -q -c constraints.txt "torch==2.13.*"
 	@touch $@
 
 $(VENV)/.app: pyproject.toml constraints.txt $(VENV)/.torch
-	PIP_CONSTRAINT=constraints.txt $(PY) -m pip install -q -e ".[ui]"
+	$(call install,-e ".[ui]")
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app
-	PIP_CONSTRAINT=constraints.txt $(PY) -m pip install -q -e ".[ui,dev]"
+	$(call install,-e $(DEV))
 	@touch $@
 
 web/node_modules/.stamp: web/package-lock.json web/package.json | $(VENV)/.app
