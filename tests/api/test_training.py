@@ -319,6 +319,8 @@ def test_pause_resume_and_extend(house: House) -> None:
     assert house.end(job)["status"] == "canceled"
     paused = house.get(f"/v1/runs/{name}")
     assert paused["status"] == "paused" and 0 < paused["images"] < 10**7 and paused["urls"]["job"] is None
+    again = house.post(f"/v1/runs/{name}/pause")  # a client that heard nothing of the first asks again
+    assert (again["id"], again["status"]) == (job["id"], "canceled")
 
     resumed = house.post(f"/v1/runs/{name}/resume")
     wait(lambda: house.get(f"/v1/runs/{name}")["images"] > paused["images"])
@@ -427,7 +429,8 @@ def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     problem(house.client.post("/v1/studies/small/publish", json={}), 409, "conflict")
     shown = house.get("/v1/studies/small")
     assert shown["spec"]["budget"]["images"] == 128 and len(shown["trials"]) == 1 and not shown["complete"]
-    assert house.end(house.post("/v1/studies/small/cancel"))["status"] == "canceled"
+    canceled = house.end(house.post("/v1/studies/small/cancel"))
+    assert canceled["status"] == "canceled" == house.post("/v1/studies/small/cancel")["status"]
     ended = house.end(house.post("/v1/studies/small/resume"))
     assert ended["status"] == "succeeded" and ended["result"]["runs"]["finished"] == 1, ended
 

@@ -322,6 +322,23 @@ def test_jobs_belong_to_who_asked(jobs: Jobs) -> None:
         jobs.delete(first.id)
 
 
+def test_the_latest_job_of_something_is_the_one_at_work_else_the_newest(jobs: Jobs) -> None:
+    def latest() -> int | None:
+        found = jobs.latest("key_a", "toy", lambda job: job.spec.get("of") == "it")
+        return None if found is None else found.id
+
+    jobs.submit("toy", {"of": "it"}, caller="key_b")
+    jobs.submit("train", {"of": "it"}, caller="key_a")
+    assert latest() is None
+    first, second = (jobs.submit("toy", {"of": "it"}, caller="key_a") for _ in range(2))
+    jobs.submit("toy", {"of": "another"}, caller="key_a")
+    for job in (first, second):
+        jobs.cancel(job.id)
+    assert latest() == second.id
+    jobs.resume(first.id)
+    assert latest() == first.id
+
+
 def test_a_caller_has_so_many_jobs_at_most(jobs: Jobs, url: str) -> None:
     """Four that ask at once, of the same caller, get two jobs; the command line is not bounded."""
     opened = [open_database(url) for _ in range(4)]

@@ -270,6 +270,13 @@ class Jobs:
         with self.database.read() as c:
             return [_job(row) for row in c.execute(asked if kind is None else asked.where(jobs.c.kind == kind))]
 
+    def latest(self, caller: str, kind: str, of: Callable[[Job], bool]) -> Job | None:
+        """Of the caller's jobs of this kind and `of` something, the one that is not at its end, else the newest."""
+        mine = sa.select(jobs).where(jobs.c.caller == caller, jobs.c.kind == kind)
+        with self.database.read() as c:
+            rows = c.execute(mine.order_by(jobs.c.status.in_(TERMINAL), jobs.c.id.desc()))
+            return next((job for job in map(_job, rows) if of(job)), None)
+
     def newer(self, seen: Mapping[int, int]) -> tuple[list[Job], set[int]]:
         """Those of the jobs in `seen` (id -> the last event that was seen) to which something has happened since, and
         the ids of those that have been deleted."""

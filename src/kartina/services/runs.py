@@ -221,9 +221,11 @@ class Runs:
     # -- change ------------------------------------------------------------------------------------------------------
 
     async def pause(self, owner: str, name: str) -> Job:
-        """Save a checkpoint and stop. Raises ConflictError where no job of the caller's trains it."""
-        job = await to_thread(lambda: self.get(owner, name).job)
-        if job is None:
+        """Save a checkpoint and stop; asked again, the same job. Raises ConflictError where no job of the caller's
+        trains it."""
+        await to_thread(self.find, owner, name)
+        job = await to_thread(self.work.jobs.latest, owner, "train", lambda job: _is_of(job, name))
+        if job is None or (job.finished and job.status != "canceled"):
             raise ConflictError(f"Found no job that trains run {name!r}; there is nothing to pause.")
         return await to_thread(self.work.jobs.cancel, job.id)
 
@@ -311,7 +313,11 @@ class Runs:
 
 
 def _of_run(jobs: Sequence[Job], name: str) -> Job | None:
-    return next((job for job in jobs if name in (job.saved.get("run"), job.spec.get("run"))), None)
+    return next((job for job in jobs if _is_of(job, name)), None)
+
+
+def _is_of(job: Job, name: str) -> bool:
+    return name in (job.saved.get("run"), job.spec.get("run"))
 
 
 def _number(name: str) -> int:

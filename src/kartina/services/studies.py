@@ -115,10 +115,11 @@ class Studies:
         return path
 
     async def cancel(self, owner: str, name: str) -> Job:
-        """Stop it when the run at work has saved what it has. Raises ConflictError where nothing works on it."""
+        """Stop it when the run at work has saved what it has; asked again, the same job. Raises ConflictError where
+        nothing works on it."""
         self._check(owner, name)
-        job = await to_thread(self.job, owner, name)
-        if job is None:
+        job = await to_thread(self.work.jobs.latest, owner, "study", lambda job: job.spec.get("study") == name)
+        if job is None or (job.finished and job.status != "canceled"):
             raise ConflictError(f"Found no job of study {name!r}; there is nothing to cancel.")
         return await to_thread(self.work.jobs.cancel, job.id)
 
