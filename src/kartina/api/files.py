@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
+JSON = "application/json"
 _RANGES = re.compile(r"bytes=(?P<all>[\d\-, \t]+)", re.IGNORECASE)
 _RANGE = re.compile(r"(\d{1,18})-(\d{0,18})|-\d{1,18}")
 
@@ -47,9 +48,15 @@ def is_range(given: str) -> bool:
 
 def described(description: str, *types: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of a StoredFile and of its ranges. Beside it a route has the problem "unsatisfiable"."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content: dict[str, Any] = dict.fromkeys(types, binary)
+    content = {type: _content(type) for type in types}
+    parts = {type: _content(type) if type != JSON else {} for type in (*types, "multipart/byteranges")}  # of JSON: none
     return {
         200: {"content": content, "description": description},
-        206: {"content": {**content, "multipart/byteranges": binary}, "description": "The ranges that were asked for"},
+        206: {"content": parts, "description": "The ranges that were asked for"},
     }
+
+
+def _content(type: str) -> dict[str, Any]:
+    if type == JSON:
+        return {"schema": {"type": "object"}}
+    return {"schema": {"type": "string"} if type.startswith("text/") else {"type": "string", "format": "binary"}}
