@@ -9,7 +9,6 @@ NPM := $(PY) scripts/npm.py --prefix web
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 STATIC := src/kartina/api/static/index.html
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder # tests have one thread each, so a process a core
-LONG := tests/training tests/study tests/test_readme.py tests/serving tests/api # first: none is left for one core at the end
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
 .PHONY: help setup run test test-all checks page-tests bench lint format ui constraints clean
@@ -32,7 +31,7 @@ test-all: checks ## Also the long tests
 checks:
 	@$(MAKE) --no-print-directory --jobs=2 setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint page-tests CHOSEN="$(CHOSEN)"
-	$(PY) -m pytest $(LONG) tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
+	$(PY) -m pytest tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
 
 page-tests: $(VENV)/.dev $(STATIC)
 	$(NPM) run --silent test

@@ -54,27 +54,27 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @contextmanager
 def toy_family(worker_home: Path) -> Iterator[None]:
     """The toy family, as installed by its entry point: here and in every process started meanwhile."""
-    path, home = os.environ.get("PYTHONPATH"), os.environ.get("KARTINA_HOME")
+    before = dict(os.environ)
     os.environ["KARTINA_HOME"] = str(worker_home)  # of a worker that outlives a test
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TOYS), *([path] if path else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TOYS), before.get("PYTHONPATH")]))
     os.environ["OMP_NUM_THREADS"] = "1"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sys.path.insert(0, str(TOYS))
     import kartina_toy
 
-    if "toy" not in registry.names():
+    registered = "toy" in registry.names()  # by one around this
+    if not registered:
         registry.register("toy")(kartina_toy.Toy)
     yield
-    registry.unregister("toy")
+    if not registered:
+        registry.unregister("toy")
     torch.set_num_threads(threads)
     sys.path.remove(str(TOYS))
-    del os.environ["PYTHONPATH"], os.environ["OMP_NUM_THREADS"]
-    if path is not None:
-        os.environ["PYTHONPATH"] = path
-    del os.environ["KARTINA_HOME"]
-    if home is not None:
-        os.environ["KARTINA_HOME"] = home
+    for name in ("KARTINA_HOME", "PYTHONPATH", "OMP_NUM_THREADS"):
+        del os.environ[name]
+        if name in before:
+            os.environ[name] = before[name]
 
 
 def toy_package(root: Path, name: str = "toy", seed: int = 0, spec: ImageSpec = SPEC) -> PackageRef:

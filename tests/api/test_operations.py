@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kartina.services.metrics import Metrics
 from kartina.serving.protocol import MODELS
 from tests.engine import toy_package
 from tests.service import Service
+
+
+@pytest.fixture(scope="module")
+def service(alone: Service) -> Service:
+    return alone
 
 
 def scrape(client: httpx.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -22,6 +22,11 @@ from tests.service import Service
 LARGE = ImageSpec(height=64, width=64, channels=3, classes=("cat", "dog", "bird"))  # previews fill a socket's buffer
 
 
+@pytest.fixture(scope="module")
+def service(alone: Service) -> Service:
+    return alone
+
+
 @dataclass
 class Told:
     id: int

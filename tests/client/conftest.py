@@ -12,15 +12,14 @@ from PIL import Image
 from kartina.client import Client
 from kartina.models.model import save
 from tests import tiny
-from tests.engine import CARD, PROVENANCE, toy_package, toys  # noqa: F401  a fixture
+from tests.engine import CARD, PROVENANCE, toy_family, toy_package
 from tests.service import Service
 
 
-@pytest.fixture(scope="module")
-def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: F811
-    """A running service with a model for each task."""
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service with a model for each task, one for all files: each client has a key of its own."""
     home = tmp_path_factory.mktemp("service") / "home"
-    toy_package(home / "models")
     for name, made in (
         ("flow", tiny.sampler("flow")),
         ("pairs", tiny.sampler("flow-pairs")),
@@ -28,7 +27,9 @@ def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         ("paint", tiny.sampler("flow", shape=tiny.spec(16, 3), source="colorize")),
     ):
         save(made, name, PROVENANCE, CARD, root=home / "models")
-    running = Service(home)
+    with toy_family(tmp_path_factory.mktemp("home")):
+        toy_package(home / "models")
+        running = Service(home)
     yield running
     running.stop()
 

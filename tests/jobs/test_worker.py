@@ -168,7 +168,7 @@ def test_a_worker_that_is_stopped_gives_its_job_back(jobs: Jobs) -> None:
         *(("sqlite", victim) for victim in ("worker", "child", "both")),
         slow("postgresql", "worker"),
         slow("postgresql", "child"),
-        ("postgresql", "both"),
+        slow("postgresql", "both"),
     ],
     indirect=["url"],
 )
@@ -301,6 +301,7 @@ class Victims:
             worker.wait()
 
 
+@sqlite_first
 @pytest.mark.parametrize("points", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_kill_9_anywhere_loses_no_job_and_does_none_twice(
     jobs: Jobs, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

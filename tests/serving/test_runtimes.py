@@ -304,6 +304,7 @@ def test_what_is_installed() -> None:
     assert set(installed("auto")) == set(BOTH) and set(installed("onnx")) == {"onnx"} and installed("eager") == {}
 
 
+@pytest.mark.slow
 def test_an_export_ends_with_whoever_wanted_it(flow: PackageRef, tmp_path: Path) -> None:
     where = tmp_path / "onnx"
     command = [sys.executable, "-m", "kartina.serving.export", str(flow.path), "0" * 64, str(where)]

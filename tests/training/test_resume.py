@@ -68,7 +68,7 @@ def killed(run: Run, mode: str, step: int) -> None:
     process.close()
 
 
-LONG = ("edm", "flow", "meanflow")  # whose pauses take half a minute: see vae
+LONG = ("edm", "flow", "meanflow", "stylegan2_ada", "biggan")  # whose pauses take half a minute: see vae, r3gan
 KILLED = ("dcgan", "flow", "vae")  # of the others too, in the long tests
 
 
