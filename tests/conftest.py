@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"  # real data, when a che
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first, so that none of it is left for one core at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
-
-
-def pytest_collection_finish() -> None:
-    """What is there now stays there: walking through it again and again was a tenth of the tests' time."""
-    gc.freeze()
 
 
 @pytest.fixture

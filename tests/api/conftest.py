@@ -28,15 +28,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """As `service`, of a file of tests."""
-    made = serving(tmp_path_factory, "--no-jobs")
-    yield made
-    made.stop()
+    yield from running(tmp_path_factory, "--no-jobs")
 
 
 @pytest.fixture(scope="module")
 def working(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: F811
     """As `service`, of a file of tests, and it works on jobs."""
-    made = serving(tmp_path_factory)
+    yield from running(tmp_path_factory)
+
+
+def running(folders: pytest.TempPathFactory, *options: str, database: str | None = None) -> Iterator[Service]:
+    made = serving(folders, *options, database=database)
     yield made
     made.stop()
 
@@ -55,6 +57,4 @@ def on_both(
 ) -> Iterator[Service]:
     """As `service`, on each kind of database: PostgreSQL under HTTP in the long tests, under the services in all."""
     database = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else None
-    made = serving(tmp_path_factory, "--no-jobs", database=database)
-    yield made
-    made.stop()
+    yield from running(tmp_path_factory, "--no-jobs", database=database)
