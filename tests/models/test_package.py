@@ -89,10 +89,10 @@ class Forgetful(Toy):
 
 @pytest.fixture(autouse=True)
 def families() -> Iterator[None]:
-    registry.register("toy")(Toy)
+    registry.register("tiny")(Toy)
     registry.register("forgetful")(Forgetful)
     yield
-    registry.unregister("toy")
+    registry.unregister("tiny")
     registry.unregister("forgetful")
 
 
@@ -103,7 +103,7 @@ ORIGIN = Provenance(
 CARD = {"licence": "CC0-1.0", "about": "a toy", "metrics": {}, "per_class": []}
 
 
-def toy(name: str = "toy", seed: int = 0) -> Family:
+def toy(name: str = "tiny", seed: int = 0) -> Family:
     return build(registry.family(name), {"width": 4}, SPEC, seed).eval()
 
 
@@ -278,7 +278,7 @@ def test_weights_must_fit_the_architecture(
     tensors = weights(saved)
     change(tensors)
     swap(saved, save_tensors(tensors), parameters=sum(t.numel() for t in tensors.values()))
-    with pytest.raises(IntegrityError, match="do not fit toy"):
+    with pytest.raises(IntegrityError, match="do not fit tiny"):
         load("pets")
 
 
