@@ -24,7 +24,6 @@ from kartina.data import imageset, prepare
 from kartina.errors import ConfigError, NotFoundError, StorageError
 from kartina.handlers import bulk as module
 from kartina.handlers.bulk import NAME, make
-from kartina.handlers.child import COMMAND
 from kartina.handlers.specs import BulkJob
 from kartina.jobs.context import Interrupted
 from kartina.jobs.table import Job, Jobs
@@ -198,7 +197,6 @@ def digest(job: Job) -> str:
 
 @pytest.mark.slow
 def test_killed_and_gone_on_with_as_a_job(toy: PackageRef, tmp_path: Path) -> None:
-    assert COMMAND[1:] == ("-m", "kartina.handlers.child")
     jobs = Jobs.open()
     given = spec(toy, 2500, controls={"steps": 3, "delay": 0.02})
     whole = made(load(toy), given, tmp_path / "whole")

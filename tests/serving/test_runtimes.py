@@ -6,7 +6,6 @@ import asyncio
 import gc
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ import torch
 from kartina.models.model import load, save
 from kartina.models.package import PackageRef, read_manifest
 from kartina.nets.precision import has_bf16
+from kartina.process import command_of
 from kartina.serving import runtimes, tuning
 from kartina.serving.batching import Batcher
 from kartina.serving.protocol import Event, RequestSpec
@@ -307,7 +307,7 @@ def test_what_is_installed() -> None:
 @pytest.mark.slow
 def test_an_export_ends_with_whoever_wanted_it(flow: PackageRef, tmp_path: Path) -> None:
     where = tmp_path / "onnx"
-    command = [sys.executable, "-m", "kartina.serving.export", str(flow.path), "0" * 64, str(where)]
+    command = command_of("kartina.serving.export", str(flow.path), "0" * 64, str(where))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.close()

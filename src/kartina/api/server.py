@@ -21,6 +21,7 @@ from kartina.api.memory import one_heap
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
 from kartina.errors import ConfigError, ConflictError
+from kartina.process import loading
 from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine, Room
 from kartina.serving.fleet import Fleet
@@ -124,7 +125,8 @@ async def run(
         kept: dict[str, Keeper] = {**sampling}
         if settings.jobs:
             kept |= {f"jobs_{lane}": Keeper((*JOBS, "--lane", lane), patience=settings.drain) for lane in LANES}
-        app = create_app(engine, access, static=static, workers=kept, ready=settings.ready)
+        with loading():
+            app = create_app(engine, access, static=static, workers=kept, ready=settings.ready)
         stopping: list[asyncio.Task[None]] = []
 
         def goodbye() -> None:

@@ -15,6 +15,7 @@ import typer
 
 from kartina.cli.settings import CONFIG
 from kartina.errors import ConfigError
+from kartina.process import loading
 from kartina.settings import WHERE, Settings, default, load, show, variable
 
 NEEDS: dict[str, tuple[str, ...]] = {  # the packages of a runtime
@@ -65,9 +66,10 @@ def serve(
         os.environ[variable(name)] = getattr(settings, name)
     import asyncio
 
-    from kartina import logs
-    from kartina.api import server
-    from kartina.api.security import is_loopback
+    with loading():
+        from kartina import logs
+        from kartina.api import server
+        from kartina.api.security import is_loopback
 
     if missing := [name for name in NEEDS.get(settings.runtime, ()) if find_spec(name) is None]:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """What the service asks before work is accepted, and does not answer itself: whatever needs torch.
 
-    python -m kartina.handlers.desk          # reads questions, writes answers (messages of `kartina.data.pool`)
+    python -m kartina.process kartina.handlers.desk  # reads questions, writes answers (`data.pool` has messages)
 
 A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
 process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
@@ -212,7 +212,3 @@ def main() -> None:
         if message is None:
             return
         write_message(out, (answer(**message[0]), b""))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from kartina.errors import NotFoundError
 from kartina.jobs.child import Handler
+from kartina.process import loading
 
 KINDS = {
     "train": "kartina.handlers.jobs:train",
@@ -29,5 +30,6 @@ def find(kind: str) -> Handler:
     if kind not in KINDS:
         raise NotFoundError.named("kind of job", kind, KINDS)
     module, _, name = KINDS[kind].partition(":")
-    handler: Handler = getattr(import_module(module), name)
+    with loading():
+        handler: Handler = getattr(import_module(module), name)
     return handler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from kartina.handlers.evaluate import Progress, evaluate_model
 from kartina.handlers.publish import publish as publish_run
 from kartina.models import package
 from kartina.models.model import Model
+from kartina.process import command_of
 from kartina.study import opening, report, spec, trials
 from kartina.study.folder import Study, folder, same_study
 from kartina.study.spec import SCORE
@@ -55,7 +55,7 @@ def side_by_side(study: Study, workers: int, watch: trials.Watch | None = None, 
     with study.lock() as held:
         trials.sweep(study)
         trials.count(study, evaluator(study), watch)
-        command = [sys.executable, "-m", "kartina.handlers.study_worker", str(study.path)]
+        command = command_of("kartina.handlers.study_worker", str(study.path))
         team = [subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(held,)) for _ in range(workers)]
         asked = False
         try:

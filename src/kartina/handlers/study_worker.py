@@ -1,4 +1,4 @@
-"""One of several processes that make a study's runs: python -m kartina.handlers.study_worker FOLDER.
+"""One of several processes that make a study's runs: `kartina.handlers.study_worker FOLDER`.
 
 SIGTERM saves and ends it; so does the end of standard input, at once: whoever started it is gone.
 """
@@ -37,7 +37,3 @@ def main() -> int:
             print(f"Error: {error}", file=sys.stderr)
             return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Check a package as loading it would, in a process of its own: `python -m kartina.models.check FOLDER`.
+"""Check a package as loading it would, in a process of its own (`kartina.models.check FOLDER`).
 
 Prints one line of JSON: {} when its weights fit the architecture (built on the meta device), else {"code", "message"}.
 The API process runs this for what comes from outside: it loads no torch itself, and outlives whatever the check meets.
@@ -24,7 +24,3 @@ def main() -> None:
         print(json.dumps({"code": error.code, "message": str(error)}))
     else:
         print("{}")
-
-
-if __name__ == "__main__":
-    main()

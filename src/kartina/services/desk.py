@@ -20,10 +20,11 @@ from typing import Any
 
 from kartina.data.pool import read_message, write_message
 from kartina.errors import QueueFullError, UnavailableError, of_code
+from kartina.process import command_of
 
 TIME = 300.0  # seconds that an answer may take
 WAITING = 16  # questions that wait for their turn
-COMMAND = (sys.executable, "-m", "kartina.handlers.desk")
+COMMAND = command_of("kartina.handlers.desk")
 
 
 class Desk:

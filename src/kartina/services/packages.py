@@ -26,6 +26,7 @@ from kartina.errors import ConflictError, DataError, IntegrityError, disk_errors
 from kartina.files import make_folder
 from kartina.models import package
 from kartina.models.package import Manifest, PackageRef
+from kartina.process import command_of
 from kartina.services.models import ModelInfo, Models
 from kartina.services.zips import stream_files
 from kartina.serving import kept
@@ -101,7 +102,7 @@ class Packages:
         for picture in [*path.glob("*.png"), *path.glob("classes/*.png")]:
             self.sandbox.clean(picture.read_bytes())
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "kartina.models.check", str(path)]
+        command = command_of("kartina.models.check", str(path))
         try:
             done = subprocess.run(command, env=environment, capture_output=True, timeout=TIME, check=False)
             found = json.loads(done.stdout)

@@ -1,6 +1,6 @@
 """A process of its own that writes a model's networks as ONNX: it takes seconds of pure Python, and memory.
 
-    python -m kartina.serving.export PACKAGE HASH FOLDER
+    python -m kartina.process kartina.serving.export PACKAGE HASH FOLDER
 
 Which networks: those that a step of the model's first task calls with tensors and that answer with one tensor; of a
 part that is not called itself, its children. FOLDER gets one file for each, and nets.json that names them; it appears
@@ -111,7 +111,7 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
+def main() -> None:
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     os.nice(10)
     export(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from kartina.generators.base import Family
 from kartina.nets.precision import has_bf16
+from kartina.process import command_of
 from kartina.serving import kept
 
 Switch = Literal["eager", "onnx", "openvino", "auto"]
@@ -125,7 +125,7 @@ def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[st
 
 def export(path: str, hash: str, folder: Path) -> str:
     """Have a package's networks written into `folder` by a process of its own; "", or what went wrong there."""
-    command = [sys.executable, "-m", "kartina.serving.export", path, hash, str(folder)]
+    command = command_of("kartina.serving.export", path, hash, str(folder))
     with tempfile.TemporaryFile("w+") as errors:
         # Its standard input stays open as long as this process lives, and waits.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -22,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+
+from kartina.process import command_of
 
 log = structlog.get_logger("kartina.serving.supervisor")
 
@@ -81,7 +82,8 @@ class Keeper:
             if process.stdin is not None:
                 process.stdin.close()
             deaths = 0 if time.monotonic() - since > STABLE else min(deaths + 1, len(self.backoff) - 1)
-            log.error("worker_died", command=self.command[2], pid=process.pid, code=code, pause=self.backoff[deaths])
+            command = " ".join(self.command[2:4])
+            log.error("worker_died", command=command, pid=process.pid, code=code, pause=self.backoff[deaths])
             await asyncio.sleep(self.backoff[deaths])
             try:
                 self._process = await self._spawn()
@@ -103,8 +105,8 @@ class Supervisor(Keeper):
     def __init__(self, options: Sequence[str] = (), *, backoff: Sequence[float] = BACKOFF):
         self._folder = _short_folder()
         self.socket = self._folder / "worker.sock"
-        worker = (sys.executable, "-m", "kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin")
-        super().__init__((*worker, *options), backoff=backoff)
+        worker = command_of("kartina.serving.worker", "--socket", str(self.socket), "--watch-stdin", *options)
+        super().__init__(worker, backoff=backoff)
 
     async def stop(self) -> None:
         """End the worker and its socket."""

@@ -1,6 +1,6 @@
 """The worker: a process of its own that holds the models and makes the images.
 
-    python -m kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
+    python -m kartina.process kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
 
 The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and decode and
 encode images. When there is nothing to step, models that are new here are measured (see `tuning`).
@@ -320,7 +320,3 @@ def main() -> None:
         log.critical("worker_failed", exc_info=error)
         os._exit(1)  # at once: other threads may have work for minutes, and requests wait for the next worker
     sys.exit(1)  # only when the io thread has died: its traceback is on stderr
-
-
-if __name__ == "__main__":
-    main()
