@@ -288,6 +288,7 @@ def test_no_torch_in_the_process_of_the_api() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
+@pytest.mark.slow
 def test_stopping_ends_streams_and_leaves_no_orphan_and_a_restart_goes_on(
     toys: None, tmp_path: Path, service: Service
 ) -> None:

@@ -97,6 +97,7 @@ def test_killed_at_fifty_points(toys: None, tmp_path: Path, url: str) -> None:  
     kill_at_random_points(tmp_path / "home", url, 50)
 
 
+@pytest.mark.slow
 def test_a_reader_misses_nothing_across_a_kill(toys: None, tmp_path: Path) -> None:  # noqa: F811
     home = tmp_path / "home"
     toy_package(home / "models")

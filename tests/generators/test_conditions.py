@@ -475,6 +475,7 @@ def test_the_source_is_seen_and_by_every_evaluation(name: str, source: str, task
     assert torch.allclose(found[1], null[1] + 3 * (strong[1] - null[1]), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_network_learns_to_look_at_its_source() -> None:
     """On pairs where the target is the source's negative, the loss falls below what no source allows."""
     torch.manual_seed(0)

@@ -164,7 +164,9 @@ def test_learned_sigma_becomes_the_root_mean_square_error() -> None:
     assert slope(0.9 * optimum) < -0.1 < 0.1 < slope(1.1 * optimum)
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "logistic"])
+@pytest.mark.parametrize(
+    "likelihood", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("gaussian", "bernoulli")), "logistic"]
+)
 def test_it_overfits_what_it_sees(likelihood: str) -> None:
     torch.manual_seed(0)
     model = tiny.family("vae", beta=0.01, likelihood=likelihood)

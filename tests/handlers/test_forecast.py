@@ -100,7 +100,7 @@ def test_what_only_works_on_images_is_timed_at_its_pictures(home: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "fp32"}, {"with_training": True}])
-@pytest.mark.parametrize("name", ["vae", "flow", "stylegan2_ada"])
+@pytest.mark.parametrize("name", ["vae", pytest.param("flow", marks=pytest.mark.slow), "stylegan2_ada"])
 def test_the_room_for_a_package_is_enough_and_little_more(home: Path, name: str, options: dict[str, Any]) -> None:
     wide = {"flow": {"widths": (64, 128)}}.get(name, {"width": 64, "width_max": 128})
     made = tiny.run(name, home, n=8, config=wide)

@@ -109,6 +109,7 @@ def test_ends(jobs: Jobs) -> None:
             assert "Traceback" in logged(jobs, id)[-1] and "toy.py" in logged(jobs, id)[-1]
 
 
+@sqlite_first
 def test_an_unknown_kind_fails_in_words(jobs: Jobs) -> None:
     id = jobs.submit("tooy", {}).id
     drain()
@@ -130,7 +131,7 @@ def test_a_job_that_is_deleted_as_soon_as_it_has_ended_takes_no_worker_with_it(j
 
 @pytest.mark.parametrize(
     ("url", "deaf"),
-    [("sqlite", False), ("sqlite", True), ("postgresql", False), slow("postgresql", True)],
+    [("sqlite", False), ("sqlite", True), slow("postgresql", False), slow("postgresql", True)],
     indirect=["url"],
 )
 def test_cancel_ends_a_running_job(jobs: Jobs, deaf: bool) -> None:
@@ -152,6 +153,7 @@ def test_cancel_ends_a_running_job(jobs: Jobs, deaf: bool) -> None:
     assert len(set(logged(jobs, id))) == len(logged(jobs, id))
 
 
+@sqlite_first
 def test_a_worker_that_is_stopped_gives_its_job_back(jobs: Jobs) -> None:
     id = jobs.submit("toy", {"n": 10_000}).id
     with worker() as process:
@@ -165,7 +167,9 @@ def test_a_worker_that_is_stopped_gives_its_job_back(jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     ("url", "victim"),
     [
-        *(("sqlite", victim) for victim in ("worker", "child", "both")),
+        slow("sqlite", "worker"),
+        slow("sqlite", "child"),
+        ("sqlite", "both"),
         slow("postgresql", "worker"),
         slow("postgresql", "child"),
         slow("postgresql", "both"),
@@ -204,7 +208,7 @@ def locked(database: Database) -> bool:
         connection.close()
 
 
-@sqlite_first
+@pytest.mark.slow
 def test_a_worker_that_slept_finds_its_job_taken_and_leaves_it(jobs: Jobs) -> None:
     """SIGSTOP for longer than the lease, as a closed laptop does; both workers end up healthy."""
     id = jobs.submit("toy", {"n": 12, "pause": 0.5}).id
@@ -233,6 +237,7 @@ def test_a_worker_that_slept_finds_its_job_taken_and_leaves_it(jobs: Jobs) -> No
             wait(lambda: all(jobs.get(i).finished for i in after))
 
 
+@sqlite_first
 def test_a_killed_submitter_leaves_its_job(jobs: Jobs) -> None:
     """kill -9 right after the job was accepted."""
     code = "import os; from kartina.jobs.table import Jobs; j = Jobs.open().submit('toy', {'n': 1})"
@@ -350,6 +355,7 @@ def test_kill_9_anywhere_loses_no_job_and_does_none_twice(
     assert victims.kills >= points and attempts > len(every)
 
 
+@sqlite_first
 def test_a_worker_sweeps_what_killed_ones_left(jobs: Jobs) -> None:
     id = jobs.submit("toy", {"n": 1}).id
     drain()

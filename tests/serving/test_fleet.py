@@ -107,6 +107,7 @@ def test_the_queue_is_bounded_for_all_of_them_together_and_images_are_kept_for_a
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_nobody_waits_for_it_meanwhile(
     toy: PackageRef, pair: tuple[Background, Background]
 ) -> None:

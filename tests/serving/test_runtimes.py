@@ -104,12 +104,17 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
         return found
 
 
-SLOW = ["flow", "edm", "ddpm", "vae", "meanflow", "r3gan", "edm-upscale", "cgan", "sgan"]
-
-
-@pytest.mark.parametrize("name", ["dcgan", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: str) -> None:
+def test_a_flows_images_in_both_runtimes_are_within_1_of_torchs(flow: PackageRef) -> None:
     """Whole samplers, of batches of one and three: otherwise the runtime is left out."""
+    found = outcome(flow, BOTH)
+    assert found.left_out == {} and set(found.seconds) == {"eager", *BOTH}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["dcgan", "edm", "ddpm", "vae", "meanflow", "r3gan", "edm-upscale", "cgan", "sgan", "flow"]
+)
+def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: str) -> None:
     found = outcome(packaged(name, tmp_path), BOTH)
     assert found.left_out == {} and set(found.seconds) == {"eager", *BOTH}
 

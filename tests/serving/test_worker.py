@@ -200,6 +200,7 @@ def test_a_message_that_cannot_be_read_ends_its_connection_only(toy: PackageRef,
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_its_requests_complete(toy: PackageRef, worker: Background) -> None:
     short = request(toy, "short", 2, seed=3, steps=5)
     long = request(toy, "long", 4, seed=30, steps=40, delay=0.02)

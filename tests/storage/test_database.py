@@ -19,6 +19,7 @@ from kartina.errors import ConfigError, IntegrityError, StorageAwayError, Storag
 from kartina.storage import database as module
 from kartina.storage.database import Database, open_database, setting
 from kartina.storage.tables import blobs, metadata
+from tests.databases import sqlite_first
 
 
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
@@ -43,6 +44,7 @@ def test_the_default_is_a_file_in_the_home(home: Path, monkeypatch: pytest.Monke
     assert (home / "other.db").is_file()
 
 
+@sqlite_first
 def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:
     code = f"from kartina.storage.database import open_database; open_database({url!r}).close()"
     running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]

@@ -69,7 +69,7 @@ def killed(run: Run, mode: str, step: int) -> None:
 
 
 LONG = ("edm", "flow", "meanflow", "stylegan2_ada", "biggan")  # whose pauses take half a minute: see vae, r3gan
-KILLED = ("dcgan", "flow", "vae")  # of the others too, in the long tests
+KILLED = ("flow", "vae")  # of the others too, in the long tests
 
 
 @pytest.mark.parametrize("mode", [pytest.param("after", marks=pytest.mark.slow), "during"])

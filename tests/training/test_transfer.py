@@ -339,7 +339,7 @@ def test_a_teacher_is_taken_whole_and_stays_as_it_was(flow: Run) -> None:
     assert not any("teacher" in key for key in load_any(str(ref)).family.state_dict())
 
 
-@pytest.mark.parametrize("how", TAUGHT)
+@pytest.mark.parametrize("how", [pytest.param(h, marks=() if h == "onestep" else pytest.mark.slow) for h in TAUGHT])
 def test_a_taught_run_resumes_to_the_bit_without_its_teacher(flow: Run, how: str) -> None:
     teacher = flow
     if how == "halve":
