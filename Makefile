@@ -11,7 +11,7 @@ STATIC := src/kartina/api/static/index.html
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder # tests have one thread each, so a process a core
 WEB := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 
-.PHONY: help setup run test test-all checks page-tests other-tests bench lint format ui constraints clean
+.PHONY: help setup run test test-all checks contract-tests page-tests bench lint format ui constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -26,14 +26,17 @@ test: checks ## What CI runs: lint, types, layers, tests, browser (under 20 minu
 
 test-all: checks ## Also the long tests
 
-# The browser's driver keeps an event loop in its process, so its tests have a process of their own, beside the others:
-# they wait more than they work.
+# The browser's driver keeps an event loop in its process, so its tests have a process of their own; they wait more than
+# they work, and one core is enough for them. The other has the checks of the text and the families' contract meanwhile,
+# and no more: with both cores at work, the browser and the services wait for each other. What they print comes at their
+# ends.
 checks:
 	@$(MAKE) --no-print-directory --jobs=2 setup
-	@$(MAKE) --no-print-directory --jobs=2 page-tests other-tests CHOSEN="$(CHOSEN)"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target contract-tests page-tests CHOSEN="$(CHOSEN)"
+	$(PY) -m pytest tests --ignore=tests/contract -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
 
-other-tests: lint
-	$(PY) -m pytest tests -m "not browser $(CHOSEN)" $(SIDE_BY_SIDE)
+contract-tests: lint
+	$(PY) -m pytest tests/contract -m "not browser $(CHOSEN)"
 
 page-tests: $(VENV)/.dev $(STATIC)
 	$(NPM) run --silent test

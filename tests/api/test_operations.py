@@ -93,6 +93,7 @@ def test_metrics_tell_what_was_done(service: Service) -> None:
         assert grown("kartina_http_request_seconds_count", route="/v1/models") == 1
 
 
+@pytest.mark.slow
 def test_a_worker_for_each_device(toys: None, tmp_path: Path) -> None:
     """Two workers that share this CPU, as two GPUs would have one each: both make images, each is counted apart."""
     toy_package(tmp_path / "home" / "models")

@@ -61,6 +61,7 @@ def test_an_operation_is_found_read_and_tried(served: Served, visit: Visit) -> N
     expect(models.get_by_role("button", name="Send")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_what_changes_something_passes_the_origin_check(served: Served, visit: Visit, tmp_path: Path) -> None:
     page = reference(served, visit)
     create = unfold(page, "POST /v1/generations")

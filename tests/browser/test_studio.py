@@ -193,6 +193,7 @@ def test_previews_come_before_pictures_and_nothing_moves(served: Served, visit: 
     assert empty == half == frame(page, 1)
 
 
+@pytest.mark.slow
 def test_several_at_a_time(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)

@@ -45,6 +45,7 @@ def run(service: Service, where: Path, code: str, commands: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_guide_runs(service: Service, tmp_path: Path) -> None:
     commands = re.findall(r"^    \$ ((?:.*\\\n)*.*)$", GUIDE, flags=re.M)

@@ -52,8 +52,10 @@ from kartina.storage.database import open_database
 from kartina.storage.records import Generation, Records
 from kartina.storage.tables import blob_refs, generations, idempotency
 from kartina.storage.usage import Quota, Used, used
+from tests.databases import sqlite_first
 from tests.engine import Background
 
+pytestmark = sqlite_first
 SLOW = {"steps": 100, "delay": 0.01}
 
 
