@@ -2,8 +2,8 @@
 
     subprocess.Popen(command_of("kartina.serving.worker", "--socket", path))
 
-Imports make a million objects that stay. To look through them for garbage takes an eighth to a quarter of the time of
-a start; and each full collection later, which is when a process stands still, would look through all of them again.
+Imports make some 300,000 objects that stay. To look through them for garbage takes a quarter of the time of a start;
+and each full collection later, which is when a process stands still, would look through all of them again.
 """
 
 from __future__ import annotations
