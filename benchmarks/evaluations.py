@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -229,6 +230,8 @@ def draw(results: Results, file: Path) -> None:
 
 def page(results: Results, given: argparse.Namespace) -> str:
     i = results["identity"]
+    asked = "" if given.evaluations == [*EVALUATIONS] else f" --evaluations {' '.join(map(str, given.evaluations))}"
+    asked += "" if given.ways == [*SOLVERS] else f" --ways {' '.join(map(shlex.quote, given.ways))}"
     refs = " ".join(results["models"])
     return (
         "\n".join(
@@ -251,7 +254,7 @@ def page(results: Results, given: argparse.Namespace) -> str:
                 "Repeat it with",
                 "",
                 f"    python -m benchmarks.evaluations --data {given.data} --samples {given.samples} "
-                f"--seeds {' '.join(map(str, given.seeds))} --out {given.out.as_posix()} {refs}",
+                f"--seeds {' '.join(map(str, given.seeds))}{asked} --out {given.out.as_posix()} {refs}",
             ]
         )
         + "\n"
