@@ -431,6 +431,14 @@ def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     assert shown["spec"]["budget"]["images"] == 128 and len(shown["trials"]) == 1 and not shown["complete"]
     canceled = house.end(house.post("/v1/studies/small/cancel"))
     assert canceled["status"] == "canceled" == house.post("/v1/studies/small/cancel")["status"]
+    plan = house.home / "studies" / "small" / "plan.json"
+    told = plan.read_text()
+    vast = json.loads(told)
+    vast["study"] |= {"settings": {"grids": 10_000}, "seeds": list(range(10_000))}
+    plan.write_text(json.dumps(vast))
+    refused = problem(house.client.post("/v1/studies/small/resume"), 507, "storage")
+    assert "MiB free on the disk" in refused["detail"]
+    plan.write_text(told)
     ended = house.end(house.post("/v1/studies/small/resume"))
     assert ended["status"] == "succeeded" and ended["result"]["runs"]["finished"] == 1, ended
 

@@ -15,6 +15,7 @@ import resource
 import select
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,25 @@ def room(run: str, images: int) -> dict[str, Any]:
 
 def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
     """Check a study and fix its plan: {"name", "disk": bytes of its runs}."""
-    from kartina.study.folder import Study, planned
+    from kartina.study.folder import Study
     from kartina.study.spec import StudySpec, dump
 
     wanted = StudySpec.model_validate(study)
     made = Study.create(wanted, dump(wanted), owner=owner)
-    disks = [estimate.disk(planned(wanted, entry, data, made.plan, images=1)) for entry, data in wanted.pairs()]
-    return {"name": made.name, "disk": len(wanted.seeds) * sum(disks)}
+    return {"name": made.name, **study_room(made.name)}
+
+
+def study_room(study: str) -> dict[str, Any]:
+    """{"disk": bytes} of the runs that a study has not begun yet."""
+    from kartina.study.folder import Study, planned
+
+    found = Study.open(study)
+    waiting = Counter(trial.pair for trial in found.trials() if found.state(trial) == "waiting")
+    disks = {
+        f"{entry.key}--{data}": estimate.disk(planned(found.spec, entry, data, found.plan, images=1))
+        for entry, data in found.spec.pairs()
+    }
+    return {"disk": sum(n * disks[pair] for pair, n in waiting.items())}
 
 
 def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:
@@ -190,8 +203,9 @@ def study(name: str) -> dict[str, Any]:
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "presets": presets, "plan": plan, "time_run": time_run, "time_rest": time_rest, "room": room,
-    "begin_study": begin_study, "forecast_study": forecast_study, "forecast_evaluation": forecast_evaluation,
-    "forecast_publication": forecast_publication, "studies": studies, "study": study,
+    "begin_study": begin_study, "study_room": study_room, "forecast_study": forecast_study,
+    "forecast_evaluation": forecast_evaluation, "forecast_publication": forecast_publication, "studies": studies,
+    "study": study,
 }  # fmt: skip
 
 

@@ -124,13 +124,14 @@ class Studies:
         return await to_thread(self.work.jobs.cancel, job.id)
 
     async def resume(self, caller: Caller, name: str, key: str | None = None) -> Job:
-        """Make what is left of it. Raises ConflictError where a job has it."""
+        """Make what is left of it. Raises ConflictError where a job has it, StorageError (no room), QuotaError."""
         spec, request = {"study": name, "report": True}, digest("resume-study", study=name)
         if (job := await self.work.again(caller, request, key)) is not None:
             return job
         self._check(caller.owner, name)
         if await to_thread(self.job, caller.owner, name) is not None:
             raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
+        check_room((await self.desk.ask("study_room", study=name))["disk"], f"the rest of study {name}")
         return await self.work.submit(caller, "study", spec, key, request)
 
     async def publish(
