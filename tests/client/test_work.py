@@ -18,6 +18,7 @@ from kartina.client import (
     InputError,
     Job,
     NotFoundError,
+    UnreachableError,
     WorkLogEvent,
     WorkProgressEvent,
 )
@@ -88,6 +89,20 @@ def test_an_archive_becomes_a_data_set(client: Client, imported: Job, archive: P
     client.uploads.delete(broken.id)
     with pytest.raises(NotFoundError):
         client.uploads.get(broken.id)
+
+
+def test_an_upload_whose_first_answer_is_lost_is_begun_once(
+    client: Client, relayed: tuple[Client, Relay], archive: Path
+) -> None:
+    through, relay = relayed
+    before = {one.id for one in client.uploads.list()}
+    relay.lose = 1
+    with pytest.raises(UnreachableError):
+        through.uploads.send(archive)
+    begun = [one for one in client.uploads.list() if one.id not in before]
+    assert relay.lose == 0 and len(begun) == 1 and begun[0].received == 0
+    assert client.uploads.resume(begun[0].id, archive).complete
+    client.uploads.delete(begun[0].id)
 
 
 @pytest.mark.slow

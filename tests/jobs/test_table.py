@@ -199,6 +199,30 @@ def test_cancel_and_resume(jobs: Jobs) -> None:
         jobs.resume(99)
 
 
+def test_a_cancel_that_waits_for_a_worker_that_lets_go_is_not_lost(jobs: Jobs, database: Database) -> None:
+    """What the cancel saw running is queued by the time that it may write."""
+    if database.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    id = jobs.submit("toy", {}).id
+    mine = jobs.claim("w1", 60)
+    assert mine is not None and mine.id == id
+    locked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+    def waiting() -> bool:
+        with database.read() as c:
+            return bool(c.execute(sa.text(locked)).scalar_one())
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as c:
+            c.execute(sa.update(table).where(table.c.id == id).values(status="queued", owner=None, leased_until=None))
+            canceled, deadline = pool.submit(jobs.cancel, id), time.monotonic() + 20
+            while not waiting():
+                assert time.monotonic() < deadline and not canceled.done()
+                time.sleep(0.02)
+        assert canceled.result(20).status == "canceled"
+    assert jobs.claim("w2", 60) is None
+
+
 @pytest.mark.parametrize("end", ["the worker dies", "the worker stops", "the child dies"])
 def test_a_job_that_is_being_canceled_ends_canceled(jobs: Jobs, end: str) -> None:
     id = jobs.submit("toy", {}).id
