@@ -288,15 +288,17 @@ def of_ends(by: str = "flow", shape: ImageSpec | None = None, **config: Any) -> 
 
 @pytest.mark.parametrize("by", ["flow", "meanflow"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_what_is_kept_is_what_the_teacher_makes(by: str, bf16: bool) -> None:
-    """A flow by its own defaults and the guidance asked for; a MeanFlow in two steps. Same noise, same label; and in
-    float32, whatever the training is in."""
-    model = of_ends(by)
+@pytest.mark.parametrize("steps", [None, 3])
+def test_what_is_kept_is_what_the_teacher_makes(by: str, bf16: bool, steps: int | None) -> None:
+    """A flow by its own defaults and the guidance asked for; a MeanFlow in two steps; or in as many as are asked for.
+    Same noise, same label; and in float32, whatever the training is in."""
+    model = of_ends(by, teacher_steps=steps)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         of = model.renew(batch(32).labels, at())
     assert of[:4].tolist() == [0, 1, 2, 3] and len(of) == 32 and set(of.tolist()) == {0, 1, 2, 3}
     assert model.end_labels[:4].tolist() == batch(32).labels[:4].tolist() and model.end_seeds[:4].unique().numel() == 4
-    controls = model.teacher.controls(guidance=1.5) if by == "flow" else MeanFlowControls(steps=2)
+    given = {} if steps is None else {"steps": steps}
+    controls = model.teacher.controls(guidance=1.5, **given) if by == "flow" else MeanFlowControls(steps=steps or 2)
     rows = [Row(torch.eye(3)[k], int(s), controls) for k, s in zip(model.end_labels, model.end_seeds, strict=True)]
     made = generate(model.teacher, rows[:4]).images
     assert (to_uint8(model.end_images[:4]).int() - made.int()).abs().max() <= 1
@@ -383,6 +385,12 @@ def test_settings_of_a_teacher_that_do_not_go_together_are_refused() -> None:
         MeanFlow.Config(**{**tiny.TINY["meanflow"], "ends": 8})
     with pytest.raises(ValueError, match="teaches by its images alone: set taught=true, and ends"):
         MeanFlow.Config(**{**tiny.TINY["meanflow"], "taught": True, "taught_by": "meanflow"})
+    with pytest.raises(ValueError, match="teacher_steps=4 are those of a teacher's images: set ends as well"):
+        MeanFlow.Config(**{**tiny.TINY["meanflow"], "taught": True, "teacher_steps": 4})
+    with pytest.raises(ValueError, match="teacher_steps=9; a MeanFlow makes an image in at most 8"):
+        MeanFlow.Config(
+            **{**tiny.TINY["meanflow"], "taught": True, "taught_by": "meanflow", "ends": 8, "teacher_steps": 9}
+        )
 
 
 def test_gradients_in_bf16_reach_every_parameter_and_point_as_in_float32() -> None:

@@ -36,11 +36,11 @@ it --from a MeanFlow that has learnt the rest.
 
 With `ends` the single step alone is learnt, from noise and the image that the teacher's own sampler makes of it (Luhman
 2021, "Knowledge Distillation in Iterative Generative Models"). The last so many are kept, and each is seen `reuse`
-times, for a flow's cost 16 passes. The loss is the mean square of their difference and, added to it, that of what the
-teacher sees in both, noised alike (Lin & Yang 2024, "Diffusion Model with Perceptual Loss"): its feature maps on the
-way to the middle, each place's channels scaled to length 1 as in LPIPS (Zhang 2018). `taught_by` = meanflow halves the
-steps of one (Salimans & Ho 2022, "Progressive Distillation"): its two steps are the teacher's sampler, and one step
-follows them more closely than it follows a flow's eight (docs/LOG.md).
+times, for a flow's cost 16 passes. Or a MeanFlow is the teacher (`taught_by`), by `teacher_steps` of a pass each. The
+loss is the mean square of their difference and, added to it, that of what the teacher sees in both, noised alike (Lin &
+Yang 2024, "Diffusion Model with Perceptual Loss"): its feature maps on the way to the middle, each place's channels
+scaled to length 1 as in LPIPS (Zhang 2018). A MeanFlow's two steps in one are halving (Salimans & Ho 2022, "Progressive
+Distillation"); one step follows a MeanFlow's few more closely than a flow's eight (docs/LOG.md).
 
 The JVP is forward-mode and shares its primal with the loss; attention leaves the fused kernels for it, which have no
 forward derivative. With `apart` = 0.75 and guidance, an update costs 1.8 times a flow's in multiplications.
@@ -81,6 +81,7 @@ from kartina.registry import register
 
 TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
 C = 1e-3  # of the adaptive weight
+MOST = 8  # evaluations that an image may take
 NEAR = 0.05  # t at which the teacher looks at images that are compared: chosen, not swept
 
 
@@ -97,6 +98,7 @@ class MeanFlowConfig(FamilyConfig):
     shift: float = Field(1.0, ge=1, le=20)  # of the flow that teaches: its own setting
     ends: int = Field(0, ge=0, le=65536)  # 0 is off; else the single step alone is taught, by so many kept images
     reuse: int = Field(4, ge=1, le=1000)  # times that each of them is seen, in the mean; at most the batch
+    teacher_steps: int | None = Field(None, ge=1, le=100)  # for each of them; None: a flow's default, a MeanFlow's two
     apart: float = Field(0.75, gt=0, le=1)  # share of images with r != t
     t_mean: float = Field(-0.4, ge=-10, le=10)  # both times are logit-normal, sorted: mean and deviation of logit(t)
     t_std: float = Field(1.0, gt=0, le=10)
@@ -111,11 +113,15 @@ class MeanFlowConfig(FamilyConfig):
             raise ValueError(
                 "a MeanFlow teaches by its images alone: set taught=true, and ends, the number that are kept"
             )
+        if self.teacher_steps is not None and not self.ends:
+            raise ValueError(f"teacher_steps={self.teacher_steps} are those of a teacher's images: set ends as well")
+        if self.taught_by == "meanflow" and (self.teacher_steps or 0) > MOST:
+            raise ValueError(f"teacher_steps={self.teacher_steps}; a MeanFlow makes an image in at most {MOST}")
         return self
 
 
 class MeanFlowControls(Controls):
-    steps: int = Field(1, ge=1, le=8, description="Evaluations of the network: one is enough, more refine")
+    steps: int = Field(1, ge=1, le=MOST, description="Evaluations of the network: one is enough, more refine")
 
 
 @register("meanflow")
@@ -330,8 +336,10 @@ class MeanFlow(Family):
 
     @property
     def teacher_controls(self) -> BaseModel:
-        """How the teacher makes its images: a flow by its defaults, with the guidance; a MeanFlow in two steps."""
-        settings = {"guidance": self.guidance} if self.config.taught_by == "flow" else {"steps": 2}
+        """How the teacher makes its images: a flow with the guidance, else by its defaults; a MeanFlow in two steps."""
+        settings: dict[str, Any] = {"guidance": self.guidance} if self.config.taught_by == "flow" else {"steps": 2}
+        if self.config.teacher_steps is not None:
+            settings["steps"] = self.config.teacher_steps
         return self.teacher.capabilities()["generate"].controls.model_validate(settings)
 
     def distance(self, a: Tensor, b: Tensor, y: Tensor, at: At) -> Tensor:
