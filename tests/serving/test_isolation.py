@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kartina.models.model import Model, load, save
-from kartina.models.package import PackageRef
+from kartina.models.package import PackageRef, read_manifest
+from kartina.serving import tuning
 from kartina.serving.protocol import Canceled, Event, Finished, RequestSpec
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, outputs, request, toy_package
@@ -74,6 +77,35 @@ def alone(model: Model, spec: RequestSpec) -> dict[int, Any]:
 def test_every_image_of_random_concurrent_requests_equals_its_solo_run(
     models: dict[str, PackageRef], crowd: Background, n: int
 ) -> None:
+    check(models, crowd, n)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_image_made_by_onnx_runtime_equals_its_solo_run_in_torch(
+    models: dict[str, PackageRef], home: Path
+) -> None:
+    background = Background("--models", "5", "--runtime", "onnx")
+    try:
+        by = {name: asyncio.run(measured(background, ref)) for name, ref in models.items()}
+        assert by == {name: "eager" if name == "biggan" else "onnx" for name in models}  # biggan is not exported
+        check(models, background, 1000)
+    finally:
+        background.stop()
+
+
+async def measured(background: Background, ref: PackageRef) -> str:
+    """The runtime that the worker runs a model in, when it has measured it after a first request."""
+    hash, deadline = read_manifest(ref.path).hash, time.monotonic() + 120
+    async with background.engine(cache=0) as local:
+        assert isinstance((await collect(local.submit(request(ref, "first", 1))))[-1], Finished)
+        while (known := tuning.read(hash, "cpu")) is None or known.comparison is None:
+            assert time.monotonic() < deadline, ref
+            await asyncio.sleep(0.2)
+    return known.comparison.runtime
+
+
+def check(models: dict[str, PackageRef], crowd: Background, n: int) -> None:
     """n requests on three connections, a tenth of them canceled on the way: the others' images are their own."""
     rng = random.Random(n)
     asked = [random_request(models, str(i), rng) for i in range(n)]
