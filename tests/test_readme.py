@@ -1,4 +1,4 @@
-"""The README's tour is run, command by command; its Python too."""
+"""The README's tour is run, command by command (its Python: tests/client/test_guide.py)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every operation of openapi.json, fed with what fits its schema and what does not: no 5xx, no answer unlike it, and
 what does not fit is refused.
 
-The requests go to a running service over a socket. SSE is left to tests of its own: it has no end to wait for.
+The requests go to a running service over a socket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""docs/guides/client.md is run as it stands against a running service: its commands, then its Python."""
+"""docs/guides/client.md is run as it stands against a running service: its commands, then its Python. So is the
+README's Python, and what the guide of the HTTP API says of OpenAI's client."""
 
 from __future__ import annotations
 
@@ -74,3 +75,26 @@ def test_its_python_is_typed(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert (ROOT / "src" / "kartina" / "py.typed").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "blocks"), [("README.md", 2), ("docs/guides/api.md", 1)])
+def test_python_of_other_texts_runs(service: Service, tmp_path: Path, file: str, blocks: int) -> None:
+    """As it stands, but for the address and the key."""
+    text = (ROOT / file).read_text()
+    found = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+    found += [
+        re.sub("^    ", "", code, flags=re.M)
+        for code in re.findall(r"^    from openai .*\n(?:(?:    .*)?\n)+", text, flags=re.M)
+    ]
+    assert len(found) == blocks
+    with service.bearer("generate") as bearer:
+        key = bearer.headers["authorization"].removeprefix("Bearer ")
+    code = "\n".join(found).replace("http://127.0.0.1:8765", service.url).replace("kt_...", key)
+    (tmp_path / "it.py").write_text(code.replace("api_key=KEY", f"api_key={key!r}"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "it.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == ({"it.py", "bag.png", "grid.png"} if file == "README.md" else {"it.py"})
