@@ -2,13 +2,14 @@
 
     python -m benchmarks.serving [MODEL ...] [--quick] [--seconds 20] [--runtime auto] [--threads 0] [--only PART,PART]
 
-`kartina serve` in its own process, with a fresh KARTINA_HOME, for a model of one step (fashion-dcgan) and an iterative
-one (fashion-flow); other models are taken from KARTINA_HOME. The direct call is the same model here, in the same
-runtime, on as many threads. Everything that is compared is measured in turn in one run, and medians count. Arrivals at
-50% and 90% of the capacity are a Poisson process that waits for nobody; a latency counts from the moment at which its
-request was due. This process shares the processors with the service. `--only idle,saturated` measures these parts of
-idle, saturated, mixed and loaded, and the starts, which come first; all of one model with `--seconds 10` take less than
-eight minutes. Sampling beside a training is `benchmarks.sharing`, other runtimes `benchmarks.runtimes`.
+`kartina serve` in its own process, with a fresh KARTINA_HOME, for two models of one step (fashion-dcgan, and a preset
+of one-step diffusion) and an iterative one (fashion-flow); other models are taken from KARTINA_HOME. A preset's
+weights are random: what an image costs does not depend on them. The direct call is the same model here, in the same
+runtime, on as many threads. Everything that is compared is measured in turn in one run, and medians count. Arrivals
+at 50% and 90% of the capacity are a Poisson process that waits for nobody; a latency counts from the moment at which
+its request was due. This process shares the processors with the service. `--only idle,saturated` measures these parts
+of idle, saturated, mixed and loaded, and the starts, which come first; all of one model with `--seconds 10` take less
+than eight minutes. Sampling beside a training is `benchmarks.sharing`, other runtimes `benchmarks.runtimes`.
 """
 
 from __future__ import annotations
@@ -26,22 +27,27 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+import kartina
 from benchmarks.service import Client, Served, percentile
-from kartina.generators.base import Row
+from kartina import registry
+from kartina.generators.base import Row, build
 from kartina.models import package, png
-from kartina.models.model import load
+from kartina.models.model import load, save
+from kartina.models.package import Provenance
 from kartina.serving import kept, runtimes
 from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine
 from kartina.serving.protocol import Failed, RequestSpec, RowSpec
 from kartina.serving.runtimes import Runtime
 from kartina.serving.tuning import Tuning, on_threads
+from kartina.training.catalogue import usual
 
-MODELS = ("fashion-dcgan", "fashion-flow")
+MODELS = ("fashion-dcgan", "meanflow-32-cpu", "fashion-flow")
 PARTS = ("idle", "saturated", "mixed", "loaded")
 STEPS = (4, 8, 12, 24)  # of requests with mixed counts
 AT_ONCE = 16  # requests
@@ -101,10 +107,25 @@ async def by_engine(engine: LocalEngine, ref: package.PackageRef, seed: int, n: 
             raise RuntimeError(event.message)
 
 
-def copied(ref: package.PackageRef, home: Path) -> None:
-    """Have a KARTINA_HOME hold a model that is not bundled."""
-    if not ref.bundled:
-        shutil.copytree(ref.path, home / "models" / ref.name / str(ref.version))
+def provide(name: str, home: Path) -> None:
+    """Have a KARTINA_HOME hold a model that is not bundled, or one of a preset that nobody has trained."""
+    if name not in registry.presets():
+        ref = package.find(name)
+        if not ref.bundled:
+            shutil.copytree(ref.path, home / "models" / ref.name / str(ref.version))
+        return
+    family, preset = registry.preset(name)
+    torch.manual_seed(0)
+    spec = usual(registry.family(family), preset, channels=1)
+    made = build(registry.family(family), preset.config, spec).sampler()
+    for p in made.parameters():
+        if not p.any():  # a closed gate, behind which every image is the same
+            p.normal_(std=0.02)
+    about = Provenance(
+        preset=name, data="none", data_hash="0" * 64, images=0, seconds=0.0, seed=0, kartina=kartina.__version__,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    save(made, name, about, {"about": "Weights by chance", "licence": "MIT"}, root=home / "models")
 
 
 def measured(home: Path, ref: package.PackageRef, runtime: str) -> Tuning:
@@ -299,7 +320,7 @@ async def measure(
 
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="of one's own or bundled")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="of one's own or bundled, or a preset")
     parser.add_argument("--quick", action="store_true", help="a minute or two")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--runtime", default="auto", choices=runtimes.SWITCHES)
@@ -319,7 +340,7 @@ def main(words: list[str]) -> None:
     for model in given.models or MODELS:
         with tempfile.TemporaryDirectory() as folder:
             os.environ.update(mine)
-            copied(package.find(model), Path(folder))
+            provide(model, Path(folder))
             home = os.environ["KARTINA_HOME"] = folder
             asyncio.run(measure(model, Path(home), options, runtime, given.seconds, given.quick, parts))
 

@@ -1,9 +1,10 @@
 """Sampling and training on one device: what a person waits for an image, and what is left to the training.
 
-python -m benchmarks.sharing [--seconds 20] [--model fashion-flow] [--preset flow-32-cpu]
+python -m benchmarks.sharing [--seconds 20] [--models fashion-dcgan fashion-flow] [--preset flow-32-cpu]
 
-A training of its own process, in a temporary KARTINA_HOME, beside a real engine: alone, without the gate, and with it;
-asked for an image every half second, and without a pause.
+A training of its own process, in a temporary KARTINA_HOME, beside a real engine, which runs the model as it has
+measured to be fastest: alone, without the gate, and with it; asked for an image every half second, and without a
+pause.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +20,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from benchmarks.service import percentile
+from benchmarks.serving import measured
+from kartina.config import home
 from kartina.models import package
 from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine
@@ -77,19 +80,25 @@ async def latencies(engine: LocalEngine, ref: package.PackageRef, seconds: float
     return found
 
 
-async def measure(model: str, preset: str, seconds: float) -> None:
+async def measure(model: str, preset: str, seconds: float, runtime: str) -> None:
     os.environ.setdefault("KARTINA_LOG_LEVEL", "warning")  # the worker's line for each request
-    supervisor = Supervisor(["--device", "cpu"])
+    supervisor = Supervisor(["--device", "cpu", "--runtime", runtime])
     await supervisor.start()
     engine, ref = LocalEngine(supervisor.socket, cache=ResultCache(0)), package.find(model)
     await latencies(engine, ref, 1.0, 0.0)  # loads the model
+    known = await asyncio.to_thread(measured, home(), ref, runtime)
+    await latencies(engine, ref, 1.0, 0.0)  # takes up what was measured
+    print(
+        f"\n{model}, {known.comparison.runtime if known.comparison else 'torch'}, {known.threads} threads", flush=True
+    )
 
     def show(what: str, taken: list[float], rate: list[float]) -> None:
-        shown = [f"{statistics.median(taken):8.0f} {max(taken):8.0f} {len(taken):7}" if taken else " " * 25]
+        cells = " ".join(f"{percentile(taken, p):8.0f}" for p in (0.5, 0.95, 1.0)) if taken else " " * 26
+        shown = [f"{cells} {len(taken):7}" if taken else " " * 34]
         shown += [f"{rate[0]:12.0f}" if rate else ""]
         print(f"{what:42} {' '.join(shown)}", flush=True)
 
-    print(f"{'':42} {'p50 ms':>8} {'max ms':>8} {'images':>7} {'training/s':>12}")
+    print(f"{'':42} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8} {'images':>7} {'training/s':>12}")
     try:
         with training(preset, False) as rate:
             await asyncio.sleep(seconds)
@@ -108,7 +117,7 @@ async def measure(model: str, preset: str, seconds: float) -> None:
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--model", default="fashion-flow")
+    parser.add_argument("--models", nargs="+", default=["fashion-dcgan", "fashion-flow"], metavar="MODEL")
     parser.add_argument("--preset", default="flow-32-cpu")
     parser.add_argument("--quick", action="store_true", help="two seconds of everything")
     parser.add_argument("--train")
@@ -116,9 +125,11 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     if given.train:
         return train_until_stopped(given.train, given.gated)
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["KARTINA_HOME"] = home
-        asyncio.run(measure(given.model, given.preset, 2.0 if given.quick else given.seconds))
+    seconds, runtime = (2.0, "eager") if given.quick else (given.seconds, "auto")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["KARTINA_HOME"] = folder
+        for model in given.models:
+            asyncio.run(measure(model, given.preset, seconds, runtime))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _of_workers(workers: Sequence[Stats]) -> Iterator[Metric]:
     steps = SummaryMetricFamily("kartina_engine_step_seconds", "Seconds of an evaluation", labels=by)
     images = CounterMetricFamily("kartina_engine_images", "Images made since the worker started", labels=by)
     models = gauge("kartina_engine_resident_models", "Models in memory", labels=["device"])
-    weights = gauge("kartina_engine_resident_bytes", "Bytes of those models", labels=["device"])
+    weights = gauge("kartina_engine_resident_bytes", "Bytes of each of those models", labels=by)
     memory = gauge("kartina_worker_resident_memory_bytes", "The worker's memory (RSS)", labels=["device"])
     for i, stats in enumerate(workers):
         same = sum(other.device == stats.device for other in workers[:i])
@@ -115,6 +115,7 @@ def _of_workers(workers: Sequence[Stats]) -> Iterator[Metric]:
             steps.add_metric([device, model], found.batches, found.seconds)
             images.add_metric([device, model], found.outputs)
         models.add_metric([device], len(stats.models))
-        weights.add_metric([device], stats.bytes)
+        for model, size in stats.resident.items():
+            weights.add_metric([device, model], size)
         memory.add_metric([device], stats.rss)
     yield from (rows, batches, steps, images, models, weights, memory)

@@ -140,6 +140,7 @@ class Stats(Frozen):
     running: int = 0  # rows between their first step and their last
     models: tuple[str, ...] = ()  # hashes of those in memory, least recently used first
     bytes: int = 0  # of those models' weights
+    resident: dict[str, int] = Field(default={})  # of each of them, by name@version
     most_models: int = 0  # that stay in memory without requests
     most_bytes: int = 0  # of their weights
     by_model: dict[str, Steps] = Field(default={})  # name@version; beyond MODELS "other"

@@ -54,6 +54,14 @@ class Residency:
     def bytes(self) -> int:
         return sum(resident.bytes for resident in self._ready.values())
 
+    @property
+    def by_model(self) -> dict[str, int]:
+        """Bytes of each, by name@version."""
+        found: dict[str, int] = {}
+        for resident in self._ready.values():
+            found[resident.model.ref] = found.get(resident.model.ref, 0) + resident.bytes
+        return found
+
     def resident(self, hash: str) -> Resident | None:
         """The model with the hash `hash` if it is in memory; it does not count as used."""
         return self._ready.get(hash)

@@ -209,6 +209,7 @@ class Worker:
             running=sum(r.running + len(r.parked) for r in requests),
             models=self._models.hashes,
             bytes=self._models.bytes,
+            resident=self._models.by_model,
             most_models=self._models.count,
             most_bytes=self._models.size,
             by_model={name: Steps(**asdict(tally)) for name, tally in self._batcher.tallies.items()},
