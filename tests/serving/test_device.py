@@ -145,6 +145,7 @@ def test_a_training_yields_and_its_clock_stands_still_meanwhile(home: Path) -> N
     assert seconds == pytest.approx(gate.trained, rel=0.6, abs=1.0)
 
 
+@pytest.mark.slow
 def test_sampling_beside_a_training(toys: None, home: Path) -> None:
     """A real engine and a real training on one device: an image takes about as long as alone, and the training goes
     on with its quarter; when nobody asks, nothing is held back."""
