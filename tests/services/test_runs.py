@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from kartina.services.evaluations import Evaluations
 from kartina.services.jobs import Work
 from kartina.services.models import Models
 from kartina.services.publications import Publications
-from kartina.services.runs import Asked, Runs, usable_data
+from kartina.services.runs import Asked, RunInfo, Runs, usable_data
 from kartina.services.studies import Studies
 from kartina.storage.uploads import Uploads
 from kartina.storage.usage import Quota
@@ -69,6 +71,33 @@ def test_a_start_without_room_is_refused_and_leaves_nothing(home: Path) -> None:
     check_room(1, "a byte")
     with pytest.raises(StorageError, match="takes up to 1,099,511,627,776 MiB"):
         check_room(2**60, "much")
+
+
+def test_a_run_is_told_while_its_training_removes_old_checkpoints(home: Path) -> None:
+    """A page asks for it every second, a training removes one every minute: then it was an error of the service."""
+    made = tiny.run("vae", home)
+    found = RunInfo(RunFolder.open(made.path), made.status(), None)
+    over = threading.Event()
+
+    def trains() -> None:
+        n = 0
+        while not over.is_set():
+            n += 1
+            there = made.path / "checkpoints" / f"{n:012d}"
+            there.mkdir(parents=True)
+            for name in ("ema", "model", "optim"):
+                (there / f"{name}.safetensors").write_bytes(b"x" * 100)
+            if n > 3:
+                shutil.rmtree(there.with_name(f"{n - 3:012d}"))
+
+    training = threading.Thread(target=trains)
+    training.start()
+    try:
+        told = [found.checkpoints() for _ in range(1000)]
+    finally:
+        over.set()
+        training.join()
+    assert any(told) and max(size for one in told for _, size in one) == 300
 
 
 def test_a_study_that_is_refused_leaves_no_plan(home: Path) -> None:

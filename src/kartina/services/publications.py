@@ -72,8 +72,7 @@ def _room(found: RunInfo, options: Mapping[str, Any]) -> int:
     """Bytes that publishing takes, about: of the package, and of what its numbers keep for the next evaluation."""
     config = found.folder.config
     stored = f"{'model' if options['with_training'] else 'ema'}.safetensors"
-    files = [file for folder in found.folder.checkpoints() for file in folder.glob(stored)]
-    weights = max((file.stat().st_size for file in files), default=0)
+    weights = max((files.get(stored, 0) for _, files in found.folder.sizes()), default=0)
     needed = package.room(weights // 2 if options["precision"] == "fp16" else weights, config.spec)
     if options["evaluate"] or options["sweep"]:
         needed += room.kept(record(config.data), "val", options["samples"], (), "domain")

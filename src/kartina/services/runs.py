@@ -77,7 +77,7 @@ class RunInfo:
 
     def checkpoints(self) -> list[tuple[int, int]]:
         """(images seen, bytes), oldest first."""
-        return [(int(p.name), sum(f.stat().st_size for f in p.iterdir())) for p in self.folder.checkpoints()]
+        return [(images, sum(files.values())) for images, files in self.folder.sizes()]
 
     def room(self, total: int) -> int | None:
         """Bytes that it takes at most to train it to `total` images, beside what is there: checkpoints as large as

@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -171,6 +171,15 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
         return sorted(p for p in (self.path / "checkpoints").glob("*") if p.name.isdigit())
+
+    def sizes(self) -> list[tuple[int, dict[str, int]]]:
+        """(images seen, bytes of each file) of its checkpoints, oldest first, but of one that goes meanwhile: a
+        training removes its old ones."""
+        found = []
+        for folder in self.checkpoints():
+            with suppress(FileNotFoundError):
+                found.append((int(folder.name), {file.name: file.stat().st_size for file in folder.iterdir()}))
+        return found
 
     # -- status --------------------------------------------------------------------------------------------------
 
