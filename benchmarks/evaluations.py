@@ -39,7 +39,7 @@ from kartina.metrics.protocol import PROTOCOL
 from kartina.models.model import Model
 
 EVALUATIONS = (1, 2, 4, 8, 16, 32)
-ONE_STEP = (1, 2, 4)  # evaluations of a MeanFlow
+ONE_STEP = (1, 2, 4, 8)  # evaluations of a MeanFlow: all that it may take
 PLAIN = {"guidance": 1.5, "spacing": 1.0}
 SOLVERS: dict[str, dict[str, Any]] = {  # the name in the plot -> controls
     "Euler": {"solver": "euler", **PLAIN},
