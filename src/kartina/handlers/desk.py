@@ -15,7 +15,6 @@ import resource
 import select
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,12 +132,12 @@ def study_room(study: str) -> dict[str, Any]:
     from kartina.study.folder import Study, planned
 
     found = Study.open(study)
-    waiting = Counter(trial.pair for trial in found.trials() if found.state(trial) == "waiting")
+    waiting = [trial for trial in found.trials() if found.state(trial) == "waiting"]
     disks = {
-        f"{entry.key}--{data}": estimate.disk(planned(found.spec, entry, data, found.plan, images=1))
-        for entry, data in found.spec.pairs()
+        pair: estimate.disk(planned(found.spec, trial.entry, trial.data, found.plan, images=1))
+        for pair, trial in {trial.pair: trial for trial in waiting}.items()
     }
-    return {"disk": sum(n * disks[pair] for pair, n in waiting.items())}
+    return {"disk": sum(disks[trial.pair] for trial in waiting)}
 
 
 def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:

@@ -139,12 +139,16 @@ class Stats(Frozen):
     waiting: int = 0  # rows not started
     running: int = 0  # rows between their first step and their last
     models: tuple[str, ...] = ()  # hashes of those in memory, least recently used first
-    bytes: int = 0  # of those models' weights
-    resident: dict[str, int] = Field(default={})  # of each of them, by name@version
+    resident: dict[str, int] = Field(default={})  # bytes of those models' weights, by name@version
     most_models: int = 0  # that stay in memory without requests
     most_bytes: int = 0  # of their weights
     by_model: dict[str, Steps] = Field(default={})  # name@version; beyond MODELS "other"
     rss: int = 0  # bytes of memory that the worker has
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights of all models in memory."""
+        return sum(self.resident.values())
 
     @property
     def total(self) -> Steps:

@@ -208,7 +208,6 @@ class Worker:
             waiting=sum(len(r.waiting) for r in requests),
             running=sum(r.running + len(r.parked) for r in requests),
             models=self._models.hashes,
-            bytes=self._models.bytes,
             resident=self._models.by_model,
             most_models=self._models.count,
             most_bytes=self._models.size,
