@@ -110,6 +110,8 @@ TABLE: dict[tuple[str, str], str] = {
     ("post", "/v1/studies/{name}/cancel"): "train, own",
     ("post", "/v1/studies/{name}/resume"): "train, own",
     ("post", "/v1/studies/{name}/publish"): "train, own",  # and models
+    ("post", "/v1/studies/{name}/resume/estimate"): "train, own",
+    ("post", "/v1/studies/{name}/publish/estimate"): "train, own",  # and models
     ("get", "/v1/assets"): "generate",
     ("post", "/v1/assets"): "generate",
     ("get", "/v1/assets/{id}"): "generate, own",
@@ -127,6 +129,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/runs/{name}/publish"): {"name": "x"},
     ("post", "/v1/runs/{name}/publish/estimate"): {"name": "x"},
     ("post", "/v1/studies/{name}/publish"): {},
+    ("post", "/v1/studies/{name}/publish/estimate"): {},
 }
 HEADERS = {
     ("patch", "/v1/uploads/{id}"): {"Upload-Offset": "0", "Content-Type": "application/partial-upload"},

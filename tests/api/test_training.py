@@ -439,6 +439,10 @@ def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     refused = problem(house.client.post("/v1/studies/small/resume"), 507, "storage")
     assert "MiB free on the disk" in refused["detail"]
     plan.write_text(told)
+    left = house.post("/v1/studies/small/resume/estimate")
+    assert left["runs"] == 1 and left["images"] > 60 and left["training_seconds"]["value"] > 0
+    assert left["disk"]["enough"] and left["wall_seconds"]["value"] > left["sampling_seconds"]["value"]
+    problem(house.client.post("/v1/studies/small/publish/estimate", json={}), 409, "conflict")
     ended = house.end(house.post("/v1/studies/small/resume"))
     assert ended["status"] == "succeeded" and ended["result"]["runs"]["finished"] == 1, ended
 
@@ -456,9 +460,17 @@ def test_a_study_from_its_plan_to_its_model(house: House) -> None:
     assert house.client.get("/v1/studies/small/report.json").json()["complete"]
     assert house.client.get("/v1/studies/small/report.csv").text.startswith("data,split,")
     problem(house.client.get("/v1/studies/small/report.exe"), 422, "input")
+    rest = house.post("/v1/studies/small/resume/estimate")
+    assert (rest["runs"], rest["images"], rest["disk"]["needed"]) == (0, 0, 0)
+    publication = house.post("/v1/studies/small/publish/estimate", {"name": "winner"})
+    assert publication["images"] > 60 and publication["disk"]["enough"] and publication["disk"]["needed"] > 10_000
+    problem(house.client.post("/v1/studies/small/publish/estimate", json={"data": "nope"}), 404, "not_found")
+    problem(house.client.post("/v1/studies/small/publish", json={"data": "nope"}), 404, "not_found")
     made = house.end(house.post("/v1/studies/small/publish", {"name": "winner"}))
     assert made["status"] == "succeeded" and made["result"]["published"][0]["ref"] == "winner@1", made
     assert house.get("/v1/models/winner")["metrics"]
+    nothing = house.post("/v1/studies/small/publish/estimate", {"name": "winner"})
+    assert nothing["images"] == 0 == nothing["disk"]["needed"] and "published already" in nothing["basis"]
 
 
 def test_what_is_anothers_is_not_there(house: House) -> None:

@@ -128,16 +128,11 @@ def begin_study(study: dict[str, Any], owner: str) -> dict[str, Any]:
 
 
 def study_room(study: str) -> dict[str, Any]:
-    """{"disk": bytes} of the runs that a study has not begun yet."""
-    from kartina.study.folder import Study, planned
+    """Of what is left of a study: see `study.forecast.room`."""
+    from kartina.study.folder import Study
+    from kartina.study.forecast import room
 
-    found = Study.open(study)
-    waiting = [trial for trial in found.trials() if found.state(trial) == "waiting"]
-    disks = {
-        pair: estimate.disk(planned(found.spec, trial.entry, trial.data, found.plan, images=1))
-        for pair, trial in {trial.pair: trial for trial in waiting}.items()
-    }
-    return {"disk": sum(disks[trial.pair] for trial in waiting)}
+    return room(Study.open(study))
 
 
 def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:
@@ -149,6 +144,17 @@ def forecast_study(study: dict[str, Any], began_at: float) -> dict[str, Any]:
     if loop.pick_device(study.get("device", "auto")) == "cpu":
         _bound_memory()
     return {**forecast(StudySpec.model_validate(study)), "yields": SHARE, "startup": startup}
+
+
+def forecast_rest(study: str, began_at: float) -> dict[str, Any]:
+    """The same of what is left of a study."""
+    from kartina.study.folder import Study
+    from kartina.study.forecast import rest
+
+    startup, found = time.time() - began_at, Study.open(study)
+    if loop.pick_device(found.plan.device) == "cpu":
+        _bound_memory()
+    return {**rest(found), "yields": SHARE, "startup": startup}
 
 
 def forecast_evaluation(evaluation: dict[str, Any], began_at: float) -> dict[str, Any]:
@@ -169,6 +175,23 @@ def forecast_publication(publication: dict[str, Any], began_at: float) -> dict[s
     if loop.pick_device("auto") == "cpu":
         _bound_memory()
     return {**forecast_publication(publication), "startup": startup}
+
+
+def forecast_winners(study: str, data: str | None, name: str | None, began_at: float) -> dict[str, Any]:
+    """The same of publishing what a study has chosen."""
+    from kartina.handlers import forecast
+
+    startup = time.time() - began_at
+    if loop.pick_device("auto") == "cpu":
+        _bound_memory()
+    return {**forecast.forecast_winners(study, data, name), "startup": startup}
+
+
+def winners_room(study: str, data: str | None, name: str | None) -> dict[str, Any]:
+    """{"disk": bytes} that publishing what a study has chosen takes."""
+    from kartina.handlers import forecast
+
+    return {"disk": forecast.winners_room(study, data, name)}
 
 
 def studies(names: list[str]) -> list[dict[str, Any]]:
@@ -203,8 +226,9 @@ def study(name: str) -> dict[str, Any]:
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "presets": presets, "plan": plan, "time_run": time_run, "time_rest": time_rest, "room": room,
     "begin_study": begin_study, "study_room": study_room, "forecast_study": forecast_study,
-    "forecast_evaluation": forecast_evaluation, "forecast_publication": forecast_publication, "studies": studies,
-    "study": study,
+    "forecast_rest": forecast_rest, "forecast_evaluation": forecast_evaluation,
+    "forecast_publication": forecast_publication, "forecast_winners": forecast_winners, "winners_room": winners_room,
+    "studies": studies, "study": study,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ training are timed. What is computed from what the networks saw is not in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,16 @@ from kartina.handlers.evaluate import check_kind, generator, trained_on
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import pictured, worked_on
 from kartina.handlers.specs import EvaluateJob, PublishJob
+from kartina.handlers.study import chosen_point, unpublished
 from kartina.metrics import classifier, extractors, room
 from kartina.metrics.evaluate import DEFAULT, check_metrics, how_many, judged
+from kartina.models import package
 from kartina.models.model import Model
 from kartina.study.cost import Ends, timed_each
+from kartina.study.folder import Study
+from kartina.study.spec import SCORE
 from kartina.training.loop import memory_errors, pick_device
+from kartina.training.run import Run
 
 BATCH = 64  # images that an evaluation makes together
 FEW = 16  # as many are enough to time on a CPU
@@ -55,15 +61,52 @@ def forecast_publication(spec: dict[str, Any]) -> dict[str, Any]:
     more for each of its "candidates"; and of its pictures. The package itself is not in "disk"."""
     given = read(PublishJob, spec, "a publishing job")
     model = load_any(given.run, pick_device(given.device))
+    return _publication(model, given.samples, len(given.seeds) if given.evaluate else 0, given.sweep)
+
+
+def forecast_winners(study: str, data: str | None, name: str | None) -> dict[str, Any]:
+    """The same of publishing what a study has chosen, all winners together; of what is published already, nothing."""
+    found = Study.open(study)
+    how, device = found.spec.evaluation, pick_device("auto")
+    total: dict[str, Any] = {
+        "images": 0, "sampling": NOTHING, "looking": NOTHING, "classifier": False, "beside": None, "disk": 0,
+        "candidates": 0, "device": device, "threads": torch.get_num_threads(), "yields": SHARED,
+    }  # fmt: skip
+    for trial in unpublished(found, data, name):
+        _, point = chosen_point(found, trial)
+        controls = {"generate": dict(trial.entry.controls)} if trial.entry.controls else {}
+        model = replace(load_any(str(point), device), data=trial.data, defaults=controls)
+        one = _publication(model, how.samples, len(how.seeds(SCORE)), False)
+        total |= {
+            "images": total["images"] + one["images"], "sampling": _sum(total["sampling"], one["sampling"]),
+            "looking": _sum(total["looking"], one["looking"]), "beside": one["beside"] or total["beside"],
+            "classifier": total["classifier"] or one["classifier"], "disk": total["disk"] + one["disk"],
+        }  # fmt: skip
+    return total
+
+
+def winners_room(study: str, data: str | None, name: str | None) -> int:
+    """Bytes that publishing what a study has chosen takes, about: packages, and what their numbers keep."""
+    found, needed = Study.open(study), 0
+    for trial in unpublished(found, data, name):
+        run = Run.open(chosen_point(found, trial)[1])
+        weights = max((files.get("ema.safetensors", 0) for _, files in run.sizes()), default=0)
+        needed += package.room(weights // 2, run.config.spec)
+        needed += room.kept(record(trial.data), "val", found.spec.evaluation.samples, (), "domain")
+    return needed
+
+
+def _publication(model: Model, samples: int, seeds: int, swept: bool) -> dict[str, Any]:
+    """What `forecast_publication` says of a model, with numbers over so many generation seeds."""
     data, makes = open_set(trained_on(model)), "generate" in model.family.capabilities()
-    candidates = sweep.candidates(model, data, given.samples) if given.sweep else 0
-    seeds = candidates + (len(given.seeds) if given.evaluate and makes and len(data.spec.classes) > 1 else 0)
-    m = how_many(data, "val", given.samples) if seeds else 0
+    candidates = sweep.candidates(model, data, samples) if swept else 0
+    measured = candidates + (seeds if makes and len(data.spec.classes) > 1 else 0)
+    m = how_many(data, "val", samples) if measured else 0
     found: dict[str, Any] = {"looking": NOTHING, "classifier": False, "beside": None, "disk": 0}
     with memory_errors():
-        if seeds:
-            found = _measuring(model, data, "val", m, seeds, DEFAULT, "domain")
-        images = m * seeds + pictured(model)
+        if measured:
+            found = _measuring(model, data, "val", m, measured, DEFAULT, "domain")
+        images = m * measured + pictured(model)
         made = _times(_sampling(model), images) if makes else timed_each(lambda _: worked_on(model, data), 1)
     return {**_here(model), **found, "images": images, "sampling": made, "candidates": candidates}
 

@@ -18,7 +18,7 @@ from kartina.models import package
 from kartina.models.model import Model
 from kartina.process import command_of
 from kartina.study import opening, report, spec, trials
-from kartina.study.folder import Study, folder, same_study
+from kartina.study.folder import Study, Trial, folder, same_study
 from kartina.study.spec import SCORE
 from kartina.study.trials import Evaluate
 
@@ -164,6 +164,23 @@ def publish(
     ConflictError while runs are to be made, ConfigError where nothing qualifies.
     """
     study = Study.open(ref)
+    wanted = winners(study, data, name)
+    out = []
+    for k, one in enumerate(wanted):
+
+        def report_share(share: float, what: str, k: int = k, one: str = one) -> None:
+            if progress is not None:
+                progress((k + share) / len(wanted), f"{one}: {what}")
+
+        out.append(_publish(study, one, wanted[one], name, licence, device, report_share))
+    return out
+
+
+def winners(study: Study, data: str | None = None, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """The verdict of each data set whose winner would be published (or of `data` alone), as `name`.
+
+    Raises NotFoundError, ConflictError while runs are to be made, ConfigError where nothing qualifies.
+    """
     chosen = opening.choice(study)
     if data is not None and data not in chosen:
         raise NotFoundError.named("data set", data, chosen, f"Those are the data of study {study.name}.")
@@ -177,15 +194,13 @@ def publish(
         )
     if name is not None and len(wanted) > 1:
         raise ConfigError(f"Found one --name for {len(wanted)} models; name one of {', '.join(wanted)} with --data.")
-    out = []
-    for k, one in enumerate(wanted):
+    return {one: chosen[one] for one in wanted}
 
-        def report_share(share: float, what: str, k: int = k, one: str = one) -> None:
-            if progress is not None:
-                progress((k + share) / len(wanted), f"{one}: {what}")
 
-        out.append(_publish(study, one, chosen[one], name, licence, device, report_share))
-    return out
+def unpublished(study: Study, data: str | None = None, name: str | None = None) -> list[Trial]:
+    """The runs of `winners` that are no packages yet."""
+    found = winners(study, data, name).items()
+    return [_trial(study, one, verdict) for one, verdict in found if _published(study, one, name) is None]
 
 
 def _publish(
@@ -193,13 +208,11 @@ def _publish(
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """One winner as a package, unless it is one already."""
-    trial = study.trial(verdict["winner"], data, verdict["seed"])
-    before = study.read("published.json") or {}
-    found = before.get(data)
-    if found is not None and (name is None or found["ref"].split("@")[0] == name) and _exists(found["ref"]):
-        return {**found, "new": False}
-    selected = study.read("finished", f"{trial.id}.json")["selected"]
-    point = study.point(trial, selected)
+    before = _published(study, data, name)
+    if before is not None:
+        return {**before, "new": False}
+    trial = _trial(study, data, verdict)
+    selected, point = chosen_point(study, trial)
     config = study.count(trial.pair)
     assert config is not None
     how = study.spec.evaluation
@@ -217,8 +230,25 @@ def _publish(
                          "seed": trial.seed, "seeds": list(study.spec.seeds)}},
     )  # fmt: skip
     record = {"data": data, "ref": str(made), "label": trial.entry.name, "seed": trial.seed, "images": selected}
-    study.write({**before, data: record}, "published.json")
+    study.write({**(study.read("published.json") or {}), data: record}, "published.json")
     return {**record, "new": True}
+
+
+def _trial(study: Study, data: str, verdict: dict[str, Any]) -> Trial:
+    return study.trial(verdict["winner"], data, verdict["seed"])
+
+
+def chosen_point(study: Study, trial: Trial) -> tuple[int, Path]:
+    """The images that the point had seen which was selected of a finished run, and its folder."""
+    selected = int(study.read("finished", f"{trial.id}.json")["selected"])
+    return selected, study.point(trial, selected)
+
+
+def _published(study: Study, data: str, name: str | None) -> dict[str, Any] | None:
+    """What is recorded of the package that a data set's winner is already, under this name or any."""
+    found: dict[str, Any] | None = (study.read("published.json") or {}).get(data)
+    wanted = found is not None and (name is None or found["ref"].split("@")[0] == name) and _exists(found["ref"])
+    return found if wanted else None
 
 
 def _exists(ref: str) -> bool:

@@ -30,21 +30,8 @@ class Publications:
         found = await to_thread(self._checked, caller.owner, name, model)
         given = {"run": name, "name": model, **options}
         told = await self.runs.desk.ask_alone("forecast_publication", publication=given)
-        sampling, looking = Range.of(told["sampling"]), Range.of(told["looking"])
-        basis = "Making images was timed with the run's newest checkpoint"
-        if told["beside"] is not None:
-            basis += ", looking at them with networks that have learnt nothing"
-        if told["classifier"]:
-            basis += "; the data set has no classifier yet, and some steps of its training were timed"
-        if told["candidates"]:
-            basis += f"; the sweep's {told['candidates']} candidates count as long as the defaults"
-        basis += "." if told["beside"] is None else f". {told['beside']} come on top."
-        ahead = await to_thread(self.runs.work.jobs.unfinished)
         told["disk"] = await to_thread(_room, found, options)
-        return Estimate(
-            images=told["images"], sampling=sampling, looking=looking,
-            **shared(told, sampling, looking, ahead=ahead, basis=basis),
-        )  # fmt: skip
+        return publication(told, await to_thread(self.runs.work.jobs.unfinished), "the run's newest checkpoint")
 
     async def start(
         self, caller: Caller, name: str, model: str, options: Mapping[str, Any], key: str | None = None
@@ -66,6 +53,25 @@ class Publications:
             raise ConflictError(f"Found no checkpoint in run {name!r} yet; let it train first.")
         usable_data(owner, found.folder.config.data)
         return found
+
+
+def publication(told: dict[str, Any], ahead: int, timed: str) -> Estimate:
+    """The estimate of a forecast (`handlers.forecast`), with so many jobs ahead; `timed`: what made images for it."""
+    sampling, looking = Range.of(told["sampling"]), Range.of(told["looking"])
+    basis = f"Making images was timed with {timed}"
+    if told["beside"] is not None:
+        basis += ", looking at them with networks that have learnt nothing"
+    if told["classifier"]:
+        basis += "; the data set has no classifier yet, and some steps of its training were timed"
+    if told["candidates"]:
+        basis += f"; the sweep's {told['candidates']} candidates count as long as the defaults"
+    basis += "." if told["beside"] is None else f". {told['beside']} come on top."
+    if not told["images"]:
+        basis = "All of it is published already; nothing was timed."
+    return Estimate(
+        images=told["images"], sampling=sampling, looking=looking,
+        **shared(told, sampling, looking, ahead=ahead, basis=basis),
+    )  # fmt: skip
 
 
 def _room(found: RunInfo, options: Mapping[str, Any]) -> int:

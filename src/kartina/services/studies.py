@@ -23,7 +23,9 @@ from kartina.services import estimates
 from kartina.services.access import Caller
 from kartina.services.desk import Desk
 from kartina.services.estimates import Range, check_room, shared
+from kartina.services.evaluations import Estimate as EvaluationEstimate
 from kartina.services.jobs import Work, digest
+from kartina.services.publications import publication
 from kartina.services.runs import usable_data
 from kartina.study.spec import NAME, StudySpec
 
@@ -54,14 +56,20 @@ class Studies:
         more pairs than are timed."""
         for name in wanted.data:
             await to_thread(usable_data, caller.owner, name)
-        pairs = len(wanted.pairs())
-        if pairs > MOST:
-            raise ConfigError(
-                f"Found {pairs} pairs of a preset and a data set; an estimate times at most {MOST}. Ask for fewer."
-            )
+        _check_pairs(len(wanted.pairs()))
         given = wanted.model_dump(mode="json", exclude_unset=True)
-        found = await self.desk.ask_alone("forecast_study", study=given)
-        training, sampling = Range.of(found["training"]), Range.of(found["sampling"])
+        return await self._told(await self.desk.ask_alone("forecast_study", study=given))
+
+    async def estimate_rest(self, caller: Caller, name: str) -> Estimate:
+        """The same of what is left of a study, and would be made by `resume`. Raises NotFoundError, ConflictError where
+        a job has it, IntegrityError."""
+        await self._check_idle(caller.owner, name)
+        _check_pairs((await self.desk.ask("study_room", study=name))["pairs"])
+        return await self._told(await self.desk.ask_alone("forecast_rest", study=name))
+
+    async def _told(self, found: dict[str, Any]) -> Estimate:
+        """The estimate of a forecast."""
+        training, sampling, pairs = Range.of(found["training"]), Range.of(found["sampling"]), found["pairs"]
         basis = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of a preset and a data set; sampling was timed for each, "
         basis += "training where it has a budget in images. Measuring what was sampled comes on top."
         ahead = await to_thread(self.work.jobs.unfinished)
@@ -128,9 +136,7 @@ class Studies:
         spec, request = {"study": name, "report": True}, digest("resume-study", study=name)
         if (job := await self.work.again(caller, request, key)) is not None:
             return job
-        self._check(caller.owner, name)
-        if await to_thread(self.job, caller.owner, name) is not None:
-            raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
+        await self._check_idle(caller.owner, name)
         check_room((await self.desk.ask("study_room", study=name))["disk"], f"the rest of study {name}")
         return await self.work.submit(caller, "study", spec, key, request)
 
@@ -143,18 +149,42 @@ class Studies:
         licence: str | None,
         key: str | None = None,
     ) -> Job:
-        """Publish what it chose. Raises ConflictError while runs are to be made."""
+        """Publish what it chose. Raises ConflictError while runs are to be made, ConfigError where nothing qualifies,
+        NotFoundError, StorageError (no room), QuotaError."""
         spec = {"study": name, "data": data, "name": model, "licence": licence}
         request = digest("publish-study", **spec)
         if (job := await self.work.again(caller, request, key)) is not None:
             return job
-        self._check(caller.owner, name)
+        await self._check_chosen(caller.owner, name, model)
+        needed = await self.desk.ask("winners_room", study=name, data=data, name=model)
+        check_room(needed["disk"], f"publishing what study {name} has chosen")
+        return await self.work.submit(caller, "publish-study", spec, key, request)
+
+    async def estimate_publication(
+        self, caller: Caller, name: str, data: str | None, model: str | None
+    ) -> EvaluationEstimate:
+        """What `publish` will take: packages, their numbers and pictures, all of them together; nothing for what is
+        published already. Timed here. Raises what `publish` raises, but for a lack of room."""
+        await self._check_chosen(caller.owner, name, model)
+        given = {"study": name, "data": data, "name": model}
+        needed = await self.desk.ask("winners_room", **given)
+        told = {**await self.desk.ask_alone("forecast_winners", **given), **needed}
+        return publication(told, await to_thread(self.work.jobs.unfinished), "the chosen runs' selected checkpoints")
+
+    async def _check_idle(self, owner: str, name: str) -> None:
+        """Raise NotFoundError, and ConflictError where a job has the study."""
+        self._check(owner, name)
+        if await to_thread(self.job, owner, name) is not None:
+            raise ConflictError(f"Found study {name!r} at work, or waiting for it.")
+
+    async def _check_chosen(self, owner: str, name: str, model: str | None) -> None:
+        """Raise NotFoundError, ConfigError for a name that no model has, ConflictError while runs are to be made."""
+        self._check(owner, name)
         if model is not None:
             package.check_name(model)
         found = (await self.desk.ask("studies", names=[name]))[0]
         if not found.get("complete"):
             raise ConflictError(f"Found runs of study {name!r} that have not ended; it has chosen nothing yet.")
-        return await self.work.submit(caller, "publish-study", spec, key, request)
 
     def _check(self, owner: str, name: str) -> None:
         if not self._mine(owner, name):
@@ -163,6 +193,13 @@ class Studies:
     def _mine(self, owner: str, name: str) -> bool:
         path = home() / "studies" / name
         return bool(re.fullmatch(NAME, name)) and (path / "plan.json").is_file() and owners.sees(path, owner)
+
+
+def _check_pairs(pairs: int) -> None:
+    if pairs > MOST:
+        raise ConfigError(
+            f"Found {pairs} pairs of a preset and a data set; an estimate times at most {MOST}. Ask for fewer."
+        )
 
 
 def _finite(value: Any) -> Any:

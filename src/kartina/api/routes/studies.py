@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from kartina.api.dependencies import Publisher, ServicesDep, Trainer
-from kartina.api.estimates import StudyEstimate
+from kartina.api.estimates import EvaluationEstimate, StudyEstimate
 from kartina.api.files import StoredFile, described
 from kartina.api.problems import responses
 from kartina.api.routes.runs import ACCEPTED, GO_ON, START, Cursor, IdempotencyKey, Limit, accepted
@@ -72,12 +72,19 @@ async def cancel_study(name: Name, of: ServicesDep, who: Trainer) -> WorkJob:
     return WorkJob.of(await of.studies.cancel(who.owner, name))
 
 
-@router.post("/{name}/resume", status_code=202, responses={**ACCEPTED, **responses(*GO_ON)})
+@router.post("/{name}/resume", status_code=202, responses={**ACCEPTED, **responses(*GO_ON, "unavailable")})
 async def resume_study(
     name: Name, of: ServicesDep, who: Trainer, response: Response, idempotency_key: IdempotencyKey = None
 ) -> WorkJob:
     """Make what is left of it."""
     return await accepted(of, await of.studies.resume(who, name, idempotency_key), response)
+
+
+@router.post("/{name}/resume/estimate", responses=responses(*GO_ON, "unavailable"))
+async def estimate_study_resume(name: Name, of: ServicesDep, who: Trainer) -> StudyEstimate:
+    """What is left of it will take here. Takes some seconds for each preset: it is timed on this machine. Nothing is
+    started."""
+    return StudyEstimate.of(await of.studies.estimate_rest(who, name))
 
 
 @router.post("/{name}/publish", status_code=202, responses={**ACCEPTED, **responses(*PUBLISH)})
@@ -92,3 +99,12 @@ async def publish_study(
     """Publish what it chose, as models which everybody here can then use."""
     found = await of.studies.publish(who, name, body.data, body.name, body.licence, idempotency_key)
     return await accepted(of, found, response)
+
+
+@router.post("/{name}/publish/estimate", responses=responses(*PUBLISH))
+async def estimate_study_publication(
+    name: Name, body: StudyPublication, of: ServicesDep, who: Publisher
+) -> EvaluationEstimate:
+    """What publishing what it chose will take here. Takes some seconds for each model: it is timed on this machine.
+    Nothing is started."""
+    return EvaluationEstimate.of(await of.studies.estimate_publication(who, name, body.data, body.name))

@@ -179,6 +179,11 @@ class AsyncStudies:
         """Make what is left of it."""
         return await start(self._http, call("POST", "/v1/studies/{name}/resume", name=name), None, None, wait)
 
+    async def estimate_resume(self, name: str) -> schemas.StudyEstimate:
+        """What is left of it would take there, in time and disk: some seconds for each preset. Nothing is started."""
+        asked = call("POST", "/v1/studies/{name}/resume/estimate", name=name).but(timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.StudyEstimate)
+
     async def publish(
         self, study: str, *, data: str | None = None, name: str | None = None, licence: str | None = None,
         wait: bool = False,
@@ -186,6 +191,15 @@ class AsyncStudies:
         """Publish what it chose: of each data set's winner the run with the median metric."""
         body = {"data": data, "name": name, "licence": licence}
         return await start(self._http, call("POST", "/v1/studies/{name}/publish", name=study), body, None, wait)
+
+    async def estimate_publication(
+        self, study: str, *, data: str | None = None, name: str | None = None
+    ) -> schemas.EvaluationEstimate:
+        """What publishing what it chose would take there, in time and disk: timed for some seconds. Nothing is
+        started."""
+        body = {"data": data, "name": name, "licence": None}
+        asked = call("POST", "/v1/studies/{name}/publish/estimate", name=study).but(json=body, timeout=ESTIMATE)
+        return await self._http.get(asked, schemas.EvaluationEstimate)
 
     def list(self) -> AsyncIterator[schemas.StudySummary]:
         """Every study by name, asked for page by page."""
