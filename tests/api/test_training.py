@@ -118,10 +118,21 @@ def house(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hous
     made.service.stop()
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(house: House) -> Iterator[None]:
+    """Jobs of a test that failed hold up none of those after it."""
+    yield
+    for job in house.get("/v1/jobs")["items"]:
+        if job["completed_at"] is None:
+            house.post(f"/v1/jobs/{job['id']}/cancel")
+            house.end(job)
+
+
 def test_presets_say_what_can_be_set(house: House) -> None:
     page = house.get("/v1/presets")
     names = {one["name"]: one for one in page["items"]}
-    assert (names["vae-32-cpu"]["size"] == 32 and names["vae-32-cpu"]["tasks"] == ["generate"]) or names
+    assert names["vae-32-cpu"]["size"] == 32
+    assert names["vae-32-cpu"]["tasks"] == ["generate", "interpolate", "invert", "morph"]
     assert names["vae-32-cpu"]["family"] == "vae" and names["vae-32-cpu"]["parameters"] > 10_000
     assert any(one["pairs"] for one in page["items"]) and set(page["families"]) >= {"vae", "flow", "stylegan2_ada"}
     one = house.get("/v1/presets/vae-32-cpu")
