@@ -18,8 +18,9 @@ import pytest
 
 from kartina.jobs.table import LEASE, Jobs
 from kartina.jobs.worker import POLL
-from kartina.storage.database import Database
+from kartina.storage.database import Database, open_database
 from tests import tiny
+from tests.service import Service
 
 TOY = Path(__file__).parent / "toy.py"
 TRAIN = """
@@ -114,3 +115,36 @@ def test_a_killed_workers_job_is_claimed_within_ten_seconds_while_trainings_take
     took.sort()
     print(f"\n{len(took)} kills: claimed again after p50 {took[len(took) // 2]:.1f} s, at most {took[-1]:.1f} s")
     assert took[-1] < 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_services_next_worker_claims_what_the_killed_one_had_within_ten_seconds(home: Path, kills: int = 3) -> None:
+    """A service has one worker for trainings: the next one has to start, too, while trainings take every core."""
+    service, took = Service(home), list[float]()
+    body = {"preset": "vae-32-cpu", "data": "digits", "images": 10**7, "settings": {"width": 8, "threads": 1}}
+    try:
+        with service.environment(), trainings(home):
+            jobs = Jobs(open_database())
+            for _ in range(kills):
+                id = int(service.client.post("/v1/runs", json=body).json()["id"])
+                worker, deadline = None, time.monotonic() + 60
+                while worker is None:
+                    assert time.monotonic() < deadline
+                    owner = jobs.get(id).owner or ""
+                    children = psutil.Process(service.process.pid).children()
+                    worker = next((child for child in children if f":{child.pid}:" in owner), None)
+                    time.sleep(0.1)
+                time.sleep(3)  # its child is at work, and the lease renewed
+                attempt = jobs.get(id).attempt
+                for process in (*worker.children(recursive=True), worker):
+                    process.kill()
+                killed = time.monotonic()
+                while jobs.get(id).attempt == attempt:
+                    assert time.monotonic() < killed + 10
+                    time.sleep(0.05)
+                took.append(time.monotonic() - killed)
+                service.client.post(f"/v1/jobs/{id}/cancel")
+    finally:
+        service.stop(signal.SIGKILL)
+    print(f"\na service's worker, {kills} kills: claimed again after {', '.join(f'{t:.1f}' for t in sorted(took))} s")
