@@ -267,6 +267,15 @@ def test_manifests_in_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
         assert found.groups is not None and found.groups.tolist() == [0, 0, 1, 2]
 
 
+def test_rows_without_a_group_are_with_no_other(tmp_path: Path) -> None:
+    tree(tmp_path, {"pics": 5})
+    groups = ("", "p1", "", "p1", "")
+    lines = [f"pics/{i:02}.png,{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
+    (tmp_path / "m.csv").write_text("path,label,group\n" + "\n".join(lines))
+    found = open_source(tmp_path / "m.csv").groups
+    assert found is not None and found.tolist() == [0, 1, 2, 1, 3]
+
+
 @pytest.mark.parametrize("top", ["", "data/"])
 def test_a_zip_or_folder_with_a_manifest_is_read_by_it(tmp_path: Path, top: str) -> None:
     root = tree(tmp_path / "in", {"T-shirt-top": 3, "Bag": 2, "left-out": 1})

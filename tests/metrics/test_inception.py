@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -178,6 +180,32 @@ def test_a_download_breaks_off_and_goes_on(server: Server, tmp_path: Path) -> No
     # A second call asks nobody.
     download.fetch(url(server), path, digest, 10_000_000)
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("thrown_away", [False, True])
+def test_what_another_process_has_written_meanwhile_is_gone_on_from(
+    server: Server, tmp_path: Path, thrown_away: bool
+) -> None:
+    """The lock is waited for; then the file is longer than it was, or another one."""
+    server.content = np.random.default_rng(0).bytes(3000)
+    path = tmp_path / "weights.pth"
+    part = path.with_name("weights.pth.part")
+    with open(part, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        args = (url(server), path, hashlib.sha256(server.content).hexdigest(), 10_000)
+        waiting = threading.Thread(target=download.fetch, args=args)
+        waiting.start()
+        time.sleep(0.3)
+        if thrown_away:
+            part.unlink()
+            part.write_bytes(server.content[:500])
+        else:
+            other.write(server.content[:500])
+            other.flush()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert path.read_bytes() == server.content and server.asked == ["bytes=500-"]
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
 
 
 def test_a_server_without_parts_begins_anew(server: Server, tmp_path: Path) -> None:

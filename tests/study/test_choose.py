@@ -127,6 +127,33 @@ def test_what_flags_a_copy_is_a_setting() -> None:
     assert choose([near], RULE.model_copy(update={"copies_by": "copies"})).winner == "a"
 
 
+def test_the_limit_of_close_copies_is_twice_the_real_rate_and_one_image_where_there_is_none() -> None:
+    rule = RULE.model_copy(update={"copies_by": "copies"})
+    for copies, real, n, holds in (
+        (0.004, 0.002, 600, True),
+        (0.0041, 0.002, 600, False),
+        (1 / 600, 0.0, 600, True),
+        (3 / 600, 0.0, 600, False),
+        (0.0199, 0.0, 600, False),
+    ):
+        near = one("a")
+        near.metrics["copies"] = summary([value([copies] * 3, real, metric="copies", n=n) for _ in range(3)])
+        assert (choose([near], rule).winner == "a") is holds, (copies, real)
+
+
+def test_a_share_of_what_may_be_less_than_nothing_is_not_told() -> None:
+    found = choose([one("a", kid=(-0.01, -0.011, -0.009)), one("b", kid=(1.0, 1.01, 0.99))], RULE)
+    assert "1.01 above it" in found.reason and "%" not in found.reason
+
+
+def test_without_any_interval_it_is_said_too() -> None:
+    single = [one(key, kid=(kid,)) for key, kid in (("a", 1.0), ("b", 2.0))]
+    for candidate, kid in zip(single, (1.0, 2.0), strict=True):
+        candidate.metrics["kid"] = summary([value([kid], 0.05, metric="KID")])
+    found = choose(single, RULE)
+    assert found.against["b"].basis == "none" and "how much another training would change is not known" in found.reason
+
+
 def test_no_latency_budget_asks_for_none() -> None:
     assert "latency" not in [c.name for c in conditions(one("a"), Choose())]
     assert choose([one("a", latency_ms=1e9)], Choose()).winner == "a"

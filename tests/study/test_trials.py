@@ -30,8 +30,9 @@ from kartina.models import package
 from kartina.models.model import load
 from kartina.study import results, spec
 from kartina.study.folder import Study
-from kartina.study.trials import points, select, work
+from kartina.study.trials import count, points, select, work
 from kartina.training import checkpoint
+from kartina.training.loop import Trainer
 from kartina.training.run import Run
 from tests import tiny
 from tests.study import tiny_study
@@ -160,6 +161,25 @@ def poisoned() -> Iterator[None]:
     registry.register("poisoned")(Poisoned)
     yield
     registry.unregister("poisoned")
+
+
+def test_what_fails_while_it_is_timed_has_failed_and_the_others_are_timed(
+    blobs: Path, poisoned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tiny_study.TEXT.replace("images = 384", "minutes = 0.02") + tiny_study.LOST
+    study = Study.create(spec.parse(text), text)
+
+    def fails(self: Trainer) -> None:
+        if self.config.preset == "poisoned-32":
+            raise ConfigError("Found too little memory.")
+        step(self)
+
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", fails)
+    count(study, evaluator(study))
+    assert study.states() == {"finished": 0, "failed": 1, "begun": 0, "waiting": 5}
+    assert "too little memory" in study.read("failed", "wild--blobs--seed0.json")["error"]
+    assert len(list((study.path / "counts").iterdir())) == 2
 
 
 def test_a_run_that_fails_is_recorded_with_its_cost_and_the_others_go_on(blobs: Path, poisoned: None) -> None:

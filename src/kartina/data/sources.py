@@ -695,6 +695,8 @@ def _by_manifest(
     for label_index, name in enumerate(classes):
         rank[rows.label_of[name]] = label_index
     labels, groups = (np.array(column, np.int64)[order] for column in (rows.labels, rows.groups))
+    alone = groups == rows.group_of.get("", NONE)  # a row without a group is with no other
+    groups[alone] = len(rows.group_of) + np.arange(alone.sum())
     return Source("manifest", rows.title, files, place, None if unlabelled else rank[labels],
                   np.array(rows.given, np.int8)[order], classes, unlabelled=unlabelled,
                   groups=_renumber(groups) if set(rows.group_of) != {""} else None)  # fmt: skip

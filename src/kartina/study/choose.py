@@ -93,8 +93,11 @@ def conditions(one: Candidate, rule: Choose) -> list[Condition]:
     real, covers, copies = floor("class_agreement"), floor("coverage"), floor(rule.copies_by)
     check("class_agreement", "class agreement", None if real is None else real - rule.agreement_slack, True)
     check("coverage", "coverage", None if covers is None else covers * rule.coverage_share, True)
-    # One in a hundred real images is flagged by definition; of few images the count may round to none.
-    rate = None if copies is None else max(copies, PERCENTILE)
+    # Of few real images the count may round to none: one in a hundred is flagged by definition, a close copy is one.
+    rate = None
+    if copies is not None:
+        by_chance = PERCENTILE if rule.copies_by == "memorisation" else 1 / one.metrics[rule.copies_by].identity.n
+        rate = max(copies, by_chance)
     check(rule.copies_by, "flagged copies", None if rate is None else rate * rule.copies_factor, False, 4)
     if rule.latency_ms is not None:
         ms = one.latency_ms
@@ -153,7 +156,10 @@ def _reason(
         if others:
             second = min(others, key=lambda one: one.metrics[rule.metric].mean)
             gap = against[second.key]
-            share = f" ({gap.share:.0%})" if gap.share < 10 else ""
+            above_0 = (
+                min(value, second.metrics[rule.metric].mean) > 0
+            )  # a share of what may be less than 0 says nothing
+            share = f" ({gap.share:.0%})" if above_0 and gap.share < 10 else ""
             parts.append(f"; the next, {second.label}, is {-gap.gap:.4g}{share} above it")
         elif len(candidates) > 1:
             parts.append("; no other qualifies")
@@ -168,7 +174,7 @@ def _reason(
     ]  # fmt: skip
     if better:
         parts.append(f". Lower, but not qualified: {', '.join(one.label for one in better)}")
-    if any(found.basis == "resampling" for found in against.values()):
+    if any(found.basis != "retraining" for found in against.values()):
         parts.append(". One training each: how much another training would change is not known")
     return " ".join(parts).replace(" ;", ";").replace(" .", ".") + "."
 

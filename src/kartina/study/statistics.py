@@ -7,7 +7,7 @@ effects model,
     variance of runs' means = retraining**2 + resampling**2 / k
 
 so that `resampling` is pooled from within the runs, and `retraining` is what is left. Intervals are Student's t over
-training seeds: what one would get by training again.
+training seeds, of the mean: other means of as many trainings, not single trainings, would agree with them.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ def work(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Sto
 
 
 def count(study: Study, evaluate: Evaluate, watch: Watch | None = None) -> None:
-    """Turn every budget in minutes into images, one after another, so that no training disturbs the timing."""
+    """Turn every budget in minutes into images, one after another, so that no training disturbs the timing. Where that
+    fails, the trial has failed, and the others go on."""
     trials = study.trials()
     for trial in trials[: len(study.spec.pairs())]:
         if study.state(trial) not in ENDED:
@@ -103,7 +104,11 @@ def count(study: Study, evaluate: Evaluate, watch: Watch | None = None) -> None:
                 if watch is not None:
                     watch(Progress(0, len(trials), trial.id, share, what))
 
-            _Runner(study, trial, evaluate, tell, lambda: False).config()
+            runner, begun = _Runner(study, trial, evaluate, tell, lambda: False), time.perf_counter()
+            try:
+                runner.config()
+            except FAILURES as error:
+                runner.failed(None, error, time.perf_counter() - begun)
 
 
 def sweep(study: Study) -> None:

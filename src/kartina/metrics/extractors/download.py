@@ -12,6 +12,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -34,8 +35,7 @@ def fetch(url: str, path: Path, sha256: str, max_bytes: int, progress: Progress 
     with disk_errors(f"download {path.name}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        with open(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # another process that downloads it is waited for
+        with _alone(part) as file:
             if path.is_file():
                 part.unlink(missing_ok=True)
                 return checked(path, sha256)
@@ -54,6 +54,18 @@ def fetch(url: str, path: Path, sha256: str, max_bytes: int, progress: Progress 
                 raise
             part.replace(path)
     return path
+
+
+def _alone(part: Path) -> IO[bytes]:
+    """The file, to append to; another process that downloads it is waited for. The lock goes with the file's end."""
+    while True:
+        file = open(part, "ab")  # noqa: SIM115  the caller's
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                file.seek(0, os.SEEK_END)  # that one may have written
+                return file
+        file.close()  # that one has thrown it away, or put it in its place
 
 
 def _rest(url: str, file: IO[bytes], max_bytes: int, progress: Progress | None) -> None:
