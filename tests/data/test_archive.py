@@ -136,12 +136,30 @@ def test_damage_is_told(tmp_path: Path) -> None:
         read_entry(file, archive[0])
 
 
-def test_random_damage_never_does_worse_than_a_data_error(tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for i in range(5):
-            archive.writestr(f"c/{i}.png", bytes(range(200)))
-    whole, rng = path.read_bytes(), random.Random(1)
+def zip64(path: Path, files: dict[str, bytes]) -> bytes:
+    """A ZIP whose numbers are all in the records that files of 4 GB have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile, "ZIP64_LIMIT", -1)
+        patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    path.write_bytes(path.read_bytes()[:-14] + b"\xff" * 12 + b"\0\0")  # the old record's own say: see the new one
+    assert contents(path) == files
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_random_damage_never_does_worse_than_a_data_error(tmp_path: Path, large: bool) -> None:
+    path, rng = tmp_path / "a.zip", random.Random(1)
+    files = {f"c/{i}.png": bytes(range(200)) for i in range(5)}
+    if large:
+        whole = zip64(path, files)
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        whole = path.read_bytes()
     for _ in range(400):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 6)):
@@ -157,3 +175,22 @@ def test_random_damage_never_does_worse_than_a_data_error(tmp_path: Path) -> Non
                     read_entry(file, archive[i])
                 except DataError:
                     continue
+
+
+def test_numbers_of_zip64_beyond_the_file_are_damage(tmp_path: Path) -> None:
+    path, most = tmp_path / "a.zip", b"\xff" * 8
+    whole = zip64(path, {"a.png": b"x" * 20, "b.png": b"y" * 20})
+    locator, entry = whole.index(b"PK\x06\x07"), whole.rindex(b"PK\x01\x02")
+    extra = entry + 46 + len("b.png")
+    assert whole[extra : extra + 4] == b"\x01\x00\x18\x00"  # 24 bytes: size, packed size, offset
+    for at, what in (
+        (locator + 8, most),  # where the new record is
+        (extra + 4 + 16, most),  # where an entry begins
+        (extra + 2, b"\x40\x00"),  # how long the field is: less is there
+    ):
+        path.write_bytes(whole[:at] + what + whole[at + len(what) :])
+        if what != b"\x40\x00":
+            with pytest.raises(DataError, match="damaged"):
+                contents(path)
+        else:
+            assert set(contents(path)) == {"a.png", "b.png"}

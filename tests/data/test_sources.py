@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kartina.data.paths import natural
 from kartina.data.sources import Source, open_source
 from kartina.errors import DataError
 from tests.pictures import pack, pixels, save, tree
@@ -239,6 +240,18 @@ def test_a_file_called_npz_that_is_none(tmp_path: Path) -> None:
         open_source(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["{'descr': (", "{b'descr': 1}", "(" * 3000, "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -1)}", "\0"],
+)
+def test_headers_of_arrays_that_are_none_are_refused(tmp_path: Path, header: str) -> None:
+    path, text = tmp_path / "a.npz", header.encode() + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"x")
+    with pytest.raises(DataError, match=r"images\.npy"):
+        open_source(path)
+
+
 def test_an_npz_that_unpacks_to_too_much_is_a_bomb(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, images=np.zeros((3000, 32, 32), np.uint8), labels=np.arange(3000) % 3)
@@ -359,3 +372,29 @@ def test_groups_by_path(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             open_source(tmp_path, group_by=pattern)
+
+
+# -- hostile texts -----------------------------------------------------------------------------------------------------
+
+
+def test_names_of_thousands_of_digits_are_sorted_as_numbers() -> None:
+    long = "9" * 5000
+    assert sorted(["10", "2", f"a{long}", "a7", "007", "7b", long], key=natural) == [
+        "2", "007", "7b", "10", long, "a7", f"a{long}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"path": "pics/00.png", "label": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"path": "pics/00.png", "label": ' + "7" * 5000 + "}",
+        '{"path": "pics/\\ud800.png", "label": "a"}',
+        '{"path": "pics/00.png", "label": "\\ud800"}',
+    ],
+)
+def test_json_that_no_text_or_number_can_hold_is_refused(tmp_path: Path, line: str) -> None:
+    tree(tmp_path, {"pics": 1})
+    (tmp_path / "m.jsonl").write_text(line)
+    with pytest.raises(DataError, match="cannot be read"):
+        open_source(tmp_path / "m.jsonl")

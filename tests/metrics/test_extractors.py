@@ -81,6 +81,13 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(IntegrityError, match="cannot be read as npz"):
         find_extractor("mobilenet", tmp_path / "text.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    broken = (tmp_path / "broken.npz", tmp_path / "array.npz")
+    broken[0].write_bytes(b"PK\x03\x04" + bytes(100))
+    (tmp_path / "array.npy").rename(broken[1])
+    for path in broken:
+        with pytest.raises(IntegrityError, match="cannot be read as npz"):
+            find_extractor("mobilenet", path)
     np.savez(tmp_path / "few.npz", a=np.zeros(3))
     with pytest.raises(IntegrityError, match=r"no l00.weight_int8"):
         find_extractor("mobilenet", tmp_path / "few.npz")

@@ -182,6 +182,7 @@ def test_what_cannot_be_measured(run: Run, made: tuple[np.ndarray, np.ndarray], 
     for name, array, words in (
         ("size", images[:, :, :16], "make them so"),
         ("float", images / 255.0, "uint8"),
+        ("single", images[0, 0, 0, 0], "pixels"),
         ("colour", np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8), "colour in"),
     ):
         np.savez(tmp_path / f"{name}.npz", images=array)

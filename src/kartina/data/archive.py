@@ -77,6 +77,7 @@ class Archive:
 
     def _read(self, file: IO[bytes], count: int, base: int, max_ratio: float) -> None:
         packed_all = size_all = 0
+        length = self.path.stat().st_size
         for _ in range(count):
             raw = file.read(CENTRAL.size)
             if len(raw) < CENTRAL.size or raw[:4] != CENTRAL_SIGN:
@@ -89,6 +90,8 @@ class Archive:
             file.seek(n_note, 1)
             if 0xFFFFFFFF in (packed, size, offset):
                 size, packed, offset = _zip64(extra, size, packed, offset)
+            if base + offset > length:
+                raise _damaged(self.path, "an entry begins after its end")
             name = _safe_name(name_bytes, bool(flags & UTF8), self.path)
             if (attributes >> 16) & 0o170000 == 0o120000:
                 raise DataError(
@@ -109,8 +112,8 @@ class Archive:
             for key, value in (("offset", base + offset), ("packed", packed), ("size", size), ("crc", crc)):
                 self._columns[key].append(value)
             self._columns["method"].append(min(method, 255))
-        if size_all > max_ratio * max(packed_all, 1) + _SLACK or packed_all > self.path.stat().st_size:
-            raise self._bomb(f"{size_all:,} bytes in a file of {self.path.stat().st_size:,}", max_ratio)
+        if size_all > max_ratio * max(packed_all, 1) + _SLACK or packed_all > length:
+            raise self._bomb(f"{size_all:,} bytes in a file of {length:,}", max_ratio)
 
     def _bomb(self, what: str, max_ratio: float) -> DataError:
         return DataError(
@@ -162,7 +165,7 @@ def _directory(file: IO[bytes], path: Path) -> tuple[int, int, int]:
                 return count, end - size, end - size - start
             raise _damaged(path, "its Zip64 record is missing")
         where = struct.unpack_from("<Q", tail, at - 12)[0]
-        file.seek(where)
+        file.seek(min(where, length))
         record = file.read(56)
         if len(record) < 56 or record[:4] != END64_SIGN:
             raise _damaged(path, "its Zip64 record is not where it should be")
@@ -180,7 +183,7 @@ def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int,
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            values = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
+            values = iter(struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4))
             return tuple(next(values, v) if v == 0xFFFFFFFF else v for v in (size, packed, offset))  # type: ignore[return-value]
         at += 4 + length
     return size, packed, offset

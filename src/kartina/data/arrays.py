@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def _npy(path: Path, info: zipfile.ZipInfo, file: IO[bytes]) -> ArrayFile:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError) as error:
         raise DataError(f"Found {name} with a header that cannot be read ({error}); expected a numpy array.") from None
     if dtype.hasobject:
         raise DataError(f"Found Python objects in {name}; expected numbers. Objects need pickle, which is never read.")
@@ -132,7 +133,7 @@ def _npy(path: Path, info: zipfile.ZipInfo, file: IO[bytes]) -> ArrayFile:
         raise DataError(f"Found {name} in Fortran order; expected C order. Save numpy.ascontiguousarray of it.")
     skip = file.tell()
     need = int(np.prod([int(s) for s in shape], dtype=object)) * dtype.itemsize
-    if need != info.file_size - skip:
+    if need != info.file_size - skip or min(shape, default=0) < 0:
         raise DataError(f"Found {info.file_size - skip:,} bytes in {name}; expected {need:,} for its shape {shape}.")
     return ArrayFile(path, dtype, shape, skip, info.filename)
 

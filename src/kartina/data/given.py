@@ -119,7 +119,7 @@ def _pixels(array: ArrayFile, spec: ImageSpec) -> Images:
     channels, height, width = spec.shape
     shape = array.shape[1:]
     wide = [(height, width, c) for c in {channels, 3 if channels == 1 else channels}]
-    if len(array) == 0 or (shape not in (spec.shape, *wide) and not (channels == 1 and shape == (height, width))):
+    if 0 in array.shape[:1] or (shape not in (spec.shape, *wide) and not (channels == 1 and shape == (height, width))):
         raise DataError(_unlike(f"{array.title} of shape {array.shape}", spec))
     parts = []
     for rows in array.rows(ROWS):

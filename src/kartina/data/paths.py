@@ -79,4 +79,5 @@ def suffix(path: str) -> str:
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key that puts 2 before 10."""
-    return [(0, int(t), "") if t.isdecimal() else (1, 0, t) for t in re.split(r"(\d+)", text) if t]
+    parts = ((t.lstrip("0"), t) for t in re.split(r"(\d+)", text) if t)
+    return [(0, len(digits), digits) if t.isdecimal() else (1, 0, t) for digits, t in parts]

@@ -730,8 +730,10 @@ def _records(raw: IO[bytes], title: str) -> Iterator[tuple[int, dict[str, str]]]
                     raise DataError(
                         f'Found no object in line {line} of {title}; expected {{"path": ..., "label": ...}}.'
                     )
-                yield line, {k.casefold(): "" if v is None else str(v) for k, v in record.items()}
-    except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+                found = {k.casefold(): "" if v is None else str(v) for k, v in record.items()}
+                "".join(found.values()).encode()  # JSON can name half a character, which no text has
+                yield line, found
+    except (csv.Error, ValueError, RecursionError) as error:  # ValueError: of JSON, its numbers, UTF-8
         raise DataError(f"Found {title}, which cannot be read ({error}); expected UTF-8 CSV or JSON lines.") from None
 
 

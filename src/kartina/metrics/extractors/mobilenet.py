@@ -12,6 +12,7 @@ Distances in its 1,280 features are called FD-MobileNetV2 and KD-MobileNetV2, ne
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def load(path: Path) -> tuple[MobileNetV2, bytes]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
+    except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:  # TypeError: an npy
         raise IntegrityError(f"Found {path.name}, which cannot be read as npz ({error}).") from None
     net = MobileNetV2()
     parts = net.parts()
