@@ -15,7 +15,7 @@ from kartina.config import ImageSpec
 from kartina.data.imageset import ImageSet
 from kartina.errors import ConfigError, DataError
 from kartina.metrics.classifier import PROTOCOL, Classifier, domain_classifier
-from kartina.metrics.evaluate import first_numbers, like, stratified
+from kartina.metrics.evaluate import bits_per_dim, first_numbers, like, stratified
 
 
 def make_digits() -> ImageSet:
@@ -102,6 +102,25 @@ def test_real_images_score_like_the_floor(digits: ImageSet, judge: Classifier) -
     assert len(found["per_class"]) == 10 and all(row["train"] > 100 for row in found["per_class"])
     assert shares == sorted(shares) and shares[-1] == 1
     json.dumps(found, allow_nan=False)
+
+
+def test_against_training_images_there_is_no_floor_and_no_memorisation(digits: ImageSet, judge: Classifier) -> None:
+    """What real training images score against themselves is no yardstick."""
+    found = first_numbers(
+        lambda labels, seed: real_images(digits, labels, seed),
+        digits, split="train", samples=300, seeds=(0, 1), classifier=judge,
+        metrics=("class_agreement", "coverage", "fd", "memorisation", "copies"),
+    )["metrics"]  # fmt: skip
+    assert found["class_agreement"]["floor"] > 0.9
+    assert found["coverage"]["floor"] is None and found["fd"]["floor"] is None and found["fd"]["value"] is not None
+    for key in ("memorisation", "copies"):
+        assert found[key]["value"] is None and found[key]["reason"] == "needs held-out images"
+
+
+def test_bits_of_images_without_classes(digits: ImageSet, judge: Classifier) -> None:
+    plain = replace(digits, labels=None, spec=digits.spec.model_copy(update={"classes": ()}))
+    found = bits_per_dim(lambda images, labels, k, seed: np.full(len(labels), 3.0), plain, "val", 50, (0, 1), 1)
+    assert found["value"] == 3.0 and found["identity"]["n"] == 50
 
 
 def test_bits_are_means_over_images_and_seeds(digits: ImageSet, judge: Classifier) -> None:

@@ -326,11 +326,13 @@ def first_numbers(
             return Value(value=None, identity=identity, reason=reason).json_shape()
         if key in ("class_agreement", "cas") and not labelled:
             return Value(value=None, identity=identity, reason="unconditional").json_shape()
+        if key in ("memorisation", "copies") and split == "train":
+            return Value(value=None, identity=identity, reason="needs held-out images").json_shape()
         if not np.isfinite(mean) or (key in PRDC_KEYS and m < TOO_FEW):
             return Value(value=None, identity=identity, reason="too few").json_shape()
-        return Value(
-            value=mean, interval=t_interval(of_seeds), floor=_number(floors[key]), identity=identity
-        ).json_shape()  # fmt: skip
+        # Against training images the floor would be training images against themselves.
+        floor = None if split == "train" and key != "class_agreement" else _number(floors[key])
+        return Value(value=mean, interval=t_interval(of_seeds), floor=floor, identity=identity).json_shape()
 
     numbers = {key: value(key) for key in metrics}
     if bits is not None:
@@ -393,9 +395,9 @@ def bits_per_dim(
     The interval is that of the draws: the images are the same. There is no floor: real images have no such number.
     """
     held = data.part(split)
-    assert held.labels is not None
-    picked = stratified(held.labels, samples)
-    images, labels = np.asarray(held.images[picked]), np.ascontiguousarray(held.labels[picked])
+    classes = labels_of(held)
+    picked = stratified(classes, samples)
+    images, labels = np.asarray(held.images[picked]), np.ascontiguousarray(classes[picked])
     of_seeds = [float(bits(images, labels, k, seed).mean()) for seed in seeds]
     identity = Identity(
         metric=f"bits/dim K={k}", extractor="none", extractor_hash="", data=data.hash, split=split,
