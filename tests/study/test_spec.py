@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from kartina import registry
 from kartina.config import read
-from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
+from kartina.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from kartina.metrics import evaluate
 from kartina.study import spec
 from kartina.study.folder import Study, same_study
 from kartina.study.spec import SCORE, SELECTION, TEST
+from tests import tiny
 from tests.study import tiny_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +87,8 @@ def test_entries_may_be_for_some_data_only() -> None:
         ('preset = "flow-32-cpu"', 'preset = "flow-32-cpu"\nsettings = {seed = 3}', "seed among settings"),
         ("[budget]", '[evaluation]\nmetrics = ["fd"]\n[budget]', "no kid among evaluation.metrics"),
         ("[budget]", '[evaluation]\nmetrics = ["kid", "fid2"]\n[budget]', "metrics.1"),
+        ("[budget]", '[evaluation]\nmetrics = ["kid"]\n[budget]', "no class_agreement, coverage, memorisation among"),
+        ("[budget]", '[evaluation]\nextractor = "inceptoin"\n[budget]', "extractor"),
         ("[budget]", "[choose]\ntie = 1\n[budget]", "choose.tie: no such key"),
         ("[budget]", "[budget", "not TOML"),
     ],
@@ -104,6 +109,10 @@ def test_what_cannot_be_used_is_named(old: str, new: str, says: str) -> None:
         ("spread = 0.9", "spread = 9", ConfigError, "spread"),
         ('device = "cpu"', 'device = "abacus"', ConfigError, "this machine has"),
         ('preset = "vae-32-cpu"\n', 'preset = "pix2pix-32-cpu"\n', ConfigError, "pair"),
+        ("samples = 60", 'samples = 60\nextractor = "mobilenet"', ConfigError, "without its file"),
+        ("samples = 60", 'samples = 60\nextractor = "mobilenet"\nweights = "none.npz"', NotFoundError, "none.npz"),
+        ("samples = 60", "samples = 4", DataError, "4 reference images in 'val'"),
+        ("samples = 60", "samples = 60\nselection_samples = 3", DataError, "3 reference images in 'val'"),
     ],
 )
 def test_what_could_not_be_trained_is_refused_before_anything_is(
@@ -113,6 +122,15 @@ def test_what_could_not_be_trained_is_refused_before_anything_is(
     with pytest.raises((error, ConfigError), match=says):
         Study.create(spec.parse(text), text)
     assert not (blobs / "studies").exists() or not list((blobs / "studies").iterdir())
+
+
+def test_a_class_that_only_held_out_images_have_is_refused(home: Path) -> None:
+    data = tiny_study.blobs()
+    assert data.labels is not None
+    labels = np.where(np.arange(300) < 180, np.minimum(data.labels, 1), data.labels)
+    tiny.store(replace(data, labels=labels), home)
+    with pytest.raises(ConfigError, match="Found c in val of 'blobs' and not in train"):
+        Study.create(spec.parse(tiny_study.TEXT), tiny_study.TEXT)
 
 
 def test_the_plan_is_fixed(blobs: Path) -> None:

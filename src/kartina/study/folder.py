@@ -37,11 +37,12 @@ from pydantic import ValidationError
 import kartina
 from kartina import owners
 from kartina.config import Frozen, RunConfig, explain, home, read
-from kartina.data.imageset import ImageSet, open_set
+from kartina.data.imageset import ImageSet, Split, open_set
 from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.files import make_folder
+from kartina.metrics.evaluate import how_many, labels_of
 from kartina.study import spec as specs
-from kartina.study.spec import Budget, Entry, StudySpec
+from kartina.study.spec import Budget, Entry, Evaluation, StudySpec
 from kartina.training import loop, transfer
 from kartina.training.folder import write_json
 from kartina.training.run import Run
@@ -293,15 +294,19 @@ def facts(data: ImageSet) -> DataFacts:
 
 
 def lay_out(spec: StudySpec) -> tuple[Plan, dict[str, RunConfig]]:
-    """The plan of a study that begins now, and of each PAIR the config but for its images. Raises ConfigError for what
-    could not be trained or measured, NotFoundError for unknown presets and data."""
+    """The plan of a study that begins now, and of each PAIR the config but for its images. Raises ConfigError and
+    DataError for what could not be trained or measured, NotFoundError for unknown presets, data and weights."""
+    check_extractor(spec.evaluation)
+    sets = {name: open_set(name) for name in spec.data}
+    for data in sets.values():
+        check_data(spec, data)
     plan = Plan(
         kartina=kartina.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         study=spec,
         device=loop.pick_device(spec.device),
         threads=spec.threads or loop.cores(),
-        data={name: facts(open_set(name)) for name in spec.data},
+        data={name: facts(data) for name, data in sets.items()},
     )
     return plan, {f"{entry.key}--{data}": check(spec, entry, data, plan) for entry, data in spec.pairs()}
 
@@ -317,14 +322,34 @@ def check(spec: StudySpec, entry: Entry, data: str, plan: Plan) -> RunConfig:
             f"numbers. Compare presets that generate (kartina presets)."
         )
     read(capabilities["generate"].controls, entry.controls, f"controls of {entry.name}")
-    if len(config.spec.classes) < 2 and spec.evaluation.extractor == "domain":
-        raise ConfigError(
-            f"Found {data!r} without classes; a study measures by a classifier trained on the data, which needs at "
-            f"least 2 of them."
-        )
-    if "val" not in plan.data[data].splits:
-        raise ConfigError(f"Found no val split in {data!r}; a study selects and chooses on val. Import it again.")
     return config
+
+
+def check_data(spec: StudySpec, data: ImageSet) -> None:
+    """Raise ConfigError, or DataError, for a data set on which runs could be made and not measured."""
+    if len(data.spec.classes) < 2:
+        raise ConfigError(
+            f"Found {data.name!r} without classes; a study chooses by class agreement, which needs at least 2 of them."
+        )
+    if "val" not in data.bounds:
+        raise ConfigError(f"Found no val split in {data.name!r}; a study selects and chooses on val. Import it again.")
+    how, known = spec.evaluation, set(labels_of(data.part("train")).tolist())
+    how_many(data, "val", min(how.samples, how.selection_samples or how.samples))
+    held: tuple[Split, ...] = ("val", "test")
+    for split in [split for split in held if split in data.bounds]:
+        how_many(data, split, how.samples)
+        unknown = set(labels_of(data.part(split)).tolist()) - known
+        if unknown:
+            names = ", ".join(data.spec.classes[label] for label in sorted(unknown))
+            raise ConfigError(f"Found {names} in {split} of {data.name!r} and not in train; expected them in both.")
+
+
+def check_extractor(how: Evaluation) -> None:
+    """Raise ConfigError or NotFoundError where evaluations would find no extractor."""
+    if how.extractor == "mobilenet" and how.weights is None:
+        raise ConfigError("Found the extractor mobilenet without its file; name it: evaluation.weights = FILE.npz.")
+    if how.weights is not None and not Path(how.weights).is_file():
+        raise NotFoundError(f"Found no file {how.weights}; expected the weights of {how.extractor}.")
 
 
 def planned(

@@ -94,7 +94,7 @@ class Evaluation(Frozen):
     selection_samples: int = Field(0, ge=0, le=10_000)  # of those evaluations; 0: as many as `samples`
     selection_seeds: int = Field(1, ge=1, le=100)
     metrics: tuple[Metric, ...] = METRICS
-    extractor: str = "domain"
+    extractor: Literal["domain", "inception", "mobilenet"] = "domain"
     weights: str | None = None  # of the extractor
     batch: int = Field(64, ge=1, le=4096)
 
@@ -166,6 +166,10 @@ class StudySpec(Frozen):
                 raise ValueError("found seed among settings; the study's seeds are those of training")
         if self.choose.metric not in self.evaluation.metrics:
             raise ValueError(f"found no {self.choose.metric} among evaluation.metrics; the rule chooses by it")
+        asked = ("class_agreement", "coverage", self.choose.copies_by)
+        unmeasured = [key for key in asked if key not in self.evaluation.metrics]
+        if unmeasured:
+            raise ValueError(f"found no {', '.join(unmeasured)} among evaluation.metrics; the rule asks for it")
         return self
 
     def pairs(self) -> list[tuple[Entry, str]]:
