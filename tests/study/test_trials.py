@@ -122,6 +122,23 @@ def test_resuming_a_finished_study_changes_nothing(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_was_timed_beside_other_trainings_is_timed_alone_before_anything_is_chosen(finished: Path) -> None:
+    study = Study.open("blobs")
+    first, second = study.trials()[:2]
+    before = study.read("finished", f"{second.id}.json")
+    found = study.read("finished", f"{first.id}.json")
+    found["measured"] |= {"ms": 1e9, "ms_batch": 1e9, "beside": True}
+    study.write(found, "finished", f"{first.id}.json")
+    assert not study.complete and study.timed_beside() == [first]
+    with pytest.raises(ConflictError, match="1 whose samplers are to be timed alone"):
+        publish("blobs")
+    assert run("blobs", resume=True)[1] == "finished" and study.complete
+    timed = study.read("finished", f"{first.id}.json")
+    assert timed["measured"]["ms"] < 1e9 > timed["measured"]["ms_batch"] and timed["measured"]["beside"] is False
+    assert results.timeless(timed) == results.timeless(found)
+    assert study.read("finished", f"{second.id}.json") == before
+
+
 def test_image_counts_are_measured_once_and_can_be_lent(blobs: Path) -> None:
     text = tiny_study.TEXT.replace("images = 384", "minutes = 0.02").replace("seeds = [0, 1]", "seeds = [3, 4]")
     text = text.replace("checkpoints = 2", "checkpoints = 1")
@@ -489,6 +506,8 @@ def test_three_workers_killed_and_gone_on_with_equal_one_process(whole: Path, bl
     assert process.returncode == 0, err
     assert json.loads(out)["runs"] == {"finished": 4, "failed": 0, "begun": 0, "waiting": 0}
     shared = Study.open("blobs")
+    told = [shared.read("finished", f"{trial.id}.json")["measured"] for trial in shared.trials()]
+    assert [one["beside"] for one in told] == [False] * 4 and all(one["ms"] > 0 for one in told)
     os.environ["KARTINA_HOME"] = str(whole)  # put back by the fixture
     a, b = content(Study.open("blobs")), content(shared)
     assert a.keys() == b.keys() and [k for k in a if a[k] != b[k]] == []

@@ -73,8 +73,9 @@ def side_by_side(study: Study, workers: int, watch: trials.Watch | None = None, 
                 with suppress(BrokenPipeError):
                     process.stdin.close()
                 process.wait()
-    if study.complete:
-        return "finished"
+        states = study.states()
+        if not states["begun"] and not states["waiting"]:
+            return trials.time_samplers(study, watch, stop)
     if asked:
         return "paused"
     codes = [process.returncode for process in team]

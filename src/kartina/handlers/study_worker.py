@@ -32,7 +32,7 @@ def main() -> int:
     with interruptible() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started it, which then tells us
         try:
-            trials.work(study, evaluator(study), stop=stop)
+            trials.work(study, evaluator(study), stop=stop, beside=True)
         except KartinaError as error:
             print(f"Error: {error}", file=sys.stderr)
             return 1

@@ -264,7 +264,12 @@ class Study:
     @property
     def complete(self) -> bool:
         states = self.states()
-        return not states["begun"] and not states["waiting"]
+        return not states["begun"] and not states["waiting"] and not self.timed_beside()
+
+    def timed_beside(self) -> list[Trial]:
+        """The finished runs whose samplers were timed while other processes trained, and are to be timed alone."""
+        found = [(trial, self.read("finished", f"{trial.id}.json")) for trial in self.trials()]
+        return [trial for trial, one in found if one is not None and one["measured"].get("beside")]
 
     def open_data(self, name: str) -> ImageSet:
         """A data set of the study. Raises IntegrityError when the name now stands for other images."""

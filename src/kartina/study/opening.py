@@ -31,8 +31,8 @@ def choice(study: Study) -> dict[str, Any]:
     if not study.complete:
         left = study.states()
         raise ConflictError(
-            f"Found {left['begun'] + left['waiting']} runs of study {study.name} that have not ended; expected all of "
-            f"them: kartina study run {study.name} --resume"
+            f"Found {left['begun'] + left['waiting']} runs of study {study.name} that have not ended, and "
+            f"{len(study.timed_beside())} whose samplers are to be timed alone: kartina study run {study.name} --resume"
         )
     made = {name: verdict.json_shape() for name, verdict in verdicts(study).items()}
     study.write(made, "choice.json")

@@ -66,11 +66,15 @@ def run(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop
     """
     with study.lock():
         sweep(study)
-        return work(study, evaluate, watch, stop)
+        result = work(study, evaluate, watch, stop)
+        return result if result == "paused" else time_samplers(study, watch, stop)
 
 
-def work(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop | None = None) -> str:
-    """Do every trial that no other process has taken; the caller, or the one who started it, holds the study."""
+def work(
+    study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Stop | None = None, *, beside: bool = False
+) -> str:
+    """Do every trial that no other process has taken; the caller, or the one who started it, holds the study. `beside`:
+    other processes train meanwhile."""
     trials, halt = study.trials(), stop or (lambda: False)
     for trial in trials:
         if study.state(trial) in ENDED:
@@ -86,7 +90,7 @@ def work(study: Study, evaluate: Evaluate, watch: Watch | None = None, stop: Sto
                     watch(Progress(done, len(trials), trial.id, share, what, failed))
 
             try:
-                if not _Runner(study, trial, evaluate, tell, halt).go():
+                if not _Runner(study, trial, evaluate, tell, halt, beside).go():
                     return "paused"
             except CanceledError:
                 return "paused"
@@ -109,6 +113,25 @@ def count(study: Study, evaluate: Evaluate, watch: Watch | None = None) -> None:
                 runner.config()
             except FAILURES as error:
                 runner.failed(None, error, time.perf_counter() - begun)
+
+
+def time_samplers(study: Study, watch: Watch | None = None, stop: Stop | None = None) -> str:
+    """Time again, one after another, the samplers that were timed while other processes trained: 'finished', or
+    'paused'."""
+    trials = study.trials()
+    torch.set_num_threads(study.plan.threads)
+    for trial in study.timed_beside():
+        if stop is not None and stop():
+            return "paused"
+        if watch is not None:
+            watch(Progress(len(trials), len(trials), trial.id, 0.0, "timing its sampler", study.states()["failed"]))
+        name = ("finished", f"{trial.id}.json")
+        found = study.read(*name)
+        model, _ = load_point(study, trial, found["selected"])
+        study.write(
+            {**found, "measured": {**found["measured"], **cost.sampling(model)["measured"], "beside": False}}, *name
+        )
+    return "finished"
 
 
 def sweep(study: Study) -> None:
@@ -139,6 +162,7 @@ class _Runner:
     evaluate: Evaluate
     tell: Report
     stop: Stop
+    beside: bool = False  # other processes train meanwhile
 
     def go(self) -> bool:
         """All of it; False when it was asked to stop."""
@@ -289,6 +313,7 @@ class _Runner:
         memory = study.read("runs", trial.id, "memory.json") or {"peak": 0}
         numbers["measured"] |= {
             **priced["measured"],
+            "beside": self.beside,
             "trained": run.status()["seconds"],
             "evaluated": round(sum(one["measured"]["seconds"] for one in found.values()), 3),
             "peak_memory": memory["peak"],
