@@ -108,6 +108,41 @@ def test_groups_keep_to_one_split(tmp_path: Path, home: Path) -> None:
     assert len(parts) == 3 and sum(map(len, parts)) == len(set.union(*parts)) == 30
 
 
+def test_equal_images_are_in_one_split_of_those_that_are_made(tmp_path: Path, home: Path) -> None:
+    root = tmp_path / "in"
+    for i in range(60):
+        for copy in "ab":
+            save(root / ("cat" if i % 2 else "dog") / f"{i:02}{copy}.png", i, 8)
+    (root / "cat" / "broken.png").write_text("no image")
+    found = import_path(root, "twins", skip_bad=True)
+    seen = [{image.tobytes() for image in found.images[a:b]} for a, b in found.bounds.values()]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 60 and found.groups is None
+    assert [b - a for a, b in found.bounds.values()] == [96, 12, 12]
+    # Each image is the one of its name and label still, and another import is the same.
+    for i, name in enumerate((folder("twins") / "files.txt").read_text().splitlines()):
+        assert found.spec.classes[found.labels[i]] == name.split("/")[0]  # type: ignore[index]
+        assert np.array_equal(found.images[i].transpose(1, 2, 0), np.asarray(Image.open(root / name)))
+    assert import_path(root, "again", skip_bad=True).hash == found.hash
+
+    # What was given stays as it is; val is made of train alone.
+    for part in ("train", "test"):
+        for i in range(40):
+            for copy in "ab":
+                save(tmp_path / "split" / part / f"c{i % 2}" / f"{i}{copy}.png", i, 8)
+    found = import_path(tmp_path / "split", "half")
+    seen = [{image.tobytes() for image in found.images[a:b]} for a, b in found.bounds.values()]
+    assert found.bounds["test"] == (80, 160) and not seen[0] & seen[1] and len(seen[2]) == 40
+
+    # A group and equal images of another group: together, by a chain.
+    for i in range(80):
+        save(tmp_path / "chain" / f"c{i % 2}" / f"p{i // 4}_{i}.png", i % 70, 8)
+    found = import_path(tmp_path / "chain", "chain", group_by="(p[0-9]+)_")
+    assert found.groups is not None
+    for column in (found.groups.tolist(), [image.tobytes() for image in found.images]):
+        parts = [set(column[a:b]) for a, b in found.bounds.values()]
+        assert len(parts) == 3 and sum(map(len, parts)) == len(set.union(*parts))
+
+
 def test_bad_files_stop_the_import_with_their_list_or_are_skipped(tmp_path: Path, home: Path) -> None:
     root = tree(tmp_path / "in", {"cat": 30, "dog": 30}, size=16)
     (root / "cat" / "note.png").write_text("just text")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kartina.data.splits import NONE, TEST, TRAIN, VAL, assign
+from kartina.data.splits import NONE, TEST, TRAIN, VAL, assign, merged
 from kartina.errors import DataError
 
 
@@ -63,3 +63,10 @@ def test_a_class_in_a_single_group_stays_in_train() -> None:
     labels = np.repeat([0, 1], [100, 100])
     split = assign(np.full(200, NONE, np.int8), labels, groups)
     assert (split[:100] == TRAIN).all() and 6 <= (split[100:] == VAL).sum() <= 14
+
+
+def test_what_is_together_in_either_is_together_in_both() -> None:
+    a, b = np.array([0, 0, 1, 2, 3, 4]), np.array([5, 6, 6, 7, 8, 7])
+    found = merged(a, b)
+    assert (found[:3] == found[0]).all() and found[3] == found[5] and len(set(found.tolist())) == 3
+    assert merged(a, None) is a

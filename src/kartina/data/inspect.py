@@ -272,12 +272,18 @@ def _advice(source: Source, report: Report) -> list[str]:
     torn = sum(n for kind, n in counts.items() if "classes" in kind and "duplicate" in kind)
     if torn:
         out.append(f"Duplicates carry different labels ({torn} times): keep the right one of each.")
+    missing = [s for s in ("val", "test") if s not in report.splits]
     if counts.get("exact_duplicate"):
-        out.append(f"Exact copies weigh double in training ({counts['exact_duplicate']} times): keep one of each.")
+        together = " Import keeps them in one split." if missing else ""
+        out.append(
+            f"Exact copies weigh double in training ({counts['exact_duplicate']} times): keep one of each.{together}"
+        )
+    if counts.get("near_duplicate") and missing:
+        out.append(f"Images that look alike ({counts['near_duplicate']} times) may come to stand in train and in a "
+                   f"split that import makes: keep one of each, or keep them together with --group-by.")  # fmt: skip
     if counts.get("group_across_splits"):
         out.append(f"Groups stand in several of the given splits ({counts['group_across_splits']} times), which import "
                    f"leaves as they are: move each group to one split.")  # fmt: skip
-    missing = [s for s in ("val", "test") if s not in report.splits]
     if missing:
         how = ", by class" if report.classes else ""
         how += ", by group" if source.groups is not None else ""

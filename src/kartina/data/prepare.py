@@ -2,6 +2,8 @@
 
     plan    names -> splits; a sample of the images -> size and channels where they are not given
     pack    workers decode chunks and write each image at its row of images.npy; nothing passes through this process
+    part    images with equal pixels that stand on both sides of a split made here: the splits are made anew, and the
+            rows put in their order
     seal    labels, groups, names; the hash, streamed over what was written; data.json; one rename
 
 Memory does not grow with the pixels; names and labels take some 100 bytes an image. The order of images, and with it
@@ -11,6 +13,7 @@ wrong, a full disk or Ctrl-C, that folder is removed; one left by a killed proce
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -117,6 +120,7 @@ def import_source(
         with _folder_for(name, replace, owner) as folder, disk_errors(f"import {name!r}"):
             owners.write(folder, owner)
             order, bad = _pack(source, plan, folder, skip_bad, decoders, progress)
+            plan, order = _part_equals(source, plan, folder, order, seed)
             flip_safe = flips(source.classes) if flip == "auto" else flip == "on"
             for file, content in (more or {}).items():
                 (folder / file).write_bytes(content)
@@ -315,7 +319,7 @@ def _pack(
     good = np.ones(len(row), bool)
     good[row[np.fromiter(bad, np.int64, len(bad))]] = False
     for out, _, _ in files:
-        _drop_rows(out, good)
+        _rewrite(out, np.flatnonzero(good))
     return plan.order[good], bad
 
 
@@ -360,17 +364,54 @@ def _new_npy(path: Path, shape: tuple[int, ...]) -> int:
     return skip
 
 
-def _drop_rows(path: Path, good: NDArray[np.bool_]) -> None:
-    """Rewrite an npy file with the good rows alone, a block at a time."""
+def _rewrite(path: Path, rows: NDArray[np.int64]) -> None:
+    """Rewrite an npy file with these of its rows, in this order, a block at a time."""
     old = np.load(path, mmap_mode="r", allow_pickle=False)
     kept = path.with_suffix(".kept")
     step = max(1, _BLOCK // max(1, old[0].nbytes))
     with kept.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (int(good.sum()), *old.shape[1:])}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *old.shape[1:])}
         np.lib.format.write_array_header_1_0(file, header)
-        for at in range(0, len(old), step):
-            file.write(old[at : at + step][good[at : at + step]].tobytes())
+        for at in range(0, len(rows), step):
+            file.write(old[rows[at : at + step]].tobytes())
     os.replace(kept, path)
+
+
+def _part_equals(
+    source: Source, plan: _Plan, folder: Path, order: NDArray[np.int64], seed: int
+) -> tuple[_Plan, NDArray[np.int64]]:
+    """See to it that images with equal pixels are in one split, as far as splits are made here: a copy of a training
+    image in val would flatter whoever learns it by heart. Returns the plan and row -> image."""
+    files = [path for name in ("images", "sources") if (path := folder / f"{name}.npy").is_file()]
+    images = np.sort(order)
+    row = np.empty(len(source), np.int64)
+    row[order] = np.arange(len(order))
+    equal = _digests(files)[row[images]]
+    made = ~np.isin(plan.split, source.given)
+    split = plan.split[images]
+    _, which = np.unique(equal, return_inverse=True)
+    first = np.full(int(which.max()) + 1, -1, np.int64)
+    first[which[::-1]] = split[::-1]  # of each set of equals, the split of one
+    torn = np.zeros(len(first), bool)
+    torn[which[(split != first[which])]] = True
+    if not (torn[which] & made[images]).any():
+        return plan, order
+    groups = splits.merged(which, None if source.groups is None else source.groups[images])
+    labels = None if source.labels is None else source.labels[images]
+    anew = plan.split.copy()
+    anew[images] = splits.assign(source.given[images], labels, groups, seed)
+    after = images[np.argsort(anew[images], kind="stable")]
+    for path in files:
+        _rewrite(path, row[after])
+    return dataclasses.replace(plan, split=anew, order=np.argsort(anew, kind="stable")), after
+
+
+def _digests(files: Sequence[Path]) -> NDArray[np.uint64]:
+    """A number for each row of npy files of equal length, by its bytes in all of them."""
+    arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in files]
+    rows = zip(*arrays, strict=True)
+    found = (hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest() for parts in rows)
+    return np.frombuffer(b"".join(found), np.uint64)
 
 
 def _bad_files(source: Source, bad: dict[int, str]) -> DataError:

@@ -49,6 +49,22 @@ def assign(
     return split
 
 
+def merged(a: NDArray[np.int64], b: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Groups N such that what is together in `a` or in `b`, or by a chain of both, is together: ids by appearance."""
+    if b is None:
+        return a
+    found = a.copy()
+    while True:  # the least id of a group goes to its neighbours until nothing changes
+        before = found
+        for given in (b, a):
+            _, member = np.unique(given, return_inverse=True)
+            least = np.full(int(member.max()) + 1, np.iinfo(np.int64).max)
+            np.minimum.at(least, member, found)
+            found = least[member]
+        if (found == before).all():
+            return found
+
+
 def _by_group(
     kinds: NDArray[np.int64],
     groups: NDArray[np.int64],
