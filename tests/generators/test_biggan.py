@@ -67,6 +67,14 @@ def test_both_players_attend_at_half_the_size() -> None:
     assert tiny.family("biggan", attention=0).generator.attention is None
 
 
+def test_ds_layers_are_in_the_order_of_the_image() -> None:
+    model = tiny.family("biggan", freeze_d=1)
+    d, layers = model.discriminator, model.d_layers()
+    at = d.attended + 1
+    assert layers[:at] == list(d.blocks[:at]) and layers[at] is d.attention and d.head in layers[at + 1 :]
+    assert len(layers) == len({id(layer) for layer in layers})
+
+
 def test_shared_embedding_and_a_chunk_of_z_condition_every_block() -> None:
     model = tiny.family("biggan", z=8, embed=4)
     g = model.generator

@@ -45,6 +45,8 @@ def test_the_papers_guidelines() -> None:
     assert all(conv.stride == (2, 2) for conv in d.convs)
     assert len(g.norms) == len(g.ups), "BatchNorm before every up-convolution, none on the output"
     assert isinstance(d.norms[0], nn.Identity) and isinstance(d.norms[1], nn.BatchNorm2d)
+    hidden = [m for m in d.modules() if isinstance(m, nn.Conv2d)]
+    assert hidden == list(d.convs), "BatchNorm after every convolution but the first, and no other convolution"
     for m in model.modules():
         if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and m.weight.numel() > 500:
             assert m.weight.std().item() == pytest.approx(0.02, rel=0.15)
@@ -74,6 +76,22 @@ def test_penalty_against_finite_differences() -> None:
             square += ((logit(step) - logit(-step)) / (2 * h)) ** 2
     assert loss.stats["penalty"].item() == pytest.approx(square.mean().item(), rel=1e-4)
     assert loss.total.item() == pytest.approx(3.0 / 2 * square.mean().item() * 5, rel=1e-4)
+    often = tiny.family(
+        "dcgan", loss="softplus", translate=0.0, gamma=3.0, penalty_every=5, d_steps=4, minibatch_std=False
+    )
+    often.load_state_dict(model.state_dict())
+    often.one_hot = model.one_hot  # type: ignore[method-assign]
+    weight = often.double().loss("penalty", Batch(real.images.double(), real.labels, real.ids), at())
+    ratio = weight.total / weight.stats["penalty"] / (loss.total / loss.stats["penalty"])
+    assert ratio.item() == pytest.approx(4, rel=1e-5), "four updates of D for each step, five steps for each penalty"
+
+
+def test_frozen_layers_take_their_normalisation_with_them() -> None:
+    model = tiny.family("dcgan", norm="batch", freeze_d=2)
+    d = model.discriminator
+    frozen = {id(p) for p in d.parameters()} - {id(p) for p in model.d_params()}
+    assert frozen == {id(p) for m in (d.convs[0], d.convs[1], d.norms[1]) for p in m.parameters()}
+    assert isinstance(d.norms[1], nn.BatchNorm2d)
 
 
 def exact(model: DCGAN, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

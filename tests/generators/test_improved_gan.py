@@ -65,8 +65,9 @@ def test_feature_matching_within_classes_by_hand() -> None:
     d = torch.tensor([[1.0, 0], [2, 1], [-1, 2], [3, 1]])
     y = torch.eye(2)[[0, 0, 1, 1]]
     assert feature_matching(d + 7, torch.full_like(d, 7.0), y).item() == pytest.approx(0.5)
-    alone = feature_matching(d[:2], torch.zeros(2, 2), torch.eye(2))  # one image a class: nothing can be said
-    assert alone.item() == 0
+    alone = feature_matching(d[:3], torch.zeros(3, 2), torch.eye(3))  # one image a class: all pairs, 2, -1 and 0
+    assert alone.item() == pytest.approx(1 / 3)
+    assert feature_matching(d[:1], torch.zeros(1, 2), torch.eye(1)).item() == 0, "of one image nothing can be said"
 
 
 def test_feature_matching_within_classes_has_no_bias() -> None:

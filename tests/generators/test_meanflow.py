@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -229,10 +230,12 @@ def test_guidance_one_is_no_guidance_and_evaluates_no_null_label() -> None:
     model = linear(guidance=1.0, label_dropout=0.0)
     off = model.loss("meanflow", batch(), at()).total
     assert len(model.asked) == 2 and not any((y[:, -1] == 1).any() for *_, y in model.asked)
-    guided = linear(guidance=3.0, label_dropout=0.0)
+    guided = linear(guidance=3.0, label_dropout=1e-9)
     assert guided.loss("meanflow", batch(), at()).total != off
     assert len(guided.asked) == 3 and (guided.asked[0][3][:, -1] == 1).all()
-    nearly = linear(guidance=1.0 + 1e-6, label_dropout=0.0).loss("meanflow", batch(), at()).total
+    with pytest.raises(ValidationError, match="never trains"):
+        MeanFlow.Config(guidance=3.0, label_dropout=0.0)
+    nearly = linear(guidance=1.0 + 1e-6, label_dropout=1e-9).loss("meanflow", batch(), at()).total
     assert nearly.item() == pytest.approx(off.item(), rel=1e-4)
     unlabelled = MeanFlow(MeanFlow.Config(**{**tiny.TINY["meanflow"], "guidance": 3.0}), tiny.spec(classes=0))
     x = batch(2).images

@@ -175,6 +175,21 @@ def gradients(model: R3GAN, images: torch.Tensor, y: torch.Tensor) -> float:
 
 def test_every_d_step_pairs_and_penalises_both_sides() -> None:
     assert [p.name for p in tiny.family("r3gan").phases()] == ["D", "G"], "no lazy phase"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ada_target": 0.3}, "ada_target"),
+        ({"ada_images": 9}, "ada_images"),
+        ({"gamma": 0.0, "gamma_to": 5.0}, "gamma_to"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings: dict[str, float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        R3GAN.Config(**settings)
+    plain = R3GAN.Config(gamma=0.0)
+    assert R3GAN.Config(**plain.model_dump()) == plain, "also as a run keeps it"
     model, y = opened(gamma=3.0), torch.eye(3)[[0, 1, 2, 0]]
     loss = model.loss("D", batch(), at())
     rng = at().rng  # the loss draws z for the pair, then for the penalty

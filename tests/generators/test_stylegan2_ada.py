@@ -655,18 +655,22 @@ def test_a_search_is_torchs_adam_on_its_schedule(sampler: StyleGAN2ADA) -> None:
     target = from_uint8(generate(sampler, [row(sampler, 77)]).images)
     with torch.inference_mode():
         state = sampler.start([inverting(sampler, target[0], steps=10, rate=0.1, layers=True)])
+    last = state["w"].clone()
     w = state["w"].clone().requires_grad_(True)
     adam = torch.optim.Adam([w], eps=1e-8)
     for t in range(1, 11):
         loss = distance(sampler.generator.synthesis(w), target.clone()).sum()
         adam.zero_grad()
         loss.backward()
-        fall = 1.0 if t / 10 <= 0.75 else 0.5 - 0.5 * math.cos(math.pi * (1 - t / 10) / 0.25)
+        before = (t - 1) / 10
+        fall = 1.0 if before <= 0.75 else 0.5 - 0.5 * math.cos(math.pi * (1 - before) / 0.25)
         adam.param_groups[0]["lr"] = 0.1 * fall * min(1.0, t / 10 / 0.05)
         adam.step()
         with torch.inference_mode():
             state = sampler.step(state)
         assert torch.allclose(state["w"], w, atol=2e-3), t
+        moved, last = (state["w"] - last).abs().max(), state["w"].clone()
+        assert moved > 1e-4, f"step {t} searches, too"
     assert bool(state.done.all())
 
 

@@ -18,9 +18,11 @@ WIDE = {"widths": (32, 32)}  # matrices that are not thin
 
 
 def test_it_takes_matrices_and_kernels_that_are_not_thin() -> None:
-    assert muon.suits(torch.zeros(64, 32)) and muon.suits(torch.zeros(32, 4, 3, 3))
+    assert muon.suits("up.weight", torch.zeros(64, 32)) and muon.suits("inp.weight", torch.zeros(32, 4, 3, 3))
+    for name in ("generator.label.weight", "prior.table", "generator.shared.weight", "told.weight"):
+        assert not muon.suits(name, torch.zeros(256, 101)), "an embedding, of however many classes"
     for thin in ((64,), (64, 31), (31, 64), (3, 64, 3, 3), (64, 3, 3, 3), (1, 64, 1, 1)):
-        assert not muon.suits(torch.zeros(thin)), thin
+        assert not muon.suits("up.weight", torch.zeros(thin)), thin
 
 
 @pytest.mark.parametrize("shape", [(40, 64), (96, 40), (40, 8, 3, 3), (48, 40, 1, 1)])

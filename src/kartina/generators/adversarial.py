@@ -15,7 +15,7 @@ FreezeD, Mo 2020).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -29,6 +29,8 @@ from kartina.errors import ConfigError
 from kartina.generators.base import Adam, At, Batch, LatentFamily, Loss, Phase
 from kartina.nets.losses import AdversarialLoss, d_loss, g_loss, gradient_square
 from kartina.nets.norm import standing_statistics
+
+REHEARSED = 0.5  # ADA's p while a step is timed
 
 
 class AdversarialConfig(FamilyConfig):
@@ -61,6 +63,7 @@ class AdversarialFamily(LatentFamily):
     config: AdversarialConfig
     generator: nn.Module
     discriminator: nn.Module
+    rehearsing = False
 
     def __init__(self, config: AdversarialConfig, spec: ImageSpec):
         super().__init__(config, spec)
@@ -108,7 +111,8 @@ class AdversarialFamily(LatentFamily):
 
     def loss_penalty(self, batch: Batch, y: Tensor, at: At) -> Loss:
         """gamma/2 E|grad D|^2 on real images, and on generated ones under the relativistic loss (Huang 2024), x the
-        interval, in fp32; the gradient is that with respect to the images before augmentation (Karras 2020)."""
+        updates of D between two, in fp32; the gradient is that with respect to the images before augmentation (Karras
+        2020). `clip` bounds this update's gradient too: above it, more gamma is no longer more."""
         both = self.config.loss == "relativistic"
         with torch.autocast(batch.images.device.type, enabled=False):
             images = batch.images
@@ -119,7 +123,9 @@ class AdversarialFamily(LatentFamily):
             # Real and generated go in separately: the minibatch statistic must not see both.
             logits = torch.cat([self.score(part, y, at) for part in torch.split(images, len(batch))])
             square = gradient_square(logits, images).mean() * (2 if both else 1)
-        weight = self.penalty_weight(len(batch)) / 2 * self.config.penalty_every
+        every = self.config.penalty_every
+        updates = every * self.config.d_steps if every > 1 else 1
+        weight = self.penalty_weight(len(batch)) / 2 * updates
         return Loss(weight * square, {"penalty": square.detach()})
 
     def penalty_weight(self, n: int) -> float:
@@ -127,9 +133,19 @@ class AdversarialFamily(LatentFamily):
         return self.config.gamma
 
     def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
-        if phase == "D" and self.config.augment == "ada":
-            images = self.config.ada_images or min(500_000, at.total / 10)
-            self.ada.observe(stats["sign_real"], at.images, self.config.ada_target, images)
+        if phase == "D" and self.config.augment == "ada" and not self.rehearsing:
+            self.adapt(stats, at)
+
+    def adapt(self, stats: Mapping[str, Tensor], at: At) -> None:
+        """Move ADA's p after an update of D."""
+        images = self.config.ada_images or min(500_000, at.total / 10)
+        self.ada.observe(stats["sign_real"], at.images, self.config.ada_target, images)
+
+    def rehearse(self) -> None:
+        """ADA transforms nothing at first, and takes a third of a step's time more as soon as it does."""
+        self.rehearsing = True
+        if self.config.augment == "ada":
+            self.ada.p.fill_(REHEARSED)
 
     # -- pieces ----------------------------------------------------------------------------------------------------
 
@@ -174,9 +190,14 @@ class AdversarialFamily(LatentFamily):
         return torch.lerp(torch.full_like(y, 1 / self.classes), y, shown)
 
     def d_layers(self) -> Sequence[nn.Module]:
-        """D's layers from the image on, those without parameters left out: what `freeze_d` counts."""
+        """D's layers from the image on, those without parameters left out: what `freeze_d` counts. A network whose
+        parts stand in another order, or several of which are one layer, says so by `first_layers`."""
+        say: Callable[[], list[nn.Module]] = getattr(self.discriminator, "first_layers", list)
+        first = say()
+        told = {id(m) for layer in first for m in layer.modules()}
         children = list(self.discriminator.children())
-        layers = (m for child in children for m in (child if isinstance(child, nn.ModuleList) else [child]))
+        rest = (m for child in children for m in (child if isinstance(child, nn.ModuleList) else [child]))
+        layers = [*first, *(layer for layer in rest if id(layer) not in told)]
         return [layer for layer in layers if next(layer.parameters(), None) is not None]
 
     def d_params(self) -> list[nn.Parameter]:

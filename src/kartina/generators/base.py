@@ -272,6 +272,9 @@ class Family(nn.Module):
     def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
         """After an update of `phase`. State kept between updates belongs in buffers, so that it resumes."""
 
+    def rehearse(self) -> None:
+        """On networks that are thrown away, before they are timed: do from now on what costs time later in a run."""
+
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
         """Losses on real images that were not trained on, by the averaged weights, whenever a sample grid is drawn.
 

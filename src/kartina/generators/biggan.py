@@ -207,6 +207,13 @@ class Discriminator(nn.Module):
             logit = logit + (self.label(y).float() * h).sum(dim=1)
         return logit
 
+    def first_layers(self) -> list[nn.Module]:
+        """From the image on: blocks, and attention where it stands."""
+        found = list(self.blocks)
+        if self.attention is not None:
+            found.insert(self.attended + 1, self.attention)
+        return found
+
 
 @register("biggan")
 class BigGAN(AdversarialFamily):

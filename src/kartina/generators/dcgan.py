@@ -5,10 +5,10 @@ paper's unconditional model.
 
 Recipe (`gamma`, `minibatch_std`, `translate`, `norm`): the paper's BatchNorm in D and loss alone drop modes of a class
 within minutes. Here the loss is the paper's, with a lazy zero-centred gradient penalty (R1, Mescheder 2018), no
-BatchNorm in D, a standard deviation over the minibatch, and shifts by a few pixels before D (DiffAugment). The presets
-also depart from the paper's batch of 128 and learning rate of 2e-4: within minutes the count of updates is what is
-scarce (docs/LOG.md tells what was seen, also of `loss=relativistic`). The presets without "-cpu" are the paper's: its
-widths, loss, BatchNorm, batch, rate and betas.
+BatchNorm in D, a standard deviation over the minibatch with one more convolution behind it, and shifts by a few pixels
+before D (DiffAugment). The presets also depart from the paper's batch of 128 and learning rate of 2e-4: within minutes
+the count of updates is what is scarce (docs/LOG.md tells what was seen, also of `loss=relativistic`). The presets
+without "-cpu" are the paper's: its widths, loss, BatchNorm, batch, rate and betas.
 """
 
 from __future__ import annotations

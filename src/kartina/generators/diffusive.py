@@ -125,7 +125,7 @@ class DiffusiveConfig(FamilyConfig):
     width: int = Field(384, ge=8, le=4096, multiple_of=4)  # DiT: channels of a token
     heads: int = Field(6, ge=1, le=64)  # DiT: attention heads
     dropout: float = Field(0.0, ge=0, lt=1)
-    label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
+    label_dropout: float = Field(0.1, gt=0, lt=1)  # share of images trained with the null label, which guidance needs
     weak_share: float = Field(0.0, ge=0, le=1)  # share of the budget at which the weak copy is kept; 0 = none
     source: Literal["none", "pairs", "upscale", "colorize"] = "none"  # an image that the network sees beside x
     factor: int = Field(4, ge=2, le=16)  # upscale: how many times larger than what is given

@@ -117,6 +117,11 @@ class MeanFlowConfig(FamilyConfig):
             raise ValueError(f"teacher_steps={self.teacher_steps} are those of a teacher's images: set ends as well")
         if self.taught_by == "meanflow" and (self.teacher_steps or 0) > MOST:
             raise ValueError(f"teacher_steps={self.teacher_steps}; a MeanFlow makes an image in at most {MOST}")
+        if self.guidance != 1 and not self.label_dropout and not self.taught:
+            raise ValueError(
+                f"guidance={self.guidance:g} asks for images without a label, which label_dropout=0 never trains: set "
+                "guidance=1, or a label_dropout above 0"
+            )
         return self
 
 

@@ -30,7 +30,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,6 +81,18 @@ class R3GANConfig(AdversarialConfig):
     ada_p: float = Field(0.55, ge=0, le=1)  # p of ADA after `ramp`; 0 before the run
     ramp: float = Field(1.0, gt=0, le=1)  # share of the run over which gamma and p move
     beta1: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> R3GANConfig:
+        fields = type(self).model_fields
+        set = {name for name in ("ada_target", "ada_images", "gamma_to") if getattr(self, name) != fields[name].default}
+        if set - {"gamma_to"}:
+            raise ValueError(f"found {' and '.join(sorted(set - {'gamma_to'}))}; p follows a schedule: ada_p and ramp")
+        if self.gamma == 0 < self.gamma_to and "gamma_to" in set:
+            raise ValueError(
+                f"found gamma_to={self.gamma_to:g} and gamma=0, which is no penalty; set both to 0, or none"
+            )
+        return self
 
 
 class Block(nn.Module):
@@ -234,9 +246,8 @@ class R3GAN(AdversarialFamily):
         gamma = self.scheduled(self.config.gamma, self.config.gamma_to, at)
         return Loss(loss.total * (gamma / self.config.gamma), {**loss.stats, "gamma": torch.tensor(gamma)})
 
-    def after(self, phase: str, stats: Mapping[str, Tensor], at: At) -> None:
-        if phase == "D" and self.config.augment == "ada":
-            self.ada.p.fill_(self.scheduled(0.0, self.config.ada_p, at))
+    def adapt(self, stats: Mapping[str, Tensor], at: At) -> None:
+        self.ada.p.fill_(self.scheduled(0.0, self.config.ada_p, at))
 
     def scheduled(self, first: float, last: float, at: At) -> float:
         """From `first` to `last` by half a cosine, over the first `ramp` of the run."""

@@ -14,7 +14,9 @@ so Z is the logit of "real", and D's losses are
 
 Which images are labelled is chosen once, stratified, from the run's seed. Their pixels are kept in a buffer and every
 update of D draws some of them: of 25 labels in 54,000 images the stream would hardly ever show one. The labels of the
-stream are not looked at, unless `labels_used` is 0: then all of them are.
+stream are not looked at one by one, unless `labels_used` is 0: then all of them are. How frequent each class is counts
+as known, by all labels: it is the law of G's labels and of the `information` term; and with labels=balanced or tempered
+the stream itself is drawn by it.
 
 G, conditional (the default): it minimises -log p_y, D's own word for "a real image of class y". G, unconditional
 (`conditional=false`): feature matching, |E f(x) - E f(G(z))|^2 on D's last hidden layer (Salimans 2016, section 3.1).

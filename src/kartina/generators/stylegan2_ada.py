@@ -587,9 +587,9 @@ class StyleGAN2ADA(AdversarialFamily):
         mean, square = torch.lerp(grad, s["mean"], 0.9), torch.lerp(grad.square(), s["square"], 0.999)
         move = mean / (1 - 0.9**t) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
         # The rate rises over the first twentieth and falls, as a cosine, over the last quarter.
-        done = t / s["steps"][:, None, None]
-        fall = 0.5 - 0.5 * torch.cos(math.pi * ((1 - done) / 0.25).clamp(max=1))
-        rate = s["rate"][:, None, None] * fall * (done / 0.05).clamp(max=1)
+        steps = s["steps"][:, None, None]
+        fall = 0.5 - 0.5 * torch.cos(math.pi * ((1 - (t - 1) / steps) / 0.25).clamp(max=1))  # above 0 in the last step
+        rate = s["rate"][:, None, None] * fall * (t / steps / 0.05).clamp(max=1)
         return s.replace(w=s["w"] - rate * move, mean=mean, square=square, x=image.detach(), step=s["step"] + 1)
 
 

@@ -69,7 +69,8 @@ class Discriminator(nn.Module):
         )
         self.std = MinibatchStd() if minibatch_std else nn.Identity()
         last = widths[-1]
-        self.join = nn.Conv2d(last + minibatch_std, last, 3, padding=1)
+        paper = norm == "batch" and not minibatch_std  # which has no more layers
+        self.join = None if paper else nn.Conv2d(last + minibatch_std, last, 3, padding=1)
         self.head = nn.Linear(last * 16, 1)
         self.label = nn.Linear(labels, last * 16, bias=False) if labels else None
 
@@ -77,7 +78,11 @@ class Discriminator(nn.Module):
         """f(x): the last hidden layer, flat. N,C,H,W -> N,A."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), 0.2)
-        return F.leaky_relu(self.join(self.std(x)), 0.2).flatten(1)
+        return (x if self.join is None else F.leaky_relu(self.join(self.std(x)), 0.2)).flatten(1)
+
+    def first_layers(self) -> list[nn.Module]:
+        """From the image on; a convolution and its normalisation are one."""
+        return [nn.ModuleList(pair) for pair in zip(self.convs, self.norms, strict=True)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         h = self.features(x)

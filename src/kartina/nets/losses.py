@@ -48,13 +48,14 @@ def feature_matching(real: Tensor, fake: Tensor, y: Tensor | None = None) -> Ten
     With label weights y N,K, which row i of both sides shares, the means are those within each class, and the squares'
     mean over the classes is estimated without bias, sum d_i.d_j <y_i, y_j> / sum <y_i, y_j> over i != j with
     d = real - fake: a batch holds a few images of a class, and the plain square of so small a mean would pull the
-    generated ones together.
+    generated ones together. Where no class is there twice, all pairs count: the mean of the whole batch is matched.
     """
     d = real.float() - fake.float()
     if y is None:
         return d.mean(dim=0).square().sum()
     with torch.autocast(d.device.type, enabled=False):
         same = y.float() @ y.float().T
+        same = torch.where(same.sum() > same.trace(), same, torch.ones_like(same))
         same = same - same.diag().diag()
         return ((same @ d) * d).sum() / same.sum().clamp(min=1e-8)
 

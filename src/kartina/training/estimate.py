@@ -55,6 +55,7 @@ def time_steps(config: RunConfig, data: ImageSet, budget: float | None) -> dict[
         torch.cuda.reset_peak_memory_stats()
     with memory_errors():
         trainer = Trainer(config.model_copy(update={"images": 10**9}), data)
+        trainer.family.rehearse()
         for _ in range(2):  # allocation and autotuning are not the steady state
             trainer.step()
         trainer.synchronise()

@@ -170,6 +170,7 @@ def fit(config: RunConfig, data: ImageSet, budget: float) -> dict[str, Any]:
     start = time.perf_counter()
     warm = config.model_copy(update={"images": 10**9})
     trainer = Trainer(warm, data)
+    trainer.family.rehearse()
     limit = min(WARM_UP, budget / 20)
     for _ in range(2):  # allocation and autotuning are not the steady state
         trainer.step()
@@ -233,15 +234,19 @@ class Trainer:
         for opt in dict.fromkeys(p.opt for p in self.phases):
             settings: Adam = self.family.optimiser(opt, train)
             params = list({id(p): p for phase in self.phases if phase.opt == opt for p in phase.params}.values())
-            correct = math.prod(k / (k + 1) for k in (p.every for p in self.phases if p.opt == opt) if k > 1)
+            mine = [phase for phase in self.phases if phase.opt == opt]
+            each = max(1, sum(phase.repeat for phase in mine if phase.every == 1))  # steps, but for lazy phases
+            lazy = (phase.every * each for phase in mine if phase.every > 1)
+            correct = math.prod(steps / (steps + 1) for steps in lazy)
             b1, b2 = settings.betas
             self.peak[opt] = train.lr * settings.lr * correct
-            if train.optimizer == "muon" and (matrices := [p for p in params if muon.suits(p)]):
+            matrices = [p for p in params if muon.suits(self.names[id(p)], p)] if train.optimizer == "muon" else []
+            if matrices:
                 self.muons[opt] = muon.Muon(matrices, self.peak[opt], muon.MOMENTUM**correct, settings.weight_decay)
                 self.names |= {
                     id(m): self.names[id(p)] for p, m in zip(matrices, self.muons[opt].matrices, strict=True)
                 }
-                params = [p for p in params if not muon.suits(p)]
+                params = [p for p in params if not muon.suits(self.names[id(p)], p)]
             self.optimisers[opt] = torch.optim.Adam(
                 params,
                 lr=self.peak[opt],

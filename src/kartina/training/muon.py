@@ -5,7 +5,8 @@ small denoising networks here it needs less than half of the images (docs/LOG.md
 `torch.optim.Muon`; what is different is what suits small networks on any device: the iteration runs on the small
 square X X^T instead of X, for all matrices of one short side together, and in float32 (torch's is in bfloat16, which a
 CPU may only imitate). Here is also what it wants of a network: kernels seen as matrices, out x (in * height * width),
-and a choice of parameters. Vectors and the thin matrices of first and last layers and label embeddings stay Adam's.
+and a choice of parameters. Vectors, thin matrices and embeddings of labels stay Adam's: a first layer is one of them
+where few channels come in, a last one where few go out.
 
 `lr` is Adam's: with steps of 0.2 sqrt(longer side) an update is as large as one of Adam's (Liu 2025, "Muon is
 scalable", eq. 4).
@@ -21,13 +22,15 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 THIN = 32  # a matrix with a side below this has no directions to spare
+EMBEDDINGS = frozenset(("label", "told", "prior", "shared"))  # modules whose rows are looked up, each by itself
 STEPS = 5  # of Newton and Schulz
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a, b, c of a X + b (X X^T) X + c (X X^T)^2 X: steep at 0 (Jordan 2024)
 
 
-def suits(p: Tensor) -> bool:
-    """Whether a parameter is a matrix, or a kernel that can be seen as one, with both sides at least THIN."""
-    return p.dim() in (2, 4) and min(p.shape[0], p[0].numel()) >= THIN
+def suits(name: str, p: Tensor) -> bool:
+    """Whether a parameter is a matrix, or a kernel that can be seen as one, with both sides at least THIN, and no
+    embedding, however many classes there are."""
+    return p.dim() in (2, 4) and min(p.shape[0], p[0].numel()) >= THIN and not EMBEDDINGS & {*name.split(".")}
 
 
 def flat(p: Tensor) -> Tensor:
