@@ -183,3 +183,29 @@ def test_wrong_requests_leave_nothing(run: Run) -> None:
     with pytest.raises(IntegrityError, match="hash"):
         publish_run(copy, "x")
     assert sorted((run.path.parent.parent / "models").rglob("*")) == before
+
+
+def test_the_weights_of_several_runs_are_averaged(run: Run) -> None:
+    made = [run]
+    for change in ({"seed": 1}, {"seed": 2}):
+        config = run.config.model_copy(update={"train": run.config.train.model_copy(update=change)})
+        made.append(Run.create(config))
+        assert train(made[-1]) == "finished"
+    found = publish_run(run.id, "soup", evaluate=False, precision="fp32", average=[one.id for one in made[1:]])
+    weights = [one.ema().state_dict() for one in made]
+    for name, value in load_any(str(found)).family.named_parameters():  # statistics are gathered anew
+        mean = sum(one[name].double() for one in weights) / 3
+        assert torch.allclose(value.double(), mean, atol=1e-7), name
+    assert package.read_card(found.path)["averaged"] == [one.id for one in made]
+
+    assert "Published two@1" in call("publish", run.id, "--name", "two", "--average", made[1].id, "--no-evaluate")
+    with pytest.raises(ConfigError, match="a run twice"):
+        publish_run(run.id, "twice", evaluate=False, average=[run.id])
+    with pytest.raises(ConfigError, match="with_training"):
+        publish_run(run.id, "trains", evaluate=False, average=[made[1].id], with_training=True)
+    wide = plan("vae-32-cpu", "digits", images=32, settings=["batch=32", "width=24", "threads=1"], device="cpu")
+    other = Run.create(wide)
+    train(other)
+    with pytest.raises(ConfigError, match="whose networks are not those of"):
+        publish_run(run.id, "unlike", evaluate=False, average=[other.id])
+    assert not (package.folder() / "unlike").exists()

@@ -29,6 +29,10 @@ def publish(
     with_training: Annotated[
         bool, typer.Option("--with-training", help="Keep what only trains (a discriminator), for train --from.")
     ] = False,
+    average: Annotated[
+        list[str] | None,
+        typer.Option(help="Average its weights with this run's, which went on from the same start; repeatable."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="Of the stored weights: fp16 or fp32.")] = "fp16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Json = False,
@@ -44,7 +48,7 @@ def publish(
     defaults = {"generate": parse_controls(set_)} if set_ else None
     with bar() as report:
         found = do(run, name, licence, about, evaluate=evaluate, seeds=tuple(range(seeds)), samples=samples,
-                   defaults=defaults, sweep=sweep, with_training=with_training,
+                   defaults=defaults, sweep=sweep, with_training=with_training, average=average or (),
                    precision="fp32" if precision == "fp32" else "fp16",
                    device=pick_device(device), progress=report.update)  # fmt: skip
     manifest, card = package.read_manifest(found.path), package.read_card(found.path)

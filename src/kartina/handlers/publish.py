@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kartina import __version__
 from kartina.data.imageset import ImageSet
+from kartina.errors import ConfigError
 from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
 from kartina.handlers.sweep import sweep as sweep_controls
 from kartina.models import package, png
@@ -37,6 +38,7 @@ def publish(
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
     sweep: bool | Mapping[str, Sequence[Any]] = False,
     with_training: bool = False,
+    average: Sequence[str | Path] = (),
     precision: Literal["fp16", "fp32"] = "fp16",
     device: str = "cpu",
     extra: Mapping[str, Any] | None = None,
@@ -47,7 +49,8 @@ def publish(
     The card gets numbers on the val split unless `evaluate` is off (or the data have no classes). `defaults` are
     controls per task over the family's. `sweep` chooses the other defaults on val (see `handlers.sweep`): those that
     the family declares, or the given control -> values. `with_training` keeps what only trains (a discriminator), so
-    that another run may start from the package. `precision` is that of the stored weights (sampling is in fp32).
+    that another run may start from the package. `average` are further runs, with whose weights the run's are averaged
+    (see `Run.trained`). `precision` is that of the stored weights (sampling is in fp32).
     `extra` are further keys of the card.
     Raises ConfigError for an unusable name or default, NotFoundError for an unknown run or one without a checkpoint,
     IntegrityError when its data have changed; nothing partial is left.
@@ -55,7 +58,12 @@ def publish(
     package.check_name(name)
     found = Run.open(run)
     data = found.data()
-    family, counters = found.trained(device)
+    others = [Run.open(other) for other in average]
+    if len({one.path for one in (found, *others)}) <= len(others):
+        raise ConfigError(f"Found a run twice among those to be averaged with {found.id}; name each once.")
+    if others and with_training:
+        raise ConfigError("Found with_training and average; what only trains is of one run. Leave one of them out.")
+    family, counters = found.trained(device, others)
     if precision == "fp16":
         round_to_half(family)
     training = transfer.live(found, int(counters["images"])) if with_training else None
@@ -94,6 +102,7 @@ def publish(
         "budget": {"images": origin.images, "seconds": origin.seconds},
         **({"start": config.start.model_dump(include={"ref", "teacher", "hash"})} if config.start else {}),
         **({"sweep": chosen} if chosen else {}),
+        **({"averaged": [found.id, *(other.id for other in others)]} if others else {}),
         **(extra or {}),
         **numbers,
     }

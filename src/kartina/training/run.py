@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kartina import registry
-from kartina.errors import IntegrityError, NotFoundError
+from kartina.errors import ConfigError, IntegrityError, NotFoundError
 from kartina.generators.base import Family, build
 from kartina.models import package
 from kartina.models.package import PackageRef
@@ -36,14 +37,45 @@ class Run(RunFolder):
         """The averaged weights of the newest checkpoint, settled: ready to sample, evaluate and package."""
         return self.trained(device)[0]
 
-    def trained(self, device: str = "cpu") -> tuple[Family, dict[str, Any]]:
-        """`ema`, and the counters of the checkpoint that it was read from (images, seconds, ...)."""
+    def trained(self, device: str = "cpu", others: Sequence[Run] = ()) -> tuple[Family, dict[str, Any]]:
+        """`ema`, and the counters of the checkpoint that it was read from (images, seconds, ...).
+
+        With other runs, the mean of its weights and theirs, all alike (Wortsman 2022, "Model soups"): of runs that went
+        on from one start it is often better than each. Raises ConfigError for runs of other networks or data.
+        """
         found = checkpoint.read(self.checkpoint())
         family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
-        fill(family, found.tensors["ema"], self.id)
+        each = [found.tensors["ema"], *(self._alike(other) for other in others)]
+        fill(family, averaged(each), self.id)
         family.to(device)
         family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
         return family.eval(), found.state
+
+    def _alike(self, other: Run) -> dict[str, Tensor]:
+        """The averaged weights of a run that has this one's networks and images; ConfigError for another."""
+        mine = checkpoint.read(self.checkpoint()).tensors["ema"]
+        found = checkpoint.read(other.checkpoint()).tensors["ema"]
+        unlike = [what for what in ("family", "data_hash", "spec")
+                  if getattr(self.config, what) != getattr(other.config, what)]  # fmt: skip
+        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in found.items()}:
+            unlike.append("networks")
+        if unlike:
+            raise ConfigError(
+                f"Found run {other.id}, whose {' and '.join(unlike)} are not those of run {self.id}; only weights of "
+                "one network that has learnt from the same images can be averaged."
+            )
+        return found
+
+
+def averaged(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of networks' tensors by name; of what is no number with a fraction, the first's."""
+    first = found[0]
+    return {
+        name: torch.stack([tensors[name].double() for tensors in found]).mean(dim=0).to(one.dtype)
+        if len(found) > 1 and one.is_floating_point()
+        else one
+        for name, one in first.items()
+    }
 
 
 def fill(family: Family, tensors: dict[str, Tensor], run: str) -> None:
