@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ from kartina.training.catalogue import usual
 
 MODELS = ("fashion-dcgan", "meanflow-32-cpu", "fashion-flow")
 PARTS = ("idle", "saturated", "mixed", "loaded")
-STEPS = (4, 8, 12, 24)  # of requests with mixed counts
+STEPS = (1, 2, 4, 8, 12, 24)  # of requests with mixed counts: the largest four that the model takes
 AT_ONCE = 16  # requests
 WAIT = 300.0  # seconds that measuring a model may take
 
@@ -222,13 +222,19 @@ async def saturated(service: Served, ref: package.PackageRef, direct: Direct, im
         print(f"{name:32} {statistics.median(rates[name]):8.1f} {over[0]:12.0%} {over[1]:12.0%}", flush=True)
 
 
-async def mixed(service: Served, ref: package.PackageRef, n: int, rounds: int) -> None:
+def step_counts(ref: package.PackageRef) -> tuple[int, ...]:
+    """Of STEPS the largest four that a model takes; none where it takes one step always."""
+    steps = package.read_manifest(ref.path).tasks["generate"].schema_.get("properties", {}).get("steps")
+    return () if steps is None else tuple(n for n in STEPS if n <= steps["maximum"])[-4:]
+
+
+async def mixed(service: Served, ref: package.PackageRef, counts: Sequence[int], n: int, rounds: int) -> None:
     """Requests of unequal step counts that come together: all at once, and one after the other."""
     client = Client(service)
     found: dict[str, list[tuple[float, float]]] = {"together": [], "one at a time": []}
 
     async def one(i: int, seed: int, begun: float) -> float:
-        await client.picture(model=str(ref), seed=seed + i, controls={"steps": STEPS[i % len(STEPS)]})
+        await client.picture(model=str(ref), seed=seed + i, controls={"steps": counts[i % len(counts)]})
         return time.perf_counter() - begun
 
     for round_ in range(rounds):
@@ -239,7 +245,7 @@ async def mixed(service: Served, ref: package.PackageRef, n: int, rounds: int) -
         ends = [await one(i, round_ * 1000 + 500, begun) for i in range(n)]
         found["one at a time"].append((max(ends), statistics.fmean(ends)))
     client.close()
-    print(f"{f'{n} requests, {STEPS} steps':32} {'images/s':>8} {'mean wait, s':>12}")
+    print(f"{f'{n} requests, {counts} steps':32} {'images/s':>8} {'mean wait, s':>12}")
     for name, values in found.items():
         whole, wait = (statistics.median(column) for column in zip(*values, strict=True))
         print(f"{name:32} {n / whole:8.1f} {wait:12.2f}", flush=True)
@@ -289,7 +295,7 @@ async def measure(
     model: str, home: Path, options: tuple[str, ...], runtime: str, seconds: float, quick: bool, parts: Collection[str]
 ) -> None:
     ref = package.find(model)  # in the fresh KARTINA_HOME
-    steps = "steps" in package.read_manifest(ref.path).tasks["generate"].schema_.get("properties", {})
+    counts = step_counts(ref)
     print(f"\n{model}", flush=True)
     with served(home, *options, "--ready", "0") as service:
         start, image = await cold(service, model)
@@ -310,8 +316,8 @@ async def measure(
             images = max(direct.batch, AT_ONCE) * (AT_ONCE if slow < 0.2 else 2)
             images = -(-images // AT_ONCE) * AT_ONCE
             await saturated(service, ref, direct, images, rounds if slow < 0.2 else min(3, rounds))
-        if "mixed" in parts and steps:
-            await mixed(service, ref, 8 if quick else 24, 1 if quick else 3)
+        if "mixed" in parts and counts:
+            await mixed(service, ref, counts, 8 if quick else 24, 1 if quick else 3)
         if "loaded" in parts:
             await loaded(service, ref, 5.0 if quick else seconds)
         api, worker = service.memory()
