@@ -50,7 +50,7 @@ def assign(
 
 
 def merged(a: NDArray[np.int64], b: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Groups N such that what is together in `a` or in `b`, or by a chain of both, is together: ids by appearance."""
+    """Groups N such that what is together in `a` or in `b`, or by a chain of both, is together."""
     if b is None:
         return a
     found = a.copy()

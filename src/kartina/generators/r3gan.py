@@ -90,7 +90,7 @@ class R3GANConfig(AdversarialConfig):
             raise ValueError(f"found {' and '.join(sorted(set - {'gamma_to'}))}; p follows a schedule: ada_p and ramp")
         if self.gamma == 0 < self.gamma_to and "gamma_to" in set:
             raise ValueError(
-                f"found gamma_to={self.gamma_to:g} and gamma=0, which is no penalty; set both to 0, or none"
+                f"found gamma_to={self.gamma_to:g} and gamma=0, which is no penalty; set both to 0, or neither"
             )
         return self
 

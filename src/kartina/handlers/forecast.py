@@ -65,12 +65,13 @@ def forecast_publication(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def forecast_winners(study: str, data: str | None, name: str | None) -> dict[str, Any]:
-    """The same of publishing what a study has chosen, all winners together; of what is published already, nothing."""
+    """The same of publishing what a study has chosen, all winners together; of what is published already, nothing. For
+    "disk" see `winners_room`."""
     found = Study.open(study)
     how, device = found.spec.evaluation, pick_device("auto")
     total: dict[str, Any] = {
-        "images": 0, "sampling": NOTHING, "looking": NOTHING, "classifier": False, "beside": None, "disk": 0,
-        "candidates": 0, "device": device, "threads": torch.get_num_threads(), "yields": SHARED,
+        "images": 0, "sampling": NOTHING, "looking": NOTHING, "classifier": False, "beside": None, "candidates": 0,
+        "device": device, "threads": torch.get_num_threads(), "yields": SHARED,
     }  # fmt: skip
     for trial in unpublished(found, data, name):
         _, point = chosen_point(found, trial)
@@ -80,7 +81,7 @@ def forecast_winners(study: str, data: str | None, name: str | None) -> dict[str
         total |= {
             "images": total["images"] + one["images"], "sampling": _sum(total["sampling"], one["sampling"]),
             "looking": _sum(total["looking"], one["looking"]), "beside": one["beside"] or total["beside"],
-            "classifier": total["classifier"] or one["classifier"], "disk": total["disk"] + one["disk"],
+            "classifier": total["classifier"] or one["classifier"],
         }  # fmt: skip
     return total
 

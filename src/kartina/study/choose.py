@@ -156,10 +156,8 @@ def _reason(
         if others:
             second = min(others, key=lambda one: one.metrics[rule.metric].mean)
             gap = against[second.key]
-            above_0 = (
-                min(value, second.metrics[rule.metric].mean) > 0
-            )  # a share of what may be less than 0 says nothing
-            share = f" ({gap.share:.0%})" if above_0 and gap.share < 10 else ""
+            positive = min(value, second.metrics[rule.metric].mean) > 0  # else a share says nothing
+            share = f" ({gap.share:.0%})" if positive and gap.share < 10 else ""
             parts.append(f"; the next, {second.label}, is {-gap.gap:.4g}{share} above it")
         elif len(candidates) > 1:
             parts.append("; no other qualifies")

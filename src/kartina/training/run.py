@@ -45,15 +45,14 @@ class Run(RunFolder):
         """
         found = checkpoint.read(self.checkpoint())
         family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
-        each = [found.tensors["ema"], *(self._alike(other) for other in others)]
+        each = [found.tensors["ema"], *(self._alike(other, found.tensors["ema"]) for other in others)]
         fill(family, averaged(each), self.id)
         family.to(device)
         family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
         return family.eval(), found.state
 
-    def _alike(self, other: Run) -> dict[str, Tensor]:
+    def _alike(self, other: Run, mine: dict[str, Tensor]) -> dict[str, Tensor]:
         """The averaged weights of a run that has this one's networks and images; ConfigError for another."""
-        mine = checkpoint.read(self.checkpoint()).tensors["ema"]
         found = checkpoint.read(other.checkpoint()).tensors["ema"]
         unlike = [what for what in ("family", "data_hash", "spec")
                   if getattr(self.config, what) != getattr(other.config, what)]  # fmt: skip
