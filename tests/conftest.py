@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
+import torch
 
 LONG = tuple(f"tests/{of}" for of in ("training", "study", "test_readme.py", "serving", "jobs", "api"))
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # real data, when a checkout has it beside it
@@ -36,6 +37,12 @@ def _no_real_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
         monkeypatch.delenv(name)
     monkeypatch.setenv("KARTINA_HOME", str(tmp_path_factory.mktemp("home")))
     yield
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """What a test draws without a seed of its own is the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

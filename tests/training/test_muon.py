@@ -86,7 +86,7 @@ def test_the_iteration_on_the_square_is_the_iteration_on_the_matrix() -> None:
     for _ in range(muon.STEPS):
         g = expected @ expected.mT
         expected = a * expected + (b * g + c * g @ g) @ expected
-    for dtype, apart in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+    for dtype, apart in ((torch.float64, 1e-12), (torch.float32, 1e-3)):  # bfloat16 is apart by 1e-2
         y = x.to(dtype)
         torch.testing.assert_close((muon.polar(y @ y.mT) @ y).double(), expected, atol=apart, rtol=0)
 
