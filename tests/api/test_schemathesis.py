@@ -91,7 +91,7 @@ def under(operation: str, cases: int) -> Callable[[Service], None]:
 OPERATIONS = [found["operationId"] for path in document["paths"].values() for found in path.values()]
 
 for name in OPERATIONS:
-    globals()[f"test_{name}"] = under(name, 3)
+    globals()[f"test_{name}"] = under(name, 2)
     globals()[f"test_{name}_under_many"] = pytest.mark.slow(under(name, MANY))
 
 

@@ -216,6 +216,7 @@ def test_several_at_a_time(served: Served, visit: Visit) -> None:
     expect(pictures(page)).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_killed_service_loses_no_picture(served: Served, visit: Visit) -> None:
     page = visit(served.link)
     pick(page)

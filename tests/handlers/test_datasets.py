@@ -206,7 +206,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # made by the test, not
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k == "entries" else ()) for k in HOSTILE])
 def test_what_is_not_safe_is_refused(jobs: Jobs, kind: str) -> None:
     content, says = HOSTILE[kind]
     spec = {"upload": uploaded(jobs, content())}

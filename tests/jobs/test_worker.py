@@ -72,6 +72,7 @@ def logged(jobs: Jobs, id: int) -> list[str]:
     return [event.data["text"] for event in jobs.events(id) if event.event == "log"]
 
 
+@sqlite_first
 def test_jobs_run_in_their_order(jobs: Jobs) -> None:
     ids = [jobs.submit("toy", {"n": 3}).id for _ in range(2)]
     drain()
@@ -307,7 +308,7 @@ class Victims:
 
 
 @sqlite_first
-@pytest.mark.parametrize("points", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("points", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_kill_9_anywhere_loses_no_job_and_does_none_twice(
     jobs: Jobs, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

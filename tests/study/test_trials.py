@@ -139,6 +139,7 @@ def test_what_was_timed_beside_other_trainings_is_timed_alone_before_anything_is
     assert study.read("finished", f"{second.id}.json") == before
 
 
+@pytest.mark.slow
 def test_image_counts_are_measured_once_and_can_be_lent(blobs: Path) -> None:
     text = tiny_study.TEXT.replace("images = 384", "minutes = 0.02").replace("seeds = [0, 1]", "seeds = [3, 4]")
     text = text.replace("checkpoints = 2", "checkpoints = 1")
