@@ -185,32 +185,34 @@ async def idle(service: Served, ref: package.PackageRef, direct: Direct, rounds:
 
 
 async def saturated(service: Served, ref: package.PackageRef, direct: Direct, images: int, rounds: int) -> None:
-    """Images a second when there is always work, in requests of AT_ONCE images, against batches here."""
+    """Images a second when there is always work, in requests of AT_ONCE images of twice as many callers, each of whom
+    asks again when its images are there; against batches here."""
     client, engine = Client(service), LocalEngine(service.socket, cache=ResultCache(0))
     rates: dict[str, list[float]] = {}
     for round_ in range(rounds + 1):
         starts = range(round_ * 10 * images, round_ * 10 * images + images, AT_ONCE)
 
-        async def engine_alone(starts: range = starts) -> float:
-            begun = time.perf_counter()
-            await asyncio.gather(*(by_engine(engine, ref, seed, AT_ONCE) for seed in starts))
-            return time.perf_counter() - begun
+        async def took(ask: Callable[[int], Awaitable[object]], starts: range = starts) -> float:
+            left = iter(starts)
 
-        async def http(starts: range = starts) -> float:
+            async def caller() -> None:
+                for seed in left:
+                    await ask(seed)
+
             begun = time.perf_counter()
-            await asyncio.gather(*(client.generate(model=str(ref), n=AT_ONCE, seed=seed) for seed in starts))
+            await asyncio.gather(*(caller() for _ in range(2 * AT_ONCE)))
             return time.perf_counter() - begun
 
         seeds = range(starts[0], starts[0] + images)
         seconds = {
             "offline batches": direct.sample(seeds, False),
             "offline batches, with PNG files": direct.sample(seeds),
-            "engine alone": await engine_alone(),
-            "HTTP, stored": await http(),
+            "engine alone": await took(lambda seed: by_engine(engine, ref, seed, AT_ONCE)),
+            "HTTP, stored": await took(lambda seed: client.generate(model=str(ref), n=AT_ONCE, seed=seed)),
         }
-        for name, took in seconds.items():
+        for name, spent in seconds.items():
             if round_:  # the first one warms up
-                rates.setdefault(name, []).append(images / took)
+                rates.setdefault(name, []).append(images / spent)
     client.close()
     await engine.close()
     print(f"{'saturated':32} {'images/s':>8} {'of offline':>12} {'with files':>12}")
@@ -313,7 +315,8 @@ async def measure(
         if "idle" in parts:
             await idle(service, ref, direct, (10 if quick else 60) if slow < 0.2 else (2 if quick else 20))
         if "saturated" in parts:
-            images = max(direct.batch, AT_ONCE) * (AT_ONCE if slow < 0.2 else 2)
+            few = direct.sample(range(4 * direct.batch), False)  # seconds: as long a round has to be, to be saturated
+            images = max(direct.batch, AT_ONCE) * max(2, round(4 * (0.5 if quick else 3) / few))
             images = -(-images // AT_ONCE) * AT_ONCE
             await saturated(service, ref, direct, images, rounds if slow < 0.2 else min(3, rounds))
         if "mixed" in parts and counts:
