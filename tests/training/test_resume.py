@@ -68,8 +68,9 @@ def killed(run: Run, mode: str, step: int) -> None:
     process.close()
 
 
-PAUSED = ("cgan", "dcgan", "improved_gan", "sgan")  # of the others too, in the long tests
-KILLED = ("flow", "vae")  # of the others too, in the long tests
+# The others too, in the long tests.
+PAUSED = ("cgan", "dcgan", "improved_gan", "sgan", "r3gan")
+KILLED = ("flow", "vae")
 
 
 @pytest.mark.parametrize("mode", [pytest.param("after", marks=pytest.mark.slow), "during"])
