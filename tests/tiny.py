@@ -21,7 +21,7 @@ from kartina.training.run import Run
 # Settings that make each family as small as it gets. A new family adds one line. "flow-pairs" is a flow of another
 # kind: contract tests run over it too.
 TINY: dict[str, dict[str, Any]] = {
-    "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2, "components": 5},
+    "vae": {"z": 4, "width": 8, "width_max": 16, "levels": 2, "components": 5, "gaussians": 2},
     "dcgan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3},
     "gan": {"z": 4, "g_z_units": 8, "g_y_units": 8, "g_units": 16, "d_x_units": 8, "d_y_units": 4, "d_units": 8},
     "improved_gan": {"z": 8, "width": 8, "width_max": 16, "penalty_every": 3, "kernels": 4, "reference": 6},

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kartina.config import read
 from kartina.errors import ConfigError
 from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, noise, rows_for, to_uint8
-from kartina.generators.vae import LEVER, VAE, kl_normal, log_bernoulli, log_logistic, warmup
+from kartina.generators.vae import LEVER, VAE, Fitted, kl_normal, log_bernoulli, log_logistic, warmup
 from kartina.models.model import load, save
 from tests import tiny
 from tests.engine import CARD, PROVENANCE
@@ -374,7 +374,7 @@ def drawn(model: Family, labels: list[int], n: int, task: str = "generate", *ima
 @pytest.mark.parametrize("prior", ["learned", "standard"])
 def test_sampling_draws_from_the_prior_of_the_class(prior: str) -> None:
     model = tiny.family("vae", prior=prior).eval()
-    rows = rows_for(model, [0, 2], 2, 5)
+    rows = rows_for(model, [0, 2], 2, 5, model.capabilities()["generate"].controls(source="prior"))
     z, y = model.latents(rows, 4), torch.eye(3)[[0, 2]]
     if prior == "standard":
         assert "prior.table" not in dict(model.named_parameters())
@@ -415,6 +415,67 @@ def test_spread_scales_the_posteriors_own_deviation() -> None:
     assert torch.allclose(e, model.latents(rows_for(model, [1], 40, 0), 4), atol=1e-4)
 
 
+def test_gaussians_are_those_that_the_latents_come_from() -> None:
+    """Two groups of a class's images, each along a line of its own, and what every posterior adds to them."""
+    along = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+    at_, share, std = torch.tensor([[4.0, 0.0], [-4.0, 0.0]]), (0.25, 0.75), 0.5
+    parts = [at_[i] + torch.randn(round(s * 4000), 1, generator=rng(i)) * along[i] for i, s in enumerate(share)]
+    mean = torch.cat(parts)
+    fitted = Fitted(2, 3, 2)
+    fitted.fit(1, mean, torch.full_like(mean, 2 * math.log(std)), rng())
+    shares = torch.diff(fitted.below[1], prepend=torch.zeros(1))
+    assert fitted.mean.shape == (2, 3, 2) and (fitted.scale[1].triu(1) == 0).all()
+    # Three Gaussians for two groups: together they have each group's share, mean and covariance.
+    for i, own in ((0, fitted.mean[1, :, 0] > 0), (1, fitted.mean[1, :, 0] < 0)):
+        of = shares[own] / shares[own].sum()
+        mean_ = (of[:, None] * fitted.mean[1, own]).sum(0)
+        apart = fitted.mean[1, own] - mean_
+        second = fitted.scale[1, own] @ fitted.scale[1, own].mT + apart[:, :, None] * apart[:, None]
+        expected = torch.outer(along[i], along[i]) + std**2 * torch.eye(2)
+        assert shares[own].sum().item() == pytest.approx(share[i], abs=0.02)
+        assert torch.allclose(mean_, at_[i], atol=0.1)
+        assert torch.allclose((of[:, None, None] * second).sum(0), expected, atol=0.1)
+    assert torch.equal(fitted.mean[0], torch.zeros(3, 2)) and torch.equal(fitted.scale[0], torch.eye(2).repeat(3, 1, 1))
+
+
+def test_every_gaussian_is_drawn_as_often_as_its_share() -> None:
+    fitted = Fitted(1, 3, 2)
+    fitted.keep(0, torch.tensor([0.2, 0.8]), torch.tensor([[1.0, 0], [2.0, 0]]), torch.eye(2).repeat(2, 1, 1))
+    mean, _ = fitted(torch.ones(1000, 1), (torch.arange(1000) + 0.5) / 1000)
+    assert mean[:, 0].unique(return_counts=True)[1].tolist() == [200, 800]
+    edge, _ = fitted(torch.ones(2, 1), torch.tensor([0.0, 1.0]))
+    assert edge[:, 0].tolist() == [1, 2]
+
+
+def test_latents_are_of_the_fitted_gaussians_unless_asked_otherwise() -> None:
+    model, _ = settled()
+    kept = model.encoder.fitted
+    assert kept.mean.shape == (3, 2, 4) and not torch.equal(kept.mean[0, 0], kept.mean[1, 0])
+    rows = rows_for(model, [0, 2], 6, 3)
+    e, labels = model.latents(rows, 4), [0, 2, 0, 2, 0, 2]
+    z = generate(model, rows).extras["z"]
+    for i, label in enumerate(labels):  # of 6 or 7 images one Gaussian each
+        assert torch.allclose(z[i], kept.mean[label, 0] + kept.scale[label, 0] @ e[i], atol=1e-5)
+    asked = drawn(model, [0, 2], 6, source="fitted")
+    assert torch.equal(generate(model, rows_for(model, [0, 2], 6, 0)).images, asked.images)
+    assert drawn(model, [1], 1, spread=0.0).extras["z"][0].tolist() == pytest.approx(kept.mean[1, 0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sources"),
+    [
+        ({"components": 0, "gaussians": 0}, None),
+        ({"components": 5, "gaussians": 0}, ["prior", "posterior"]),
+        ({"components": 0, "gaussians": 2}, ["fitted", "prior"]),
+        ({"components": 5, "gaussians": 2}, ["fitted", "prior", "posterior"]),
+    ],
+)
+def test_a_model_offers_the_sources_that_it_has(settings: dict[str, int], sources: list[str] | None) -> None:
+    controls = tiny.sampler("vae", **settings).capabilities()["generate"].controls
+    found = controls.model_json_schema()["properties"].get("source")
+    assert (found and (found["enum"], found["default"])) == (sources and (sources, sources[0]))
+
+
 def test_few_images_or_none_of_a_class() -> None:
     model, data = tiny.sampler("vae"), tiny.images(30).part("train")
     keep = np.flatnonzero((data.labels == 0) | (np.cumsum(data.labels == 1) * (data.labels == 1) == 1))
@@ -423,6 +484,13 @@ def test_few_images_or_none_of_a_class() -> None:
     mixture = model.encoder.mixture
     assert mixture.count.tolist() == [5, 1, 1]
     assert torch.allclose(mixture.mean[2, 0], model.prior(torch.eye(3)[2:])[0][0])
+    # One image: its posterior, but for the draws. None: the prior.
+    own, mean, logvar = model.encoder.fitted, mixture.mean[1, 0], mixture.logvar[1, 0]
+    std = (0.5 * logvar).exp()
+    assert torch.allclose(own.mean[1, 0], mean, atol=0.1 * float(std.max()))
+    assert torch.allclose(own.scale[1, 0], std.diag(), atol=0.1 * float(std.max()))
+    mean, logvar = (part[0] for part in model.prior(torch.eye(3)[2:]))
+    assert torch.allclose(own.mean[2, 0], mean) and torch.allclose(own.scale[2, 0], (0.5 * logvar).exp().diag())
     assert len({z.numpy().tobytes() for z in drawn(model, [1], 8, source="posterior", spread=0.0).extras["z"]}) == 1
 
 
@@ -431,20 +499,22 @@ def test_settling_is_a_function_of_its_generator() -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_prior_and_posterior_rows_share_a_batch_and_mix_classes() -> None:
+def test_rows_of_every_source_share_a_batch_and_mix_classes() -> None:
     model, _ = settled()
     controls = model.capabilities()["generate"].controls
     rows = tiny.rows(model, [0, 1, 2], 9, seed=4)
-    rows = [replace(r, controls=controls(source=("prior", "posterior")[i % 2])) for i, r in enumerate(rows)]
-    rows[3] = replace(rows[3], weights=torch.tensor([0.5, 0.5, 0.0]))
+    rows = [replace(r, controls=controls(source=("prior", "posterior", "fitted")[i % 3])) for i, r in enumerate(rows)]
+    for i in (3, 5):
+        rows[i] = replace(rows[i], weights=torch.tensor([0.5, 0.5, 0.0]))
     together = generate(model, rows)
     alone = [generate(model, [row]) for row in rows]
     for i, one in enumerate(alone):
         assert (together.images[i].int() - one.images[0].int()).abs().max() <= 1
         assert torch.allclose(together.extras["z"][i], one.extras["z"][0], atol=1e-5)
-    flat = replace(rows[3], controls=controls(source="posterior", spread=0.0))
-    ends = [generate(model, [replace(flat, weights=w)]).extras["z"] for w in torch.eye(3)[:2]]
-    assert torch.allclose(generate(model, [flat]).extras["z"], (ends[0] + ends[1]) / 2, atol=1e-5)
+    for source in ("posterior", "fitted"):
+        flat = replace(rows[3], controls=controls(source=source, spread=0.0))
+        ends = [generate(model, [replace(flat, weights=w)]).extras["z"] for w in torch.eye(3)[:2]]
+        assert torch.allclose(generate(model, [flat]).extras["z"], (ends[0] + ends[1]) / 2, atol=1e-5)
 
 
 def test_inversion_is_the_reconstruction_as_the_asked_class() -> None:
@@ -464,7 +534,7 @@ def test_inversion_is_the_reconstruction_as_the_asked_class() -> None:
 
 
 def test_interpolation_leads_from_one_seed_to_the_other_at_unit_variance() -> None:
-    model = tiny.sampler("vae", prior="standard", z=64)
+    model = tiny.sampler("vae", prior="standard", z=64, gaussians=0)
     own, other = (generate(model, rows_for(model, [1], 1, seed)) for seed in (0, 9))
     paths = {s: drawn(model, [1], 1, "interpolate", to_seed=9, share=s) for s in (0.0, 0.5, 1.0)}
     assert torch.equal(paths[0.0].images, own.images) and torch.equal(paths[1.0].images, other.images)
@@ -474,9 +544,10 @@ def test_interpolation_leads_from_one_seed_to_the_other_at_unit_variance() -> No
     assert torch.equal(same.images, own.images)
 
 
-def test_interpolation_leads_from_one_class_to_another() -> None:
-    """Its ends are the plain images of both, byte for byte; between, prior and decoder go by label weights between."""
-    model, _ = settled()
+@pytest.mark.parametrize("gaussians", [0, 2])
+def test_interpolation_leads_from_one_class_to_another(gaussians: int) -> None:
+    """Its ends are the plain images of both, byte for byte; between, all go by label weights between."""
+    model, _ = settled(gaussians=gaussians)
     with torch.no_grad():
         model.get_parameter("prior.table").normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     own, other = (generate(model, rows_for(model, [k], 1, seed)) for k, seed in ((0, 0), (2, 9)))
@@ -486,6 +557,9 @@ def test_interpolation_leads_from_one_class_to_another() -> None:
     with torch.inference_mode():
         mean, logvar = model.prior(y)
         z = mean + (0.5 * logvar).exp() * e
+        if gaussians:
+            kept = model.encoder.fitted
+            z = kept.mean[[0, 2], 0].mean(0) + e @ kept.scale[[0, 2], 0].mean(0).mT
         assert torch.allclose(way[1].extras["z"], z, atol=1e-5)
         assert (to_uint8(model.decode(z, y)).int() - way[1].images.int()).abs().max() <= 1
     plain = tiny.sampler("vae", shape=tiny.spec(classes=0)).capabilities()["interpolate"].controls
@@ -508,7 +582,8 @@ def test_a_morph_goes_from_one_posterior_mean_to_the_other() -> None:
 def test_the_unconditional_original_is_one_switch() -> None:
     model, _ = settled(conditional=False, prior="standard")
     assert model.encoder.mixture.mean.shape == (1, 5, 4), "one mixture, of all images"
-    for controls in ({}, {"source": "posterior"}):
+    assert model.encoder.fitted.mean.shape == (1, 2, 4)
+    for controls in ({}, {"source": "posterior"}, {"source": "prior"}):
         a, b = (drawn(model, [k], 4, **controls).images for k in (0, 2))
         assert torch.equal(a, b)
         assert len({image.numpy().tobytes() for image in a}) > 1
@@ -522,6 +597,12 @@ def test_components_are_bounded_whatever_the_number_of_classes() -> None:
     with torch.device("meta"):
         model = VAE(read(VAE.Config, {**tiny.TINY["vae"], "components": 64}, "settings"), spec)
     assert model.encoder.mixture.mean.shape == (300, 13, 4)  # 4096 in all
+    with torch.device("meta"):
+        wide = {**tiny.TINY["vae"], "z": 64, "gaussians": 4}
+        few = VAE(read(VAE.Config, wide, "settings"), spec.model_copy(update={"classes": spec.classes[:100]}))
+        many = VAE(read(VAE.Config, wide, "settings"), spec)
+    assert few.encoder.fitted.mean.shape == (100, 2, 64)  # 2 x 100 x 64 x 64 of 2^20
+    assert many.encoder.fitted is None and many.sources == ("prior", "posterior")
 
 
 def test_a_package_keeps_the_mixture_and_the_scale(home: Path) -> None:
@@ -530,17 +611,18 @@ def test_a_package_keeps_the_mixture_and_the_scale(home: Path) -> None:
     x, y = pixels(3), torch.eye(3)
     with torch.inference_mode():
         assert torch.equal(made.family.bits(x, y, 4, rng()), model.bits(x, y, 4, rng()))
-    again = made.run("generate", [0, 1, 2], 6, source="posterior").images
-    assert np.array_equal(again, drawn(model, [0, 1, 2], 6, source="posterior").images.numpy())
+    for source in ("posterior", "fitted"):
+        again = made.run("generate", [0, 1, 2], 6, source=source).images
+        assert np.array_equal(again, drawn(model, [0, 1, 2], 6, source=source).images.numpy())
 
 
 def test_a_model_of_earlier_settings_has_the_tensors_and_controls_it_had(home: Path) -> None:
-    """A package written before the mixture, the likelihoods and the cycles names none of them."""
+    """A package written before the mixture, the Gaussians, the likelihoods and the cycles names none of them."""
     earlier = {"z": 4, "width": 8, "width_max": 16, "levels": 2, "stem": 2, "blocks": 1, "conditional": True,
                "prior": "learned", "beta": 1.0, "beta_warmup": 0.1, "sigma_min": 0.05}  # fmt: skip
     model = build(VAE, earlier, tiny.spec())
     assert list(model.capabilities()["generate"].controls.model_fields) == ["spread"]
-    assert not [k for k in model.state_dict() if "mixture" in k] and model.log_sigma.shape == ()
+    assert not [k for k in model.state_dict() if "mixture" in k or "fitted" in k] and model.log_sigma.shape == ()
     assert model.decoder.last.out_channels == 1
     with pytest.raises(ConfigError, match="source"):
         load(str(save(model.sampler(), "old", PROVENANCE, CARD))).controls("generate", source="posterior")

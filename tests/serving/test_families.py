@@ -25,7 +25,7 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
         {"solver": "heun", "steps": 9, "guidance": 3.0},
         {"solver": "heun", "steps": 4, "guidance": 1.0},
     ],
-    "vae": [{"source": "posterior"}, {"spread": 0.5}, {"source": "posterior", "spread": 0.5}],
+    "vae": [{"source": "posterior"}, {"spread": 0.5}, {"source": "prior", "spread": 0.5}],
     "edm": [
         {"solver": "euler", "steps": 5, "guidance": 1.0},
         {"solver": "heun", "steps": 9, "guidance": 3.0, "churn": 4.0},

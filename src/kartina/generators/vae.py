@@ -21,18 +21,26 @@ p(x | z, y) is one of three likelihoods:
 Against a latent that carries nothing: `beta` rises from 0, once or in cycles (Fu 2019), and each latent's KL is charged
 with at least `free_bits`, so that it gains nothing by carrying less (Kingma 2016).
 
-Sampling decodes z ~ p(z | y), or z from the mixture of the posteriors q(z | x, y) of some training images of the class,
-which lies where the decoder learned to decode, and shows the mean: images are soft, because what the latent does not
-carry is averaged away.
+Sampling decodes z and shows the mean: images are soft, because what the latent does not carry is averaged away. z comes
+from one of
+
+- prior: p(z | y), which has mass where no training image of the class lies;
+- fitted: a few Gaussians of full covariance, fitted after training to latents of training images of the class (Ghosh
+  2020, section 4: "ex-post density estimation"). The default where the model has them: sandals and boots that the prior
+  draws as blobs are right (docs/LOG.md);
+- posterior: the mixture of the posteriors q(z | x, y) of some training images of the class. It lies where the decoder
+  learned to decode, and many of its images are near copies of training images.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, create_model
 from torch import Tensor, nn
@@ -67,6 +75,9 @@ from kartina.registry import register
 LEVER = 10.0
 
 MIXTURE = 4096  # components of all posterior mixtures together, at most
+FITTED = 2**20  # entries of all fitted covariances together, at most
+IMAGES = 512  # of a class, that its Gaussians are fitted to
+DRAWS = 2048  # latents of these images, at least
 ENCODED = 256  # images that `settle` encodes at once
 HALF_BIN = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
 
@@ -91,12 +102,25 @@ class VAEConfig(FamilyConfig):
     )  # nats that each latent's KL, a mean over the batch, is charged with at least
     sigma_min: float = Field(0.05, gt=0, le=10)  # gaussian: the learned sigma stays above (images span 2)
     components: int = Field(0, ge=0, le=MIXTURE)  # of a class's posterior mixture, kept for sampling; 0 = none
+    gaussians: int = Field(0, ge=0, le=64)  # of a class, fitted to its latents for sampling; 0 = none
 
 
-class SourceControls(LatentControls):
-    source: Literal["prior", "posterior"] = Field(
-        "prior", description="Where latents come from: the prior of the class, or the posteriors of training images"
-    )
+Source = Literal["prior", "fitted", "posterior"]
+SOURCES: dict[Source, str] = {
+    "prior": "the prior of the class",
+    "fitted": "Gaussians fitted to latents of the class",
+    "posterior": "posteriors of training images, whose near copies it makes",
+}
+
+
+@cache
+def sourced(sources: tuple[Source, ...]) -> type[LatentControls]:
+    """The controls of `generate`, for a model that has these sources of latents; the first one is the default."""
+    if len(sources) == 1:
+        return LatentControls
+    about = "Where latents come from: " + "; ".join(f"{name}: {SOURCES[name]}" for name in sources)
+    field: Any = (Literal[sources], Field(sources[0], description=about))
+    return create_model("SourceControls", __base__=LatentControls, source=field)
 
 
 class InvertControls(Controls):
@@ -141,6 +165,8 @@ class Encoder(nn.Module):
         groups = labels if config.conditional else 1
         room = min(config.components, max(1, MIXTURE // groups))
         self.mixture = Mixture(groups, room, config.z) if room else None
+        room = min(config.gaussians, FITTED // (groups * config.z**2))
+        self.fitted = Fitted(groups, room, config.z) if room else None
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.inp(F.pixel_unshuffle(x, self.stem))
@@ -222,6 +248,58 @@ class Mixture(nn.Module):
         return mean, logvar
 
 
+class Fitted(nn.Module):
+    """A density of each class's latents: a few Gaussians of full covariance.
+
+    Until `keep` was called for a class, it has N(0, I) alone.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    below: Tensor
+
+    def __init__(self, classes: int, gaussians: int, z: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(classes, gaussians, z))
+        self.register_buffer("scale", torch.eye(z).repeat(classes, gaussians, 1, 1))  # Cholesky factors
+        self.register_buffer("below", torch.ones(classes, gaussians))  # the share of a Gaussian and those before it
+
+    def keep(self, label: int, share: Tensor, mean: Tensor, scale: Tensor) -> None:
+        """Gaussians of a class: their shares n, means n,Z and Cholesky factors n,Z,Z; n at most what there is room
+        for."""
+        n = len(mean)
+        self.mean[label, :n], self.scale[label, :n] = mean, scale
+        self.below[label] = 1.0
+        self.below[label, : n - 1] = share.cumsum(0)[: n - 1]
+
+    def fit(self, label: int, mean: Tensor, logvar: Tensor, rng: torch.Generator) -> None:
+        """Fit a class's Gaussians to draws of `rng` from posteriors of its images, n,Z each, by expectation
+        maximisation; one Gaussian for every 4 Z images, for it has Z (Z + 3) / 2 numbers to find."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
+        draws = mean.repeat(-(-DRAWS // len(mean)), 1)
+        e = torch.randn(draws.shape, generator=rng).to(draws)
+        draws = draws + (0.5 * logvar).exp().repeat(len(draws) // len(mean), 1) * e
+        n = min(self.mean.shape[1], max(1, len(mean) // (4 * mean.shape[1])))
+        seed = int(torch.randint(2**31, (), generator=rng))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the best so far is good enough
+            found = GaussianMixture(
+                n, reg_covar=1e-3, tol=1e-2, max_iter=30, init_params="k-means++", random_state=seed
+            ).fit(draws.cpu().double().numpy())
+        scale = np.linalg.cholesky(found.covariances_)
+        self.keep(label, *(torch.tensor(part).to(self.mean) for part in (found.weights_, found.means_, scale)))
+
+    def forward(self, y: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Label weights N,K and u N in [0, 1] -> mean N,Z and Cholesky factor N,Z,Z, of the Gaussian of each class that
+        u points at, averaged by the weights."""
+        index = (u[:, None, None] > self.below[:, :-1]).sum(dim=2)
+        label = torch.arange(len(self.below), device=u.device)
+        mean = torch.einsum("nk,nkz->nz", y, self.mean[label, index])
+        return mean, torch.einsum("nk,nkij->nij", y, self.scale[label, index])
+
+
 def _cells(config: VAEConfig, spec: ImageSpec) -> int:
     fold = config.stem * int(2 ** (config.levels - 1))
     return (spec.height // fold) * (spec.width // fold)
@@ -241,37 +319,37 @@ class VAE(LatentFamily):
         "vae-32-cpu": Preset(
             32,
             "conditional VAE for minutes of CPU: fast, varied, soft",
-            dict(z=32, width=64, width_max=192, beta=3.0, components=64),
+            dict(z=32, width=64, width_max=192, beta=3.0, components=64, gaussians=4),
             MINUTES_TRAIN,
         ),
         "vae-32-bits-cpu": Preset(
             32,
             "conditional VAE for bits per dimension, in minutes of CPU: discretised logistic, beta 1",
-            dict(z=32, width=64, width_max=192, likelihood="logistic", components=64),
+            dict(z=32, width=64, width_max=192, likelihood="logistic", components=64, gaussians=4),
             MINUTES_TRAIN,
         ),
         "vae-32": Preset(
             32,
             "conditional VAE for a GPU",
-            dict(z=128, width=128, width_max=512, blocks=2, beta=3.0, components=64),
+            dict(z=128, width=128, width_max=512, blocks=2, beta=3.0, components=64, gaussians=4),
             dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
         "vae-64-cpu": Preset(
             64,
             "conditional VAE at 64 px for minutes of CPU",
-            dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64),
+            dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64, gaussians=4),
             MINUTES_TRAIN,
         ),
         "vae-64": Preset(
             64,
             "conditional VAE at 64 px, for a GPU",
-            dict(z=256, width=128, width_max=512, levels=4, blocks=2, beta=3.0, components=64),
+            dict(z=256, width=128, width_max=512, levels=4, blocks=2, beta=3.0, components=64, gaussians=4),
             dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
         "vae-128": Preset(
             128,
             "conditional VAE at 128 px, for a GPU",
-            dict(z=256, width=64, width_max=512, levels=5, blocks=2, beta=3.0, components=64),
+            dict(z=256, width=64, width_max=512, levels=5, blocks=2, beta=3.0, components=64, gaussians=4),
             dict(batch=64, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
     }
@@ -414,58 +492,99 @@ class VAE(LatentFamily):
 
     @torch.no_grad()
     def settle(self, data: Any, rng: torch.Generator) -> None:
-        """Keep the posteriors of images of each class, drawn by `rng`; a class without images keeps its prior."""
-        mixture = self.encoder.mixture
-        if mixture is None:
+        """Keep posteriors of images of each class, drawn by `rng`, and fit Gaussians to them; a class without images
+        keeps its prior."""
+        mixture, fitted = self.encoder.mixture, self.encoder.fitted
+        if mixture is None and fitted is None:
             return
-        groups, room, _ = mixture.mean.shape
+        groups = self.classes if self.config.conditional else 1
+        room = mixture.mean.shape[1] if mixture is not None else 0
         labels = torch.tensor(data.labels) if groups > 1 else torch.zeros(len(data), dtype=torch.int64)
         eye = self.condition(torch.eye(self.classes, device=self.device))
         for label in range(groups):
             own = (labels == label).nonzero()[:, 0]
-            own = own[torch.randperm(len(own), generator=rng)[:room]].sort().values
-            y = eye[label].expand(max(1, len(own)), -1)
-            if len(own) == 0:
-                mixture.keep(label, *self.prior(y))
+            own = own[torch.randperm(len(own), generator=rng)[: max(room, IMAGES if fitted is not None else 0)]]
+            mean, logvar = self.posteriors(data, own, eye[label]) if len(own) else self.prior(eye[label : label + 1])
+            if mixture is not None:
+                first = own[:room].argsort() if len(own) else torch.zeros(1, dtype=torch.int64)
+                mixture.keep(label, mean[first.to(mean.device)], logvar[first.to(mean.device)])
+            if fitted is None:
                 continue
-            found = []
-            for i in range(0, len(own), ENCODED):
-                x = from_uint8(torch.tensor(data.images[own[i : i + ENCODED].numpy()])).to(self.device)
-                found.append(self.encoder(x, y[: len(x)]))
-            mixture.keep(label, *(torch.cat(part) for part in zip(*found, strict=True)))
+            if len(own):
+                fitted.fit(label, mean, logvar, rng)
+            else:
+                fitted.keep(label, torch.ones(1), mean, (0.5 * logvar).exp().diag_embed())
+
+    def posteriors(self, data: Any, index: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance n,Z of q(z | x, y), of the images of a data set at `index`, given label weights y K."""
+        found = []
+        for i in range(0, len(index), ENCODED):
+            x = from_uint8(torch.tensor(data.images[index[i : i + ENCODED].numpy()])).to(self.device)
+            found.append(self.encoder(x, y.expand(len(x), -1)))
+        mean, logvar = (torch.cat(part) for part in zip(*found, strict=True))
+        return mean, logvar
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where latents may come from; the first is the default."""
+        found: dict[Source, bool] = {
+            "fitted": self.encoder.fitted is not None,
+            "prior": True,
+            "posterior": self.encoder.mixture is not None,
+        }
+        return tuple(name for name, there in found.items() if there)
 
     def capabilities(self) -> dict[str, Capability]:
         return {
-            "generate": Capability(controls=SourceControls if self.config.components else LatentControls),
+            "generate": Capability(controls=sourced(self.sources)),
             "interpolate": Capability(controls=interpolating(LatentControls, self.spec.classes, "latent")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
             "morph": Capability(inputs=("image", "to_image"), controls=morphing(self.spec.classes)),
         }
 
     def start(self, rows: Sequence[Row]) -> State:
-        """Latents z = mean + std * spread * e: of the prior, the mixture, or (invert) the given image's posterior; to
-        morph, on the line between those of two images, each of its class. To interpolate, e lies between those of two
-        seeds, and the label weights, by which prior and decoder go, between two classes."""
+        """Latents z = mean + scale * spread * e: of the prior, the Gaussians, the mixture, or (invert) the given
+        image's posterior; to morph, on the line between those of two images, each of its class. To interpolate, mean,
+        scale and e lie between those of two seeds, and the label weights, by which all go, between two classes."""
         state, asked, task = super().start(rows), [row.controls for row in rows], rows[0].task
         y, e = state["y"], state["z"]
+        if task in ("invert", "morph"):
+            mean, logvar = self.encoder(self.inputs(rows), y)
+            z = mean + (0.5 * logvar).exp() * e
         if task in ("interpolate", "morph"):
             share = torch.tensor([[c.share] for c in asked], device=self.device)
             to_y = self.condition(self.other_class(rows, self.weights(rows)))
         if task == "interpolate":
             e, y = self.between(rows, e), torch.lerp(y, to_y, share)
-        mean, logvar = self.encoder(self.inputs(rows), y) if task in ("invert", "morph") else self.prior(y)
-        mixture = self.encoder.mixture
-        if task == "generate" and mixture is not None and any(c.source == "posterior" for c in asked):
-            posterior = torch.tensor([[c.source == "posterior"] for c in asked], device=self.device)
-            u = torch.special.ndtr(torch.cat([noise(row.seed, "component", 0, (1,)) for row in rows])).to(self.device)
-            weights = y if self.config.conditional else torch.ones_like(y[:, :1])
-            own_mean, own_logvar = mixture(weights, u)
-            mean, logvar = torch.where(posterior, own_mean, mean), torch.where(posterior, own_logvar, logvar)
-        z = mean + (0.5 * logvar).exp() * e
+            sources, seeds = [self.sources[0]] * len(rows), [c.to_seed for c in asked]
+            here, there = (self.placed(sources, of, y, e) for of in ([row.seed for row in rows], seeds))
+            z = torch.lerp(here, there, share)
+        if task == "generate":
+            z = self.placed([getattr(c, "source", "prior") for c in asked], [row.seed for row in rows], y, e)
         if task == "morph":
             mean, logvar = self.encoder(self.inputs(rows, "to_image"), to_y)
             z, y = torch.lerp(z, mean + (0.5 * logvar).exp() * e, share), torch.lerp(y, to_y, share)
         return state.replace(z=z, y=y)
+
+    def placed(self, sources: Sequence[Source], seeds: Sequence[int], y: Tensor, e: Tensor) -> Tensor:
+        """Latents N,Z: noise e N,Z as each row's source has it, by the component that the row's seed points at."""
+        mean, logvar = self.prior(y)
+        z: Tensor = mean + (0.5 * logvar).exp() * e
+        if all(source == "prior" for source in sources):
+            return z
+        u = torch.special.ndtr(torch.cat([noise(seed, "component", 0, (1,)) for seed in seeds])).to(self.device)
+        weights = y if self.config.conditional else torch.ones_like(y[:, :1])
+        found: list[tuple[Source, Tensor]] = []
+        if self.encoder.mixture is not None and "posterior" in sources:
+            mean, logvar = self.encoder.mixture(weights, u)
+            found.append(("posterior", mean + (0.5 * logvar).exp() * e))
+        if self.encoder.fitted is not None and "fitted" in sources:
+            mean, scale = self.encoder.fitted(weights, u)
+            found.append(("fitted", mean + torch.einsum("nij,nj->ni", scale, e)))
+        for name, own in found:
+            picked = torch.tensor([[source == name] for source in sources], device=self.device)
+            z = torch.where(picked, own, z)
+        return z
 
     def between(self, rows: Sequence[Row], e: Tensor) -> Tensor:
         """Noise e N,Z on its way to that of `to_seed`, kept at its variance."""
