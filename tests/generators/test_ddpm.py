@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,30 @@ from tests import tiny
 both = pytest.mark.parametrize("schedule", ["linear", "cosine"])
 
 
-def ddpm(schedule: str = "linear") -> DDPM:
-    return DDPM(DDPM.Config(**{**tiny.TINY["ddpm"], "schedule": schedule}), tiny.spec())
+def ddpm(schedule: str = "linear", **more: Any) -> DDPM:
+    return DDPM(DDPM.Config(**{**tiny.TINY["ddpm"], "schedule": schedule, **more}), tiny.spec())
+
+
+class Net(nn.Module):
+    """States tanh of what it sees, and keeps both."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        self.x, self.t, self.out = x, t, torch.tanh(x)
+        return self.out
+
+
+def trained(model: DDPM) -> tuple[Net, Tensor, Tensor, Tensor, float]:
+    """A loss on a network of whose answers we know: the net, the images, the noise, abar of each image, the loss."""
+    model.generator = net = Net()
+    rng = torch.Generator().manual_seed(0)
+    batch = Batch(torch.rand(256, 1, 16, 16) * 2 - 1, torch.arange(256) % 3, torch.arange(256))
+    loss = model.loss("denoise", batch, At(0, 0, 1, rng, torch.ones(3) / 3))
+    again = torch.Generator().manual_seed(0)
+    z, e = torch.randn(256, generator=again), torch.randn(256, 1, 16, 16, generator=again)
+    j = (net.t * T).round().long()
+    assert torch.equal(j, (torch.special.ndtr(z) * T).long())
+    abar = torch.from_numpy(alpha_bar(model.config.schedule))[j].float()[:, None, None, None]
+    return net, batch.images, e, abar, loss.total.item()
 
 
 def test_linear_schedule() -> None:
@@ -65,23 +88,33 @@ def test_every_training_step_is_as_likely() -> None:
 def test_loss_is_on_the_noise(schedule: str) -> None:
     """|e - e_theta(x_j, j)|^2 with x_j = sqrt(abar) x_0 + sqrt(1 - abar) e, whatever coordinates it is computed in."""
 
-    class Net(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-            self.x, self.t, self.out = x, t, torch.tanh(x)
-            return self.out
+    net, x, e, abar, loss = trained(ddpm(schedule))
+    assert torch.allclose(net.x, abar.sqrt() * x + (1 - abar).sqrt() * e, atol=1e-4)
+    assert loss == pytest.approx((e - net.out).square().mean().item(), rel=1e-3)
 
-    model = ddpm(schedule)
-    model.generator = net = Net()
-    rng = torch.Generator().manual_seed(0)
-    batch = Batch(torch.rand(256, 1, 16, 16) * 2 - 1, torch.arange(256) % 3, torch.arange(256))
-    loss = model.loss("denoise", batch, At(0, 0, 1, rng, torch.ones(3) / 3))
-    again = torch.Generator().manual_seed(0)
-    z, e = torch.randn(256, generator=again), torch.randn(256, 1, 16, 16, generator=again)
-    j = (net.t * T).round().long()
-    assert torch.equal(j, (torch.special.ndtr(z) * T).long())
-    abar = torch.from_numpy(alpha_bar(schedule))[j].float()[:, None, None, None]
-    assert torch.allclose(net.x, abar.sqrt() * batch.images + (1 - abar).sqrt() * e, atol=1e-4)
-    assert loss.total.item() == pytest.approx((e - net.out).square().mean().item(), rel=1e-3)
+
+@both
+def test_loss_is_on_what_is_stated(schedule: str) -> None:
+    """Salimans & Ho 2022, section 4: |v - v_theta|^2, v = sqrt(abar) e - sqrt(1 - abar) x_0, or |x_0 - x_theta|^2."""
+    net, x, e, abar, loss = trained(ddpm(schedule, states="velocity"))
+    v = abar.sqrt() * e - (1 - abar).sqrt() * x
+    assert loss == pytest.approx((v - net.out).square().mean().item(), rel=1e-3)
+    net, x, _, _, loss = trained(ddpm(schedule, states="image"))
+    assert loss == pytest.approx((x - net.out).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("states", ["noise", "velocity", "image"])
+def test_min_snr(states: str) -> None:
+    """Hang 2023: min(SNR, 5) |D - x_0|^2, where D is what follows from v_theta = sqrt(abar) e - sqrt(1 - abar) D."""
+    net, x, e, abar, loss = trained(ddpm("cosine", states=states, snr_max=5.0))
+    mixed = abar.sqrt() * x + (1 - abar).sqrt() * e
+    clean = {
+        "noise": (mixed - (1 - abar).sqrt() * net.out) / abar.sqrt(),
+        "velocity": abar.sqrt() * mixed - (1 - abar).sqrt() * net.out,
+        "image": net.out,
+    }[states]
+    weight = torch.minimum(abar / (1 - abar), torch.tensor(5.0))
+    assert loss == pytest.approx((weight * (clean - x).square()).mean().item(), rel=1e-3)
 
 
 def test_the_solver_visits_even_steps_from_the_last() -> None:

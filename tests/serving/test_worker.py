@@ -23,6 +23,7 @@ from kartina.models import png
 from kartina.models.package import PackageRef
 from kartina.serving.client import LocalEngine
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, Progress, Started
+from kartina.serving.worker import TIDY
 from tests.engine import Background, collect, outputs, request, solo
 from tests.serving.images import assert_equals_solo
 
@@ -250,6 +251,21 @@ def test_a_request_that_kills_its_worker_fails_and_its_neighbours_do_not(
     starts = worker.supervisor.starts
     asyncio.run(run())
     assert worker.supervisor.starts == starts + 2
+
+
+def test_a_worker_gives_back_the_memory_that_a_step_took(toy: PackageRef, worker: Background) -> None:
+    """Pages that are free between others in use, which the C library keeps for itself."""
+
+    async def run() -> None:
+        async with worker.engine() as local:
+            await collect(local.submit(request(toy, "large", 1, steps=1, scratch=128)))
+            most = (await local.stats()).rss
+            until = time.monotonic() + 5 * TIDY
+            while (now := (await local.stats()).rss) > most - 96 * 2**20 and time.monotonic() < until:
+                await asyncio.sleep(0.2)
+            assert now <= most - 96 * 2**20, f"{most / 2**20:.0f} MiB, and {now / 2**20:.0f} in a calm"
+
+    asyncio.run(run())
 
 
 def test_the_worker_ends_with_whoever_started_it() -> None:

@@ -28,6 +28,8 @@ from kartina.generators.base import (
 from kartina.registry import register
 
 TROUBLES = ("none", "start", "step", "exit")
+BLOCK = 2**16  # bytes of a piece of scratch, small enough to lie on the heap
+KEPT: list[Tensor] = []  # every tenth piece of the last scratch
 
 
 class ToyConfig(FamilyConfig):
@@ -40,6 +42,7 @@ class ToyControls(Controls):
     solver: Literal["euler", "heun"] = "euler"
     delay: float = Field(0.0, ge=0, le=1)  # seconds a step
     trouble: Literal["none", "start", "step", "exit"] = "none"  # exit: by heun, with an error of the device
+    scratch: int = Field(0, ge=0, le=256)  # MiB that a step takes from the heap, and leaves as holes between what stays
 
 
 @register("toy")
@@ -87,6 +90,7 @@ class Toy(Family):
                 "y": self.weights(rows),
                 "guidance": column("guidance"),
                 "delay": column("delay"),
+                "scratch": column("scratch", torch.int64),
                 "heun": torch.tensor([row.controls.solver == "heun" for row in rows]),
                 "trouble": torch.tensor([TROUBLES.index(r.controls.trouble) for r in rows]),
                 "step": torch.zeros(len(rows), dtype=torch.int64),
@@ -96,6 +100,8 @@ class Toy(Family):
 
     def step(self, state: State) -> State:
         time.sleep(float(state["delay"].max()))
+        if scratch := int(state["scratch"].max()):
+            KEPT[:] = [torch.ones(BLOCK, dtype=torch.uint8) for _ in range(scratch * 2**20 // BLOCK)][::10]
         if bool((state["trouble"] == 2).any()):
             raise RuntimeError("a toy that breaks")
         if bool((state["trouble"] == 3).any()):

@@ -17,10 +17,10 @@ import uvicorn
 
 from kartina.api.app import create_app
 from kartina.api.dependencies import Services
-from kartina.api.memory import one_heap
 from kartina.api.page import STATIC
 from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
 from kartina.errors import ConfigError, ConflictError
+from kartina.memory import one_heap
 from kartina.process import loading
 from kartina.serving.cache import ResultCache
 from kartina.serving.client import LocalEngine, Room

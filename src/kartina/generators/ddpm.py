@@ -4,9 +4,14 @@ Training draws a step j, mixes x_j = sqrt(abar_j) x_0 + sqrt(1 - abar_j) e and m
 14). abar is the product of 1 - beta: beta rises linearly from 1e-4 to 0.02 (Ho), or abar is a squared cosine, its betas
 at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
 
+In the place of the noise the network may state the velocity v = sqrt(abar_j) e - sqrt(1 - abar_j) x_0 or the clean
+image x_0 (Salimans & Ho 2022, section 4); the loss is on what it states. `snr_max` makes it min(SNR, snr_max)
+|D - x_0|^2, whatever is stated (Min-SNR, Hang 2023), where SNR = abar_j / (1 - abar_j).
+
 In the coordinates x = x_j / sqrt(abar_j) of Song 2021 this is x_0 + t e with t = sqrt(1 - abar_j) / sqrt(abar_j), the
-path of EDM, so that all of `generators.diffusive` applies: D = x - t e_theta, the loss is |D - x_0|^2 / t^2, and DDIM,
-Heun and DPM++ run as they do there. Of the T = 1000 steps the solver visits T - 1, T - 1 - T/N, ..., T/N - 1, and then
+path of EDM, so that all of `generators.diffusive` applies: D = x - t e_theta or abar x - sqrt(1 - abar) v_theta, SNR is
+1 / t^2, the loss on the noise |D - x_0|^2 SNR, that on the velocity |D - x_0|^2 (SNR + 1), and DDIM, Heun and DPM++ run
+as they do there. Of the T = 1000 steps the solver visits T - 1, T - 1 - T/N, ..., T/N - 1, and then
 t = 0. Between two steps, where a solver may go, ln t is linear in j.
 
 D is held to [-1, 1] while sampling, as in Ho's sampler: at the noisy end t is 100 and more, and so is D's error.
@@ -19,6 +24,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from kartina.config import ImageSpec
@@ -41,6 +47,8 @@ T = 1000  # steps of training
 
 class DDPMConfig(DiffusiveConfig):
     schedule: Literal["linear", "cosine"] = "linear"
+    states: Literal["noise", "velocity", "image"] = "noise"  # what the network does, and what the loss is on
+    snr_max: float = Field(0.0, ge=0)  # where the weight of |D - x_0|^2 stops growing; 0 = nowhere
 
 
 class DDPMControls(DiffusiveControls):
@@ -103,7 +111,15 @@ class DDPM(DiffusiveFamily):
         return self.at_step((torch.special.ndtr(z) * T).floor().clamp(0, T - 1))
 
     def weight(self, t: Tensor) -> Tensor:
-        return t**-2
+        snr = t**-2
+        if self.config.snr_max:
+            return snr.clamp(max=self.config.snr_max)
+        match self.config.states:
+            case "noise":
+                return snr
+            case "velocity":
+                return snr + 1
+        return torch.ones_like(t)
 
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         return torch.where(step < steps, self.at_step(T * (1 - step / steps) - 1), 0.0)
@@ -111,8 +127,15 @@ class DDPM(DiffusiveFamily):
     def denoise(
         self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
     ) -> Tensor:
-        c_in = (1 + t.square()).rsqrt()  # sqrt(abar)
-        return x - t[WIDE] * self.stated(c_in[WIDE] * x, self.training_step(t) / T, y, net, source)
+        wide = t[WIDE]
+        c_in = (1 + wide.square()).rsqrt()  # sqrt(abar)
+        out = self.stated(c_in * x, self.training_step(t) / T, y, net, source)
+        match self.config.states:
+            case "noise":
+                return x - wide * out
+            case "velocity":
+                return c_in * (c_in * x - wide * out)
+        return out
 
     def guided(
         self,

@@ -41,6 +41,7 @@ class Residency:
         self.device = device
         self.count = count
         self.size = size
+        self.left = 0  # models that have left memory so far
         self.wake = wake  # called from the loading thread when a model is there, or cannot be had
         self._ready: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Resident]] = {}
@@ -103,6 +104,7 @@ class Residency:
                 return
             if hash not in used:
                 preparing = self._ready.pop(hash).preparing
+                self.left += 1
                 if preparing is not None:
                     preparing.cancel()  # nobody waits for its networks any more
 

@@ -30,6 +30,7 @@ import torch
 
 from kartina import logs
 from kartina.errors import ConfigError, IntegrityError
+from kartina.memory import give_back
 from kartina.serving import kept
 from kartina.serving.batching import BATCH, Batcher, failure
 from kartina.serving.device import Sampling
@@ -59,6 +60,7 @@ log = structlog.get_logger("kartina.serving.worker")
 
 SWITCH = 0.001  # seconds that a thread keeps the interpreter while another waits for it
 QUIET = 1.0  # seconds without a request after which models are made ready in advance
+TIDY = 5.0  # seconds without work after which free memory goes back to the system, and at least between two times
 
 
 @dataclass
@@ -92,6 +94,8 @@ class Worker:
         self._activations: dict[str, Activation] = {}
         self._device = Sampling(device)
         self._asked = 0.0  # when there was a request last
+        self._worked = 0.0  # when there was something to evaluate last
+        self._tidied, self._left = 0.0, 0  # when free memory went back to the system last, and models left by then
 
     def run(self, socket: Path) -> None:
         """Serve until the process ends: step while there is work, else wait for some."""
@@ -102,7 +106,7 @@ class Worker:
         with torch.inference_mode():
             while io.is_alive():
                 with contextlib.suppress(queue.Empty):
-                    self._inbox.get(block=not busy, timeout=QUIET if self._activations else None)()
+                    self._inbox.get(block=not busy, timeout=self._patience())()
                     while True:
                         self._inbox.get_nowait()()
                 if self._batcher.requests:
@@ -112,6 +116,27 @@ class Worker:
                 busy = self._activate() or busy or self._tuner.step()
                 if not busy and not self._batcher.requests:
                     self._device.pending(False)
+                self._tidy(busy)
+
+    def _patience(self) -> float | None:
+        """Seconds after which there is something to do though nobody asks for anything; None: there is not."""
+        if self._activations:
+            return QUIET
+        return TIDY if self._worked > self._tidied else None
+
+    def _tidy(self, busy: bool) -> None:
+        """Give free memory back to the system: in a calm after work, and every now and then when models leave.
+
+        A batch of 64 rows takes hundreds of MiB for a moment, and models that come and go leave holes between what
+        stays. Without this a worker keeps the most that it ever needed in each of its threads' heaps.
+        """
+        now = time.monotonic()
+        if busy:
+            self._worked = now
+        calm = self._worked > self._tidied and now - self._worked >= TIDY
+        if calm or (self._models.left > self._left and now - self._tidied >= TIDY):
+            self._tidied, self._left = now, self._models.left
+            self._encoder.submit(give_back)
 
     def _activate(self) -> bool:
         """Get the models on that are to be activated: by one evaluation, so that requests wait for no more.

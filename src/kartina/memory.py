@@ -1,4 +1,4 @@
-"""How this process takes memory from the system."""
+"""How this process takes memory from the system, and gives it back."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def one_heap() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_M_ARENA_MAX, 1))
+
+
+def give_back() -> bool:
+    """Give the memory that nothing is in back to the system, where the C library is glibc; whether there was some.
+
+    glibc keeps what is freed, for the next one who asks: of each heap as much as it ever held, less what is free at its
+    very end. Takes some 0.1 ms for each MiB, in which whoever allocates from the same heap waits.
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(malloc_trim(0))
