@@ -280,6 +280,24 @@ def test_inversion_round_trip_error_falls_with_steps(name: str, solver: str, low
     assert errors[-1] < 0.02
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("name", "config"), [("flow", {}), ("ddpm", {"states": "image", "snr_max": 5.0})])
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_more_steps_of_an_inversion_are_closer_where_the_network_states_a_wrong_image(
+    name: str, config: dict[str, Any], solver: str
+) -> None:
+    """One that errs by as much near the image as elsewhere: (x - D) / t is as wrong as t is small."""
+    model = gaussian(name, **config)
+    exact = model.denoise
+    model.denoise = lambda x, t, y, **more: exact(x, t, y, **more) + 0.05 * torch.sin(7 * x)
+    x0 = MU + SIGMA * torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    errors = []
+    for steps in (25, 100, 400):
+        done = through(model, model.start([row(model, "invert", image=x0, solver=solver, steps=steps)]))[-1]
+        errors.append((done["x"] - x0).square().mean().sqrt().item())
+    assert errors[2] < 0.01 and (solver == "heun" or errors[2] < errors[1] < errors[0]), errors
+
+
 @each
 def test_the_noise_found_makes_the_picture(name: str) -> None:
     model = tiny.sampler(name)

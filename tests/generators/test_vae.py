@@ -18,7 +18,7 @@ from kartina.config import read
 from kartina.errors import ConfigError
 from kartina.generators.base import At, Batch, Family, build, from_uint8, generate, noise, rows_for, to_uint8
 from kartina.generators.vae import LEVER, VAE, Fitted, kl_normal, log_bernoulli, log_logistic, warmup
-from kartina.models.model import load, save
+from kartina.models.model import inherited, load, save
 from tests import tiny
 from tests.engine import CARD, PROVENANCE
 
@@ -564,6 +564,28 @@ def test_interpolation_leads_from_one_class_to_another(gaussians: int) -> None:
         assert (to_uint8(model.decode(z, y)).int() - way[1].images.int()).abs().max() <= 1
     plain = tiny.sampler("vae", shape=tiny.spec(classes=0)).capabilities()["interpolate"].controls
     assert "to_class" not in plain.model_fields
+
+
+def test_interpolation_has_the_latents_and_the_spread_that_are_asked_for() -> None:
+    """Of every source, each end by the component of its own seed; a model's defaults of `generate` hold here, too."""
+    model, _ = settled()
+    model.encoder.fitted.keep(
+        1, torch.tensor([0.5, 0.5]), torch.tensor([[-9.0] * 4, [9.0] * 4]), torch.eye(4).repeat(2, 1, 1)
+    )
+    seeds = range(20)
+    signs = [float(generate(model, rows_for(model, [1], 1, seed)).extras["z"].sum()) > 0 for seed in seeds]
+    one, other = signs.index(False), signs.index(True)
+    for source in ("fitted", "prior", "posterior"):
+        given = {"source": source, "spread": 0.5}
+        plain = model.capabilities()["generate"].controls(**given)
+        ends = [generate(model, rows_for(model, [1], 1, seed, plain)) for seed in (one, other)]
+        settings = [
+            model.capabilities()["interpolate"].controls(**given, to_seed=other, share=share) for share in (0.0, 1.0)
+        ]
+        way = [generate(model, rows_for(model, [1], 1, one, asked, "interpolate")) for asked in settings]
+        assert all(torch.equal(a.images, b.images) for a, b in zip(way, ends, strict=True))
+    defaults = {"generate": {"source": "prior", "spread": 0.7}}
+    assert inherited(model, "interpolate", defaults) == defaults["generate"]
 
 
 def test_a_morph_goes_from_one_posterior_mean_to_the_other() -> None:

@@ -125,6 +125,20 @@ def test_a_start_that_does_not_fit_is_refused_in_words(old: Run, preset: str, se
         plan(preset, FEW, images=80, settings=settings, start=transfer.source(old.id))
 
 
+def test_a_start_whose_network_states_something_else_is_refused(home: Path) -> None:
+    """Weights of the same shapes that mean something else. A package from before there was a choice states noise."""
+    tiny.store(named("things", tiny.spec(32)), home)
+    small = ["widths=[8,8]", "blocks=1", "attention=[1]", "batch=8", "threads=1", "grids=0"]
+    run = Run.create(plan("ddpm-32-cpu", "things", images=8, settings=[*small, "states=noise", "snr_max=0"]))
+    train(run)
+    source = transfer.source(run.id)
+    older = replace(source, config={k: v for k, v in source.config.items() if k not in ("states", "snr_max")})
+    for given in (source, older):
+        with pytest.raises(ConfigError, match=r"states noise, and states image here.*--set states=noise"):
+            plan("ddpm-32-cpu", "things", images=8, settings=small, start=given)
+        plan("ddpm-32-cpu", "things", images=8, settings=[*small, "states=noise"], start=given)
+
+
 def test_unknown_starts(old: Run) -> None:
     with pytest.raises(NotFoundError, match="model or run called 'nothing'"):
         transfer.source("nothing")

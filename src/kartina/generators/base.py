@@ -231,6 +231,7 @@ class Family(nn.Module):
     channels_last: ClassVar[bool] = True  # memory format of training; U-Nets are faster without
     paired: ClassVar[bool] = False  # learns from pairs: its data must have sources (see `takes_pairs`)
     sampled_by: ClassVar[tuple[str, ...]] = ()  # settings, beside controls, on which its images depend
+    stated_by: ClassVar[tuple[str, ...]] = ()  # settings on which it depends what its networks state
     teachers: ClassVar[tuple[str, ...]] = ()  # families whose generator may be its child `teacher` (see `taught`)
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {}  # `generate`'s controls that `publish --sweep` chooses: values
     config: Any

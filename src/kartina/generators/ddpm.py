@@ -48,7 +48,7 @@ T = 1000  # steps of training
 class DDPMConfig(DiffusiveConfig):
     schedule: Literal["linear", "cosine"] = "linear"
     states: Literal["noise", "velocity", "image"] = "noise"  # what the network does, and what the loss is on
-    snr_max: float = Field(0.0, ge=0)  # where the weight of |D - x_0|^2 stops growing; 0 = nowhere
+    snr_max: float = Field(0.0, ge=0)  # where the weight of |D - x_0|^2, SNR, stops growing; 0 = by what is stated
 
 
 class DDPMControls(DiffusiveControls):
@@ -78,6 +78,8 @@ def alpha_bar(schedule: Literal["linear", "cosine"], steps: int = T) -> NDArray[
 class DDPM(DiffusiveFamily):
     Config = DDPMConfig
     controls = DDPMControls
+    stated_by = ("states",)
+    far = 100.0  # the cosine schedule begins with t = 20,000, and is at 13 a twentieth of the steps later
     invert_controls = DDPMInvertControls
     config: DDPMConfig
     sweep: ClassVar = {**DiffusiveFamily.sweep, "steps": (10, 20, 30)}
@@ -126,6 +128,11 @@ class DDPM(DiffusiveFamily):
             case "velocity":
                 return snr + 1
         return torch.ones_like(t)
+
+    @property
+    def least(self) -> float:
+        c = self.config
+        return c.snr_max**-0.5 if c.states == "image" and c.snr_max else 0.0
 
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         return torch.where(step < steps, self.at_step(T * (1 - step / steps) - 1), 0.0)

@@ -193,6 +193,7 @@ class DiffusiveFamily(Family):
     controls: ClassVar[type[DiffusiveControls]] = DiffusiveControls
     invert_controls: ClassVar[type[InvertControls]] = InvertControls
     channels_last = False
+    far: ClassVar[float] = math.inf  # by how many times t may change in a step of Heun; a longer one is Euler's
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {
         "solver": ("heun", "dpm++", "deis"),
         "spacing": (1.0, 1.25, 1.5),
@@ -307,6 +308,15 @@ class DiffusiveFamily(Family):
         """Where the solver is after `step` of `steps` (int64 N): falling times N, the last of them 0."""
         raise NotImplementedError
 
+    @property
+    def least(self) -> float:
+        """The time below which the way to the noise and back has the score of this time, so that its slope falls to 0.
+
+        A network that states the image outright errs by as much however little noise there is, and the slope
+        (x - D) / t has that error divided by t: each step away from the image would add to it.
+        """
+        return 0.0
+
     def denoise(
         self, x: Tensor, t: Tensor, y: Tensor, net: nn.Module | None = None, source: Tensor | None = None
     ) -> Tensor:
@@ -407,8 +417,7 @@ class DiffusiveFamily(Family):
         task, given = rows[0].task, [row.controls for row in rows]
         if task in ("invert", "morph"):
             given = [
-                self.controls.model_validate({"steps": c.steps, "solver": c.solver, "guidance": 1.0, "spacing": 1.0})
-                for c in given
+                self.controls.model_construct(steps=c.steps, solver=c.solver, guidance=1.0, spacing=1.0) for c in given
             ]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
         # Without classes there is no label to be guided by.
@@ -513,6 +522,8 @@ class DiffusiveFamily(Family):
 
         # One evaluation: at the start of the step, or (Heun, and where it leaves t = 0) at its end.
         here = torch.where(second | (t == 0), t_next, t)
+        near = torch.where(turn > 0, here.clamp(min=self.least), here)
+        flat, here = here / near, near
         x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
         done = (step + second) / steps
         w = torch.where((done >= s["guide_from"]) & (done <= s["guide_to"]), s["guidance"], 1.0)
@@ -525,13 +536,14 @@ class DiffusiveFamily(Family):
         aim = clean + one[WIDE] * (clean - s["clean"]) + two[WIDE] * (s["clean"] - s["clean_before"])
 
         # Euler moves on at once, and so does the step that ends at t = 0 (there x = D); Heun averages two slopes.
-        slope = (x_here - aim) / here[WIDE]
-        halfway = s["heun"] & ~second & ~last
+        slope = (x_here - aim) * (flat / here)[WIDE]
+        long = torch.maximum(t, t_next) > self.far * torch.minimum(t, t_next)
+        halfway = s["heun"] & ~second & ~last & ~(long & (t > 0))
         moved = x + dt * torch.where(second[WIDE], (s["slope"] + slope) / 2, slope)
         renewed = s["eta"] > 0
         if bool(renewed.any()):
             moved[renewed] += self.renewal(s, renewed, clean, here, t_next)
-        moved = torch.where((~second & last)[WIDE], clean, moved)
+        moved = torch.where((~second & last & (here == t))[WIDE], clean, moved)
 
         new = s.replace(
             x=torch.where(halfway[WIDE], x, moved),

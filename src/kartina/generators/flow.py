@@ -99,6 +99,10 @@ class Flow(DiffusiveFamily):
         w: Tensor = t.clamp(min=self.config.t_min) ** -2
         return w
 
+    @property
+    def least(self) -> float:
+        return self.config.t_min
+
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         return self.time(1 - step / steps)
 

@@ -298,7 +298,10 @@ class Fitted(nn.Module):
         index = (u[:, None, None] > self.below[:, :-1]).sum(dim=2)
         label = torch.arange(len(self.below), device=u.device)
         mean = torch.einsum("nk,nkz->nz", y, self.mean[label, index])
-        return mean, torch.einsum("nk,nkij->nij", y, self.scale[label, index])
+        scale = torch.zeros(len(y), *self.scale.shape[2:], device=y.device)
+        for k in (y != 0).any(dim=0).nonzero()[:, 0].tolist():  # all at once they are K times as many numbers
+            scale += y[:, k, None, None] * self.scale[k, index[:, k]]
+        return mean, scale
 
 
 def _cells(config: VAEConfig, spec: ImageSpec) -> int:
@@ -538,7 +541,7 @@ class VAE(LatentFamily):
     def capabilities(self) -> dict[str, Capability]:
         return {
             "generate": Capability(controls=sourced(self.sources)),
-            "interpolate": Capability(controls=interpolating(LatentControls, self.spec.classes, "latent")),
+            "interpolate": Capability(controls=interpolating(sourced(self.sources), self.spec.classes, "latent")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
             "morph": Capability(inputs=("image", "to_image"), controls=morphing(self.spec.classes)),
         }
@@ -557,18 +560,20 @@ class VAE(LatentFamily):
             to_y = self.condition(self.other_class(rows, self.weights(rows)))
         if task == "interpolate":
             e, y = self.between(rows, e), torch.lerp(y, to_y, share)
-            sources, seeds = [self.sources[0]] * len(rows), [c.to_seed for c in asked]
-            here, there = (self.placed(sources, of, y, e) for of in ([row.seed for row in rows], seeds))
+            ends = [row.seed for row in rows], [c.to_seed for c in asked]
+            here, there = (self.placed(asked, seeds, y, e) for seeds in ends)
             z = torch.lerp(here, there, share)
         if task == "generate":
-            z = self.placed([getattr(c, "source", "prior") for c in asked], [row.seed for row in rows], y, e)
+            z = self.placed(asked, [row.seed for row in rows], y, e)
         if task == "morph":
             mean, logvar = self.encoder(self.inputs(rows, "to_image"), to_y)
             z, y = torch.lerp(z, mean + (0.5 * logvar).exp() * e, share), torch.lerp(y, to_y, share)
         return state.replace(z=z, y=y)
 
-    def placed(self, sources: Sequence[Source], seeds: Sequence[int], y: Tensor, e: Tensor) -> Tensor:
-        """Latents N,Z: noise e N,Z as each row's source has it, by the component that the row's seed points at."""
+    def placed(self, asked: Sequence[Any], seeds: Sequence[int], y: Tensor, e: Tensor) -> Tensor:
+        """Latents N,Z: noise e N,Z as the source that a row's controls ask for has it, by the component that the row's
+        seed points at."""
+        sources: list[Source] = [getattr(controls, "source", "prior") for controls in asked]
         mean, logvar = self.prior(y)
         z: Tensor = mean + (0.5 * logvar).exp() * e
         if all(source == "prior" for source in sources):

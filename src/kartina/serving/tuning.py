@@ -164,6 +164,7 @@ class Tuner:
                     self._begin(hash, resident, work)
                     return True
                 self._take(resident, prepared.get(known.runtime))
+                return True
         return False
 
     def _prepared(self, resident: Resident) -> dict[str, Runtime | str]:

@@ -122,7 +122,7 @@ class Worker:
         """Seconds after which there is something to do though nobody asks for anything; None: there is not."""
         if self._activations:
             return QUIET
-        return TIDY if self._worked > self._tidied else None
+        return TIDY if self._worked > self._tidied or self._models.left > self._left else None
 
     def _tidy(self, busy: bool) -> None:
         """Give free memory back to the system: in a calm after work, and every now and then when models leave.
@@ -174,6 +174,7 @@ class Worker:
                     )
                 )
             del self._activations[id]
+            self._worked = time.monotonic()
         return False
 
     # -- the io thread -----------------------------------------------------------------------------------------------

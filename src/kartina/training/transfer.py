@@ -101,6 +101,8 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
             f"own family{' or that of its teacher' if teachers else ''}. Choose a preset of {source.family} (kartina "
             f"presets), or another model."
         )
+    if source is not None and source.family == family.name:
+        _check_stated(source, family)
     # A teacher is never taken from the start: its own may be of another kind.
     given = source.tensors if source is not None else {}
     tensors = {key: t for key, t in given.items() if not key.startswith("teacher.")}
@@ -156,6 +158,18 @@ def _lesson(teacher: Source, family: Family) -> dict[str, Tensor]:
                 f"expected the same. Give --set {key}={there}."
             )
     return {f"teacher.{key}": t for key, t in teacher.tensors.items() if key.startswith("generator.")}
+
+
+def _check_stated(source: Source, family: Family) -> None:
+    """ConfigError where the networks of the source state something else than those of the family will."""
+    config: Any = family.config
+    for key in family.stated_by:
+        there = source.config.get(key, type(config).model_fields[key].default)  # an older one had no choice
+        if there != (here := getattr(config, key)):
+            raise ConfigError(
+                f"Found {source.ref}, trained with {key} {there}, and {key} {here} here; its weights mean something "
+                f"else then. Give --set {key}={there}."
+            )
 
 
 def _fits(given: Tensor | None, wanted: Tensor) -> bool:
