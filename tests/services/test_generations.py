@@ -156,7 +156,8 @@ def test_a_generation_is_accepted_made_and_kept(toy: PackageRef, home: Path, wor
         stored = made.records.get("local", accepted.id)
         assert stored.status in ("queued", "running") or stored.finished
         assert (accepted.model, accepted.labels, accepted.seed) == ("toy@1", ("dog", "cat"), 7)
-        assert accepted.controls == {"steps": 3, "guidance": 1.0, "solver": "euler", "delay": 0.0, "trouble": "none"}
+        usual = {"guidance": 1.0, "solver": "euler", "delay": 0.0, "trouble": "none", "scratch": 0}
+        assert accepted.controls == {"steps": 3, **usual}
         done = await made.wait(accepted.id, 30)
         assert done.status == "succeeded"
         assert [(out.label, out.seed, out.width) for out in done.outputs] == [
