@@ -131,8 +131,7 @@ class DDPM(DiffusiveFamily):
 
     @property
     def least(self) -> float:
-        c = self.config
-        return c.snr_max**-0.5 if c.states == "image" and c.snr_max else 0.0
+        return (self.config.snr_max or 1.0) ** -0.5 if self.config.states == "image" else 0.0
 
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         return torch.where(step < steps, self.at_step(T * (1 - step / steps) - 1), 0.0)

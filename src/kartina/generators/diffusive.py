@@ -522,8 +522,8 @@ class DiffusiveFamily(Family):
 
         # One evaluation: at the start of the step, or (Heun, and where it leaves t = 0) at its end.
         here = torch.where(second | (t == 0), t_next, t)
-        near = torch.where(turn > 0, here.clamp(min=self.least), here)
-        flat, here = here / near, near
+        at = torch.where(turn > 0, here.clamp(min=self.least), here)
+        flat, here = here / at, at  # 1, but below `least` on the way to the noise and back
         x_here = torch.where(second[WIDE], x + dt * s["slope"], x)
         done = (step + second) / steps
         w = torch.where((done >= s["guide_from"]) & (done <= s["guide_to"]), s["guidance"], 1.0)
@@ -536,7 +536,7 @@ class DiffusiveFamily(Family):
         aim = clean + one[WIDE] * (clean - s["clean"]) + two[WIDE] * (s["clean"] - s["clean_before"])
 
         # Euler moves on at once, and so does the step that ends at t = 0 (there x = D); Heun averages two slopes.
-        slope = (x_here - aim) * (flat / here)[WIDE]
+        slope = (x_here - aim) / here[WIDE] * flat[WIDE]
         long = torch.maximum(t, t_next) > self.far * torch.minimum(t, t_next)
         halfway = s["heun"] & ~second & ~last & ~(long & (t > 0))
         moved = x + dt * torch.where(second[WIDE], (s["slope"] + slope) / 2, slope)
