@@ -58,7 +58,7 @@ def measure(name: str, names: tuple[str, ...], threads: int, rounds: int) -> Non
     ref = package.find(name)
     model, hash = load(ref), package.read_manifest(ref.path).hash
     begun = time.perf_counter()
-    prepared = runtimes.prepare(str(ref.path), hash, names, threads)
+    prepared = runtimes.prepare(str(ref.path), hash, names, [threads])
     prepared |= {LOW: runtimes.lowered(model.family, "cpu")} if LOW in names else {}
     seconds = time.perf_counter() - begun
     found: dict[str, Runtime | None] = {"eager": None}
@@ -66,7 +66,7 @@ def measure(name: str, names: tuple[str, ...], threads: int, rounds: int) -> Non
         if isinstance(one, str):
             print(f"{name:18} {runtime:13} LEFT OUT: {one}")
         else:
-            found[runtime] = one
+            found[one.name] = one
 
     times: dict[tuple[str, int], list[float]] = {}
     off, mean = dict.fromkeys(found, 0), dict.fromkeys(found, 0.0)

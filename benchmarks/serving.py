@@ -63,7 +63,8 @@ class Direct:
         self.runtime: Runtime | None = None
         if self.name != "eager":
             hash = package.read_manifest(ref.path).hash
-            found = runtimes.prepare(str(ref.path), hash, [self.name], known.threads)[self.name]
+            prepared = runtimes.prepare(str(ref.path), hash, [self.name], [known.threads])
+            found = prepared.get(runtimes.label(self.name, known.threads)) or prepared[self.name]
             if isinstance(found, str):
                 raise RuntimeError(f"Found no {self.name} for {ref}: {found}")
             self.runtime = found

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from kartina.serving import runtimes, tuning
 from kartina.serving.batching import Batcher
 from kartina.serving.protocol import Event, RequestSpec
 from kartina.serving.residency import Residency
-from kartina.serving.runtimes import LOW, BrokenRuntimeError, Runtime, exported, installed, lowered, prepare
+from kartina.serving.runtimes import LOW, BrokenRuntimeError, Runtime, exported, installed, label, lowered, prepare
 from kartina.serving.tuning import Tuner, compare
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, solo
@@ -62,10 +62,10 @@ def packaged(name: str, root: Path) -> PackageRef:
 class Bench:
     """A batcher with a tuner, and a model in memory that was measured; what the runtimes are is not known yet."""
 
-    def __init__(self, ref: PackageRef, runtime: str, precision: str = "fp32"):
+    def __init__(self, ref: PackageRef, runtime: str, precision: str = "fp32", threads: Sequence[int] = (1,)):
         self.woken = threading.Event()
         self.models = Residency("cpu", self.woken.set)
-        self.tuner = Tuner(self.models, most=4, threads=(1,), runtime=runtime, precision=precision)
+        self.tuner = Tuner(self.models, most=4, threads=threads, runtime=runtime, precision=precision)
         self.batcher = Batcher(self.models, 4, self.tuner)
         self.hash = read_manifest(ref.path).hash
         while self.models.ask(self.hash, str(ref.path)) is None:
@@ -94,7 +94,7 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
     """What a comparison of the runtimes finds."""
     bench = Bench(ref, "auto")
     assert bench.resident.tuning is not None
-    prepared = prepare(str(ref.path), bench.hash, names, 1)
+    prepared = prepare(str(ref.path), bench.hash, names, [1])
     work = compare(bench.resident.model, "cpu", bench.resident.tuning, prepared, "auto", {})
     try:
         while True:
@@ -107,14 +107,14 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
 def test_a_flows_images_in_both_runtimes_are_within_1_of_torchs(flow: PackageRef) -> None:
     """Whole samplers, of batches of one and three: otherwise the runtime is left out."""
     found = outcome(flow, BOTH)
-    assert found.left_out == {} and set(found.seconds) == {"eager", *BOTH}
+    assert found.left_out == {} and set(found.seconds) == {"eager", *(label(name, 1) for name in BOTH)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dcgan", "edm", "ddpm", "vae", "meanflow", "r3gan", "edm-upscale", "cgan", "sgan"])
 def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: str) -> None:
     found = outcome(packaged(name, tmp_path), BOTH)
-    assert found.left_out == {} and set(found.seconds) == {"eager", *BOTH}
+    assert found.left_out == {} and set(found.seconds) == {"eager", *(label(name, 1) for name in BOTH)}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,8 @@ def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: st
 def test_a_network_that_cannot_be_exported_stays_torchs(tmp_path: Path, name: str, why: str) -> None:
     found = outcome(packaged(name, tmp_path), ("onnx",))
     assert found.runtime == "eager" and set(found.seconds) == {"eager"}
-    assert why in found.left_out["onnx"]
+    (reason,) = found.left_out.values()
+    assert why in reason
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -189,6 +190,60 @@ def test_a_runtime_with_other_images_or_errors_is_left_out(flow: PackageRef) -> 
     assert found.runtime == "eager" and set(found.seconds) == {"eager"}
     assert "differs by" in found.left_out["black"] and "out of order" in found.left_out["broken"]
     assert found.left_out["missing"] == offered["missing"]
+
+
+@pytest.mark.parametrize(("alone", "taken"), [(0.022, 1), (0.04, 2)], ids=["nearly as fast", "half as fast"])
+def test_fewer_threads_are_taken_where_they_are_nearly_as_fast(tmp_path: Path, alone: float, taken: int) -> None:
+    bench = Bench(packaged("flow", tmp_path), "auto")
+    assert bench.resident.tuning is not None
+    net = bench.resident.model.family.get_submodule("generator")
+
+    def taking(seconds: float) -> runtimes.Net:
+        def run(*given: torch.Tensor) -> torch.Tensor:
+            time.sleep(seconds)
+            return type(net).forward(net, *given)
+
+        return run
+
+    offered = {
+        label("new", n): Runtime("new", {"generator": taking(seconds)}, 0, n) for n, seconds in ((2, 0.02), (1, alone))
+    }
+    known = bench.resident.tuning.model_copy(update={"torch_threads": 2})
+    work = compare(bench.resident.model, "cpu", known, offered, "new", {"new": "1"})
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(work)
+    found = end.value.value
+    assert (found.comparison.runtime, found.comparison.threads, found.threads) == ("new", taken, taken)
+    assert set(found.comparison.seconds) == {"eager", "new@1", "new@2"} and found.torch_threads == 2
+
+
+def test_a_runtime_is_tried_on_neighbouring_counts_of_threads_and_found_again_on_the_chosen(
+    flow: PackageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def noted(path: str, hash: str, names: list[str], counts: list[int]) -> dict[str, Runtime | str]:
+        asked.append(counts)
+        return prepare(path, hash, names, counts)
+
+    monkeypatch.setattr(runtimes, "prepare", noted)
+    bench = Bench(flow, "onnx", threads=(8, 4, 2, 1))
+    assert bench.resident.tuning is not None
+    own = bench.resident.tuning.torch_threads
+    bench.compare()
+    taken = bench.resident.runtime
+    assert taken is not None and taken.threads == bench.resident.tuning.threads
+    later = Bench(flow, "onnx", threads=(8, 4, 2, 1))
+    later.compare()
+    assert later.resident.runtime is not None and later.resident.runtime.threads == taken.threads
+    assert asked == [[n for n in (8, 4, 2, 1) if n in (2 * own, own, own / 2)], [taken.threads]]
+
+    monkeypatch.setattr(tuning, "LARGE", 0)
+    asked.clear()
+    large = Bench(flow, "auto", threads=(8, 4, 2, 1))
+    large.compare()
+    assert asked == [[own]]
 
 
 def test_a_runtime_that_fails_in_use_gives_way_to_torch_in_the_same_step(flow: PackageRef) -> None:

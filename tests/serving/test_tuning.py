@@ -16,7 +16,7 @@ from kartina.models.package import PackageRef, read_manifest
 from kartina.serving import kept
 from kartina.serving.protocol import Finished, Progress
 from kartina.serving.residency import Residency
-from kartina.serving.tuning import BUSY, MAX_STEP, Tuner, bucket, cap, fewest, pays, sizes
+from kartina.serving.tuning import BUSY, MAX_STEP, Tuner, best, bucket, cap, fewest, pays, sizes
 from tests import tiny
 from tests.engine import CARD, PROVENANCE, Background, collect, request, toy_package
 
@@ -41,6 +41,13 @@ def test_the_fewest_threads_are_taken_that_reach_three_quarters_of_the_best_spee
     assert fewest({2: 1.7, 1: 1.0}) == 2
     assert fewest({16: 6.0, 8: 5.0, 4: 3.2, 2: 1.8, 1: 1.0}) == 8
     assert fewest({1: 1.0}) == 1
+
+
+def test_the_fastest_is_taken_of_those_on_few_threads() -> None:
+    threads = {"a@2": 2, "b@2": 2, "a@1": 1, "b@1": 1}
+    assert best({"a@2": 1.0, "b@2": 0.9, "a@1": 0.7, "b@1": 0.8}, threads) == "b@1"
+    assert best({"a@2": 1.0, "b@2": 1.2, "a@1": 0.7, "b@1": 0.8}, threads) == "b@2"
+    assert best({"a@2": 0.0}, threads) == "a@2"
 
 
 def test_sizes_and_buckets() -> None:

@@ -6,7 +6,7 @@ ONNX Runtime and OpenVINO a model's networks are exported to ONNX once (see `exp
 KARTINA_HOME/cache/engine. Whether a runtime is taken is decided by `tuning`: its images must be torch's (within 1/255;
 in bfloat16 nearly), and it must be faster. Whatever goes wrong, torch goes on.
 
-    runtime = prepare(path, hash, ("onnx",), threads=2)["onnx"]
+    runtime = prepare(path, hash, ("onnx",), counts=(2,))[label("onnx", 2)]
     with runtime.instead(family):
         state = family.step(state)
 """
@@ -56,6 +56,7 @@ class Runtime:
     name: str
     nets: dict[str, Net]
     bytes: int  # of their weights, beside torch's
+    threads: int = 0  # of an evaluation; 0: as many as torch has
 
     @property
     def exact(self) -> bool:
@@ -101,9 +102,15 @@ def exporting(switch: str) -> dict[str, str]:
     return found
 
 
-def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[str, Runtime | str]:
-    """The model's networks in each of the runtimes that read ONNX; where that fails, why. Takes seconds, the first time
-    many. It has no hold of the model, which may leave memory while this waits for its turn."""
+def label(name: str, threads: int) -> str:
+    """What a runtime on so many threads is called where several are compared."""
+    return f"{name}@{threads}"
+
+
+def prepare(path: str, hash: str, names: Sequence[str], counts: Sequence[int]) -> dict[str, Runtime | str]:
+    """The model's networks in each of the runtimes that read ONNX, on each of the counts of threads, by label; where
+    that fails, why, by the runtime's name. Takes seconds, the first time many. It has no hold of the model, which may
+    leave memory while this waits for its turn."""
     names = [name for name in names if name != LOW]
     if not names:
         return {}
@@ -117,7 +124,7 @@ def prepare(path: str, hash: str, names: Sequence[str], threads: int) -> dict[st
     found: dict[str, Runtime | str] = {}
     for name in names:
         try:
-            found[name] = open_nets(name, folder, threads)
+            found |= {label(name, threads): open_nets(name, folder, threads) for threads in counts}
         except Exception as error:  # a runtime may raise anything; torch goes on
             found[name] = f"not opened: {type(error).__name__}: {error}"[:500]
     return found
@@ -157,7 +164,7 @@ def open_nets(name: str, folder: Path, threads: int) -> Runtime:
         f"openvino-{LOW}": partial(open_openvino, hint=LOW),
     }
     nets = {net["name"]: openers[name](folder / net["file"], net["inputs"], threads) for net in listed}
-    return Runtime(name, nets, sum((folder / net["file"]).stat().st_size for net in listed))
+    return Runtime(name, nets, sum((folder / net["file"]).stat().st_size for net in listed), threads)
 
 
 def open_onnx(file: Path, inputs: Sequence[str], threads: int) -> Net:

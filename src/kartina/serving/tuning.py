@@ -9,8 +9,9 @@ damaged is measured anew, and so is one of a machine that was busy, by a worker 
 
 On a CPU the networks may also be evaluated by another runtime (`runtime`: eager | onnx | openvino | auto), and where
 the device computes in bfloat16 they may be evaluated in that (`precision`: fp32 | bf16). One is taken when its images
-of a few rows are within 1/255 of torch's (in bfloat16: NEAR on the mean) and (auto, bfloat16) it is a tenth faster;
-else torch goes on in float32. Until that is known, it does too.
+of a few rows are within 1/255 of torch's (in bfloat16: NEAR on the mean) and (auto, bfloat16) it is a tenth faster, or
+nearly as fast on fewer threads: each runtime is tried on torch's count, on half as many and on twice as many, for one
+that is faster may need fewer. Else torch goes on in float32. Until that is known, it does too.
 
     tuner = Tuner(models, most=64)
     while tuner.step():  # one evaluation, a fraction of a second: requests are served between two of them
@@ -51,6 +52,7 @@ ROUNDS = 2  # in which thread counts are measured in turn
 NEAR = 1.0  # of 255: how far a pixel may be off on the mean of an image in bfloat16
 COMPARED = 3  # rows whose images another runtime must make as torch does
 BUDGET = 5.0  # seconds after which nothing more is tried
+LARGE = 2**27  # bytes of weights beyond which no runtime is tried on several counts of threads: each has its own copy
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
 
 
@@ -65,7 +67,8 @@ class Comparison(Frozen):
     switch: str
     versions: dict[str, str]  # of those compared
     runtime: str  # that was chosen
-    seconds: dict[str, tuple[float, float]]  # of one evaluation of one row, and of the cap
+    threads: int = Field(ge=1)  # of its evaluations
+    seconds: dict[str, tuple[float, float]]  # by label: of one evaluation of one row, and of the cap
     left_out: dict[str, str]  # why
 
 
@@ -77,10 +80,15 @@ class Tuning(Frozen):
     threads_tried: tuple[int, ...]
     batch: int = Field(ge=1)  # the cap
     most: int = Field(ge=1)  # the cap's own upper bound while it was measured
-    threads: int = Field(ge=1)
+    torch_threads: int = Field(ge=1)  # of torch's own evaluations
     seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried; the cap's on those chosen
     load: float = 0.0  # average a core when that began
     comparison: Comparison | None = None
+
+    @property
+    def threads(self) -> int:
+        """Of an evaluation by what was chosen."""
+        return self.torch_threads if self.comparison is None else self.comparison.threads
 
     @property
     def rate(self) -> float:
@@ -152,8 +160,8 @@ class Tuner:
             known = self._known(resident.tuning)
             if resident.preparing is None and (known is None or known.runtime != "eager"):
                 names = list(self.versions) if known is None else [known.runtime]
-                path, threads = resident.path, resident.tuning.threads
-                resident.preparing = self._compiler.submit(runtimes.prepare, path, hash, names, threads)
+                counts = self._counts(resident) if known is None else [known.threads]
+                resident.preparing = self._compiler.submit(runtimes.prepare, resident.path, hash, names, counts)
                 resident.preparing.add_done_callback(lambda _: self.models.wake())
             elif resident.preparing is not None and resident.preparing.done():
                 prepared = self._prepared(resident)
@@ -163,9 +171,17 @@ class Tuner:
                     )
                     self._begin(hash, resident, work)
                     return True
-                self._take(resident, prepared.get(known.runtime))
+                self._take(resident, known, prepared)
                 return True
         return False
+
+    def _counts(self, resident: Resident) -> list[int]:
+        """Of threads, those that a runtime is tried on."""
+        assert resident.tuning is not None
+        own = resident.tuning.torch_threads
+        if resident.weights > LARGE:
+            return [own]
+        return [n for n in self.threads if own <= 2 * n and n <= 2 * own]
 
     def _prepared(self, resident: Resident) -> dict[str, Runtime | str]:
         """A model's networks in the runtimes, once they are there."""
@@ -179,9 +195,11 @@ class Tuner:
         now = (self.runtime, self.versions)
         return found if found is not None and (found.switch, found.versions) == now else None
 
-    def _take(self, resident: Resident, found: Runtime | str | None) -> None:
-        """Have a model evaluated by a runtime; by torch when it is not to be had. The others leave memory."""
+    def _take(self, resident: Resident, chosen: Comparison, prepared: Mapping[str, Runtime | str]) -> None:
+        """Have a model evaluated by what was chosen; by torch when it is not to be had. The others leave memory."""
         resident.preparing = None
+        name = chosen.runtime
+        found = prepared.get(runtimes.label(name, chosen.threads), prepared.get(name))
         if isinstance(found, Runtime):
             resident.runtime = found
         elif found is not None:
@@ -213,8 +231,14 @@ class Tuner:
             write(self._hash, self.models.device, end.value)
             chosen = end.value.comparison
             if chosen is not None and resident.preparing is not None:
-                log.info("runtime_chosen", model=resident.model.ref, runtime=chosen.runtime, left_out=chosen.left_out)
-                self._take(resident, self._prepared(resident).get(chosen.runtime))
+                log.info(
+                    "runtime_chosen",
+                    model=resident.model.ref,
+                    runtime=chosen.runtime,
+                    threads=chosen.threads,
+                    left_out=chosen.left_out,
+                )
+                self._take(resident, chosen, self._prepared(resident))
         except Exception as error:  # a model from outside may raise anything: it is served as it is
             log.error("model_not_measured", model=self._hash[:12], exc_info=error)
             self._work = self._at = resident.preparing = None
@@ -239,6 +263,7 @@ class Tuner:
             switch=self.runtime,
             versions=self.versions,
             runtime="eager",
+            threads=tuning.torch_threads,
             seconds={},
             left_out=dict.fromkeys(self.versions, why),
         )
@@ -251,7 +276,7 @@ class Tuner:
             threads_tried=self.threads,
             batch=self.most,
             most=self.most,
-            threads=self.threads[0],
+            torch_threads=self.threads[0],
             seconds={},
             load=load_average(),
         )
@@ -310,7 +335,7 @@ def measure(model: Model, device: str, most: int, threads: Sequence[int]) -> Gen
         threads_tried=tuple(threads),
         batch=batch,
         most=most,
-        threads=chosen,
+        torch_threads=chosen,
         seconds={**seconds, batch: found[chosen][1]},
         load=load,
     )
@@ -354,7 +379,8 @@ def compare(
     switch: str,
     versions: dict[str, str],
 ) -> Generator[None, None, Tuning]:
-    """Which runtime evaluates a model: right images first, then speed; yields after every evaluation."""
+    """Which runtime evaluates a model, on how many threads: right images first, then speed; yields after every
+    evaluation."""
 
     def pictures(runtime: Runtime | None, n: int) -> Generator[None, None, Tensor]:
         rows = [example(model, seed, seed % model.family.classes) for seed in range(n)]
@@ -385,14 +411,16 @@ def compare(
                 took[name] = {}
 
     # Speed: in turn, so that other work disturbs all alike.
+    ways = {name: runtime for name, runtime in prepared.items() if name in took and isinstance(runtime, Runtime)}
+    threads = {name: ways[name].threads if name in ways else 0 for name in took}
+    threads = {name: count or tuning.torch_threads for name, count in threads.items()}
     for n in (1, tuning.batch):
         state = model.family.start([example(model, seed) for seed in range(n)])
         for _ in range(REPEATS + 1):
             for name in list(took):
-                other = prepared.get(name)
                 try:
-                    with instead(model, other if isinstance(other, Runtime) else None):
-                        took[name].setdefault(n, []).append(evaluate(model, state, tuning.threads, device))
+                    with instead(model, ways.get(name)):
+                        took[name].setdefault(n, []).append(evaluate(model, state, threads[name], device))
                 except BrokenRuntimeError as error:
                     left_out[name] = f"failed: {error}"[:500]
                     del took[name]
@@ -400,16 +428,27 @@ def compare(
     seconds = {  # the first evaluation warms up
         name: (min(found[1][1:]), min(found[tuning.batch][1:])) for name, found in took.items()
     }
-    scores = {name: alone * full for name, (alone, full) in seconds.items()}
-    scores["eager"] *= NEARLY**2 if switch in ("auto", "eager") else math.inf  # who names a runtime means it
+    speeds = {name: 1 / math.sqrt(alone * full) for name, (alone, full) in seconds.items()}
+    speeds["eager"] *= 1 / NEARLY if switch in ("auto", "eager") else 0.0  # who names a runtime means it
+    chosen = best(speeds, threads)
     found = Comparison(
         switch=switch,
         versions=versions,
-        runtime=min(scores, key=lambda name: scores[name]),
+        runtime=ways[chosen].name if chosen in ways else "eager",
+        threads=threads[chosen],
         seconds=seconds,
         left_out=left_out,
     )
     return tuning.model_copy(update={"comparison": found})
+
+
+def best(speeds: Mapping[str, float], threads: Mapping[str, int]) -> str:
+    """The fastest of those on as few threads as reach WORTH of the best speed."""
+    counts = {threads[name]: 0.0 for name in speeds}
+    for name, speed in speeds.items():
+        counts[threads[name]] = max(counts[threads[name]], speed)
+    few = fewest(counts)
+    return max((name for name in speeds if threads[name] == few), key=lambda name: speeds[name])
 
 
 def unlike(off: Tensor, exact: bool) -> str:
