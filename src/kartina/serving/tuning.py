@@ -136,6 +136,11 @@ class Tuner:
                 resident.tuning = found
         return resident.tuning
 
+    def let_go(self) -> None:
+        """End the work on a model that left memory meanwhile, which would hold it."""
+        if self._at is not None and self.models.resident(self._hash) is not self._at:
+            self._work = self._at = None
+
     def step(self, hash: str | None = None) -> bool:
         """One evaluation of a model that has not been measured (the one asked for); False when there is none."""
         if self._work is None and not self._measure([hash] if hash is not None else list(self.models.hashes)):
@@ -217,11 +222,10 @@ class Tuner:
 
     def _go_on(self) -> bool:
         """The next evaluation of the work begun."""
-        assert self._work is not None and self._at is not None
-        resident = self._at
-        if self.models.resident(self._hash) is not resident:  # it left memory meanwhile
-            self._work = self._at = None
+        self.let_go()
+        if self._work is None or self._at is None:
             return True
+        resident = self._at
         try:
             next(self._work)
         except StopIteration as end:

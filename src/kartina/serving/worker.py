@@ -113,6 +113,7 @@ class Worker:
                     self._asked = time.monotonic()
                 self._device.pending(bool(self._batcher.requests or self._activations or self._tuner.busy))
                 busy = self._batcher.step()
+                self._tuner.let_go()
                 busy = self._activate() or busy or self._tuner.step()
                 if not busy and not self._batcher.requests:
                     self._device.pending(False)
