@@ -676,8 +676,8 @@ async def _files(live: _Live, events: Sequence[Output]) -> list[tuple[Made, byte
 
 def _made(record: Generation, event: Output, content: bytes) -> Made:
     """A finished image, given its file."""
-    file = {"hash": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    return record.made(event.index).model_copy(update={**file, "width": event.width, "height": event.height})
+    digest = hashlib.sha256(content).hexdigest()
+    return record.made(event.index, hash=digest, size=len(content), width=event.width, height=event.height)
 
 
 async def _contents(record: Generation, events: Sequence[Output]) -> list[bytes]:
@@ -690,11 +690,11 @@ async def _contents(record: Generation, events: Sequence[Output]) -> list[bytes]
 def _spec(record: Generation, info: ModelInfo, inputs: dict[str, tuple[bytes, ...]]) -> RequestSpec:
     """What the engine is asked for: the images of the record that are not there yet."""
     there = {out.index for out in record.outputs}
+    number: dict[str | None, int | None] = {None: None, **{label: i for i, label in enumerate(info.spec.classes)}}
     rows = tuple(
-        RowSpec(index=i, seed=made.seed, label=None if made.label is None else info.spec.classes.index(made.label))
+        RowSpec(index=i, seed=record.seed + i, label=number[record.label_of(i)])
         for i in range(record.n)
         if i not in there
-        for made in (record.made(i),)
     )
     return RequestSpec(
         id=record.id,

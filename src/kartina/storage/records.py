@@ -114,12 +114,14 @@ class Generation(Frozen):
         """The highest number of an event that is kept."""
         return max((0, *(event for event, _ in self.history), *(out.event for out in self.outputs)))
 
-    def made(self, index: int) -> Made:
-        """What image `index` is: its seed is seed + index, its label labels[index mod len(labels)]."""
-        label = self.labels[index % len(self.labels)] if self.labels else None
-        return Made(
-            index=index, label=label, seed=self.seed + index, width=self.width, height=self.height, format=self.format
-        )
+    def label_of(self, index: int) -> str | None:
+        """The class of image `index`, labels[index mod len(labels)]; None of an unconditional model."""
+        return self.labels[index % len(self.labels)] if self.labels else None
+
+    def made(self, index: int, **file: Any) -> Made:
+        """What image `index` is, whose seed is seed + index; of its `file` what is known."""
+        size = {"width": self.width, "height": self.height, "format": self.format}
+        return Made(index=index, label=self.label_of(index), seed=self.seed + index, **{**size, **file})
 
     def image_id(self, index: int) -> str:
         return image_id(self.id, index)
