@@ -60,6 +60,7 @@ class EDM(DiffusiveFamily):
             **{size: dict(sigma_data=0.0) for size in ("64-cpu", "32", "64", "128")},
             "32-cpu": dict(sigma_data=0.0, p_mean=-0.4),  # nearer to noise, where shapes are decided
         },
+        dict.fromkeys(("32-cpu", "64-cpu"), "grainier than DDPM and the flow"),
     )
 
     def __init__(self, config: EDMConfig, spec: ImageSpec):
