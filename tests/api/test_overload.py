@@ -30,7 +30,7 @@ def service(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     # What the worker would measure: on a busy machine it may find that a batch pays nothing, and a queue takes an hour.
     found = tuning.Tuning(
         torch=torch.__version__, device=tuning.device_name("cpu"), threads_tried=(1,), batch=BATCH, most=BATCH,
-        threads=1, seconds={},
+        torch_threads=1, seconds={},
     )  # fmt: skip
     record = home / "cache" / "engine" / kept.record(package.read_manifest(ref.path).hash, "cpu").name
     record.parent.mkdir(parents=True)
