@@ -64,8 +64,8 @@ class Direct:
         if self.name != "eager":
             hash = package.read_manifest(ref.path).hash
             prepared = runtimes.prepare(str(ref.path), hash, [self.name], [known.threads])
-            found = prepared.get(runtimes.label(self.name, known.threads)) or prepared[self.name]
-            if isinstance(found, str):
+            found = runtimes.one_of(prepared, self.name, known.threads)
+            if not isinstance(found, Runtime):
                 raise RuntimeError(f"Found no {self.name} for {ref}: {found}")
             self.runtime = found
 

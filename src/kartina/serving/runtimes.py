@@ -17,7 +17,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -128,6 +128,11 @@ def prepare(path: str, hash: str, names: Sequence[str], counts: Sequence[int]) -
         except Exception as error:  # a runtime may raise anything; torch goes on
             found[name] = f"not opened: {type(error).__name__}: {error}"[:500]
     return found
+
+
+def one_of(prepared: Mapping[str, Runtime | str], name: str, threads: int) -> Runtime | str | None:
+    """The runtime on so many threads, or why it is not there; None for torch in float32."""
+    return prepared.get(label(name, threads), prepared.get(name))
 
 
 def export(path: str, hash: str, folder: Path) -> str:

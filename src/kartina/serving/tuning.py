@@ -203,8 +203,7 @@ class Tuner:
     def _take(self, resident: Resident, chosen: Comparison, prepared: Mapping[str, Runtime | str]) -> None:
         """Have a model evaluated by what was chosen; by torch when it is not to be had. The others leave memory."""
         resident.preparing = None
-        name = chosen.runtime
-        found = prepared.get(runtimes.label(name, chosen.threads), prepared.get(name))
+        found = runtimes.one_of(prepared, chosen.runtime, chosen.threads)
         if isinstance(found, Runtime):
             resident.runtime = found
         elif found is not None:
