@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,7 @@ from tests.engine import CARD, PROVENANCE, Background, collect, request, solo
 from tests.serving.images import assert_equals_solo
 
 BOTH = ("onnx", "openvino")
+COUNTS = (1, 2)  # of threads
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +96,7 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
     """What a comparison of the runtimes finds."""
     bench = Bench(ref, "auto")
     assert bench.resident.tuning is not None
-    prepared = prepare(str(ref.path), bench.hash, names, [1])
+    prepared = prepare(str(ref.path), bench.hash, names, COUNTS)
     work = compare(bench.resident.model, "cpu", bench.resident.tuning, prepared, "auto", {})
     try:
         while True:
@@ -104,17 +106,22 @@ def outcome(ref: PackageRef, names: tuple[str, ...]) -> tuning.Comparison:
         return found
 
 
+def assert_right(found: tuning.Comparison) -> None:
+    """No runtime was left out."""
+    assert found.left_out == {}
+    assert set(found.seconds) == {"eager", *(label(name, count) for name in BOTH for count in COUNTS)}
+
+
 def test_a_flows_images_in_both_runtimes_are_within_1_of_torchs(flow: PackageRef) -> None:
-    """Whole samplers, of batches of one and three: otherwise the runtime is left out."""
-    found = outcome(flow, BOTH)
-    assert found.left_out == {} and set(found.seconds) == {"eager", *(label(name, 1) for name in BOTH)}
+    """Whole samplers, of batches of one and three: otherwise the runtime is left out. On two threads one row is shared,
+    and three are parted."""
+    assert_right(outcome(flow, BOTH))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dcgan", "edm", "ddpm", "vae", "meanflow", "r3gan", "edm-upscale", "cgan", "sgan"])
 def test_images_of_both_runtimes_are_within_1_of_torchs(tmp_path: Path, name: str) -> None:
-    found = outcome(packaged(name, tmp_path), BOTH)
-    assert found.left_out == {} and set(found.seconds) == {"eager", *(label(name, 1) for name in BOTH)}
+    assert_right(outcome(packaged(name, tmp_path), BOTH))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_a_network_that_cannot_be_exported_stays_torchs(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", BOTH)
 def test_rows_of_any_batch_size_equal_their_solo_runs_in_a_named_runtime(flow: PackageRef, name: str) -> None:
     """The switch names it, so it is taken however fast it is; later it is found again without a comparison."""
-    bench = Bench(flow, name)
+    bench = Bench(flow, name, threads=(2,))
     before = bench.resident.bytes
     bench.compare()
     assert bench.resident.runtime is not None and bench.resident.runtime.name == name
@@ -151,13 +158,51 @@ def test_rows_of_any_batch_size_equal_their_solo_runs_in_a_named_runtime(flow: P
         assert_equals_solo(bench.run(spec), solo(flow, spec))
     assert bench.resident.runtime is not None, "it did not fail meanwhile"
 
-    later = Bench(flow, name)
+    later = Bench(flow, name, threads=(2,))
     assert not later.tuner.measured
     later.compare()
     assert later.resident.runtime is not None and not later.tuner.measured
     other = Bench(flow, "eager")
     other.compare()
     assert other.resident.runtime is None
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_are_parted_among_threads_and_come_back_in_their_order(threads: int) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def way(name: str) -> runtimes.Run:
+        def run(given: runtimes.Arrays) -> runtimes.Array:
+            asked.append((name, len(given["x"])))
+            return 2 * given["x"] + given["t"][:, None]
+
+        return run
+
+    run = runtimes.by_rows(way("shared"), way("alone"), threads)
+    for n in (*range(1, 40), 64, 255):
+        asked.clear()
+        x, t = np.arange(3.0 * n).reshape(n, 3), np.arange(float(n))
+        assert np.array_equal(run({"x": x, "t": t}), 2 * x + t[:, None])
+        sizes = [size for _, size in asked]
+        assert {name for name, _ in asked} == {"shared" if n < threads else "alone"} and sum(sizes) == n
+        if n >= threads:
+            assert max(sizes) <= -(-n // threads), "no thread has more than its share"
+            assert len(sizes) <= max(threads, n // runtimes.PART, 1) and len(sizes) <= threads * runtimes.PARTS
+
+
+def test_parts_of_the_rows_are_evaluated_at_once_and_their_errors_are_the_runtimes() -> None:
+    both = threading.Barrier(2)
+
+    def alone(given: runtimes.Arrays) -> runtimes.Array:
+        both.wait(10)  # raises when the other does not come meanwhile
+        if (given["x"] < 0).any():
+            raise ValueError("a negative number")
+        return given["x"]
+
+    net = runtimes.as_net(["x"], runtimes.by_rows(alone, alone, 2))
+    assert net(torch.arange(2.0)).tolist() == [0, 1]
+    with pytest.raises(BrokenRuntimeError, match="a negative number"):
+        net(torch.tensor([1.0, -1.0]))
 
 
 def test_deterministic_images_are_torchs(flow: PackageRef) -> None:

@@ -18,13 +18,16 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +44,13 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # by runtime
 LOW = "bf16"  # the runtime that is torch's autocast, and the end of the name of every one in bfloat16
 EXPORTERS = ("onnx", "onnxscript")  # packages that writing ONNX needs
 EXPORT_SECONDS = 600
+PART = 4  # rows of a part at least, where a thread gets more than one
+PARTS = 4  # of the rows that a thread gets on the mean: one that is held up leaves the rest of them to the others
 
 Net = Callable[..., Tensor]
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+Run = Callable[[Arrays], Array]  # a network: its inputs by name, rows first
 
 
 class BrokenRuntimeError(RuntimeError):
@@ -163,16 +171,47 @@ def open_nets(name: str, folder: Path, threads: int) -> Runtime:
     """The networks of an exported folder in the runtime `name`, each evaluation on so many threads."""
     listed = json.loads((folder / "nets.json").read_text())["nets"]
     kept.used(folder)
-    openers: dict[str, Callable[[Path, Sequence[str], int], Net]] = {
+    openers: dict[str, Callable[[Path, int, int], Run]] = {
         "onnx": open_onnx,
         "openvino": open_openvino,
         f"openvino-{LOW}": partial(open_openvino, hint=LOW),
     }
-    nets = {net["name"]: openers[name](folder / net["file"], net["inputs"], threads) for net in listed}
-    return Runtime(name, nets, sum((folder / net["file"]).stat().st_size for net in listed), threads)
+    nets = {
+        net["name"]: as_net(net["inputs"], open_file(openers[name], folder / net["file"], threads)) for net in listed
+    }
+    copies = 1 if threads == 1 else 2  # of the weights: see open_file
+    return Runtime(name, nets, copies * sum((folder / net["file"]).stat().st_size for net in listed), threads)
 
 
-def open_onnx(file: Path, inputs: Sequence[str], threads: int) -> Net:
+def open_file(opener: Callable[[Path, int, int], Run], file: Path, threads: int) -> Run:
+    """A network on so many threads: of few rows they share every operation, of more each thread has rows of its own.
+
+    Threads that share an operation wait at its end for the slowest of them, hundreds of times an evaluation, and long
+    where one has to leave its core to something else; rows wait for nobody.
+    """
+    if threads == 1:
+        return opener(file, 1, 1)
+    shared, alone = opener(file, threads, 1), opener(file, 1, threads)
+    return by_rows(shared, alone, threads)
+
+
+def by_rows(shared: Run, alone: Run, threads: int) -> Run:
+    """`alone` on parts of the rows, on so many threads at once; `shared` where there are fewer rows than threads."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+
+    def run(given: Arrays) -> Array:
+        rows = len(next(iter(given.values())))
+        if rows < threads:
+            return shared(given)
+        size = -(-rows // (threads * max(1, min(PARTS, rows // (threads * PART)))))
+        parts = [{name: x[at : at + size] for name, x in given.items()} for at in range(0, rows, size)]
+        return np.concatenate(list(pool.map(alone, parts)))
+
+    return run
+
+
+def open_onnx(file: Path, threads: int, at_once: int) -> Run:
+    """A file in ONNX Runtime, on so many threads; several evaluations may be under way at once, however many."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -181,32 +220,41 @@ def open_onnx(file: Path, inputs: Sequence[str], threads: int) -> Net:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see Supervisor
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def run(given: dict[str, Any]) -> Any:
-        return session.run(None, given)[0]
+    def run(given: Arrays) -> Array:
+        found: Array = session.run(None, given)[0]
+        return found
 
-    return as_net(inputs, run)
+    return run
 
 
-def open_openvino(file: Path, inputs: Sequence[str], threads: int, hint: str = "f32") -> Net:
+def open_openvino(file: Path, threads: int, at_once: int, hint: str = "f32") -> Run:
+    """A file in OpenVINO: so many evaluations at once, each on so many threads."""
     import openvino
 
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads * at_once,
+        "NUM_STREAMS": at_once,
+        "PERFORMANCE_HINT": "LATENCY" if at_once == 1 else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": hint,
     }
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
-    request = compiled.create_infer_request()
+    free: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(at_once):
+        free.put(compiled.create_infer_request())
 
-    def run(given: dict[str, Any]) -> Any:
-        return request.infer(given, share_inputs=True)[compiled.output(0)].copy()  # its own memory, used again
+    def run(given: Arrays) -> Array:
+        request = free.get()
+        try:
+            found: Array = request.infer(given, share_inputs=True)[compiled.output(0)].copy()  # of memory used again
+        finally:
+            free.put(request)
+        return found
 
-    return as_net(inputs, run)
+    return run
 
 
-def as_net(inputs: Sequence[str], run: Callable[[dict[str, Any]], Any]) -> Net:
+def as_net(inputs: Sequence[str], run: Run) -> Net:
     """A network's forward: tensors in, a tensor out."""
 
     def net(*given: Tensor) -> Tensor:

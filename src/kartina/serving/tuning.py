@@ -52,7 +52,7 @@ ROUNDS = 2  # in which thread counts are measured in turn
 NEAR = 1.0  # of 255: how far a pixel may be off on the mean of an image in bfloat16
 COMPARED = 3  # rows whose images another runtime must make as torch does
 BUDGET = 5.0  # seconds after which nothing more is tried
-LARGE = 2**27  # bytes of weights beyond which no runtime is tried on several counts of threads: each has its own copy
+LARGE = 2**26  # bytes of weights beyond which no runtime is tried on several counts of threads: each has own copies
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
 
 
