@@ -29,6 +29,8 @@ def test_presets(cli) -> None:
     assert {"vae-32-cpu", "dcgan-32-cpu", "flow-32-cpu"} <= set(names)
     assert all({"name", "family", "size", "parameters", "img/s"} <= set(p) for p in found.json)
     assert "flow-32-cpu" in cli("presets", "--no-measure").out
+    for one in found.json:  # the table has neither family nor size: both are in the name
+        assert one["name"].startswith(one["family"].replace("_", "-")) and str(one["size"]) in one["name"].split("-")
 
 
 def test_train_resume_sample(cli, blobs: Path, tmp_path: Path) -> None:

@@ -16,17 +16,14 @@ runs = typer.Typer(help="Trainings: list them, look at one.", no_args_is_help=Tr
 
 
 def presets(json: Json = False, measure: Annotated[bool, typer.Option(help="Time each preset here.")] = True) -> None:
-    """List what can be trained: family, size, parameters, images a second on this machine."""
+    """List what can be trained: parameters, images a second on this machine. A name says family and size."""
     from kartina.training.catalogue import describe
 
     with_rates = describe(measure=measure, progress=lambda name: err.print(f"timing {name} ...", highlight=False))
     if json:
         return print_json(with_rates)
-    rows = [
-        (p["name"], p["family"], p["size"], f"{p['parameters'] / 1e6:.1f}M", p["img/s"] or "-", p["about"])
-        for p in with_rates
-    ]
-    table("Presets", ["name", "family", ">size", ">parameters", ">img/s here", "what it is"], rows)
+    rows = [(p["name"], f"{p['parameters'] / 1e6:.1f}M", p["img/s"] or "-", p["about"]) for p in with_rates]
+    table("Presets", ["name", ">params", ">img/s", "what it is"], rows)
 
 
 def train(
