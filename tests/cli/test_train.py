@@ -46,7 +46,8 @@ def test_train_resume_sample(cli, blobs: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     shown = cli("runs", "show", "1", "--json").json
     assert shown["config"]["config"]["width"] == 8 and shown["stats"]["elbo"] < 0
-    assert "elbo" in cli("runs", "show", run).out
+    told = cli("runs", "show", run).out
+    assert "elbo" in told and "diversity/a" in told and "diversity/0" not in told
     folder = Run.open(run).path
     assert len(list((folder / "grids").glob("*.png"))) == 2 and list((folder / "tensorboard").iterdir())
 

@@ -188,10 +188,13 @@ def show(run: Annotated[str, typer.Argument(help="A run's id or number.")], json
             {**_row(found), "path": str(found.path), "warnings": status["warnings"], "error": status.get("error"),
              "config": found.config.model_dump(mode="json"), "stats": last}
         )  # fmt: skip
-    rows: list[tuple[str, Any]] = [*_row(found).items(), ("path", found.path)]
+    row = _row(found)
+    row |= {key: f"{row[key]:,}" for key in ("images", "total")} | {"seconds": f"{row['seconds']:,.0f}"}
+    rows: list[tuple[str, Any]] = [*row.items(), ("path", found.path)]
     rows += [("warning", w) for w in status["warnings"]]
     rows += [("error", status["error"])] if status.get("error") else []
-    rows += [(k, f"{v:.4g}") for k, v in last.items() if k not in ("images", "step")]
+    names = {f"diversity/{i}": f"diversity/{name}" for i, name in enumerate(found.config.spec.classes)}
+    rows += [(names.get(k, k), f"{v:.4g}") for k, v in last.items() if k not in ("images", "step")]
     table(found.id, ["", ""], rows)
 
 
