@@ -314,6 +314,13 @@ def test_a_run_from_its_start_to_its_model(house: House) -> None:
     with house.service.bearer("train") as client:
         problem(client.post(f"/v1/runs/{name}/publish", json={"name": "blobs"}), 403, "forbidden")
 
+    further = house.end(house.post("/v1/runs", {**BODY, "start": name, "images": 16}))["result"]["run"]
+    mean = {"name": "mean", "evaluate": False, "precision": "fp32", "average": [further]}
+    assert house.end(house.post(f"/v1/runs/{name}/publish", mean))["status"] == "succeeded"
+    card = json.loads((house.home / "models" / "mean" / "1" / "card.json").read_text())
+    assert card["averaged"] == [name, further]
+    problem(house.client.post(f"/v1/runs/{name}/publish", json={**mean, "average": [name]}), 422, "config")
+
 
 @pytest.mark.slow
 def test_pause_resume_and_extend(house: House) -> None:

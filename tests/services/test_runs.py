@@ -14,6 +14,7 @@ import pytest
 
 from kartina import owners
 from kartina.errors import (
+    ConfigError,
     ConflictError,
     IntegrityError,
     KeyReusedError,
@@ -123,7 +124,9 @@ def test_a_key_of_a_study_stands_for_all_of_it(home: Path) -> None:
         asyncio.run(studies.resume(LOCAL, "small", "k"))
 
 
-OPTIONS = {"evaluate": True, "sweep": False, "samples": 2000, "with_training": False, "precision": "fp16"}
+OPTIONS = {
+    "evaluate": True, "sweep": False, "samples": 2000, "with_training": False, "average": (), "precision": "fp16",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -266,6 +269,41 @@ def test_a_publication_whose_data_are_gone_is_not_accepted(paused: Run, home: Pa
         asked = publications.start(LOCAL, paused.id, "blobs", OPTIONS | {"evaluate": evaluate})
         with pytest.raises(NotFoundError, match=r"no data set called 'blobs'; there are: digits\.?$"):
             asyncio.run(asked)
+
+
+def test_what_is_averaged_is_ones_own_and_alike(paused: Run, home: Path) -> None:
+    jobs = Jobs.open()
+    runs = Runs(Desk(), Work(jobs), Models())
+    publications = Publications(runs)
+
+    def copy(id: str) -> Path:
+        return Path(shutil.copytree(paused.path, paused.path.with_name(id)))
+
+    alike, others, unlike, bare = copy("0002-alike"), copy("0003-others"), copy("0004-unlike"), copy("0005-bare")
+    owners.write(others, "key_b")
+    config = json.loads((unlike / "config.json").read_text())
+    (unlike / "config.json").write_text(json.dumps({**config, "data_hash": "f" * 64}))
+    shutil.rmtree(bare / "checkpoints")
+
+    def ask(*average: str, **options: Any) -> Job:
+        return asyncio.run(publications.start(LOCAL, paused.id, "mean", {**OPTIONS, **options, "average": average}))
+
+    for average, options, error, words in (
+        ([paused.id], {}, ConfigError, "a run twice"),
+        ([alike.name, alike.name], {}, ConfigError, "a run twice"),
+        ([alike.name], {"with_training": True}, ConfigError, "with_training and average"),
+        ([alike.name, unlike.name], {}, ConfigError, "0004-unlike, whose data_hash are not those of run"),
+        ([bare.name], {}, ConflictError, "no checkpoint in run '0005-bare'"),
+        ([others.name], {}, NotFoundError, "no run '0003-others'"),
+        (["0009-never"], {}, NotFoundError, "no run '0009-never'"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            ask(*average, **options)
+    assert not jobs.active("local")
+
+    assert ask(alike.name).spec["average"] == [alike.name]
+    with pytest.raises(ConflictError, match="in use by job"):
+        runs.delete("local", alike.name)
 
 
 def test_an_evaluation_without_room_is_refused(paused: Run, home: Path) -> None:

@@ -221,6 +221,12 @@ class PublishRequest(Request):
     samples: int = Field(default=2000, ge=1, le=10_000)
     sweep: bool = Field(default=False, description="Choose its default controls by numbers on val")
     with_training: bool = Field(default=False, description="Keep what only trains, for runs that start from it")
+    average: list[Ref] = Field(
+        default=[],
+        max_length=100,
+        description="Runs of yours that went on from the same start: what is published is the mean of its weights and "
+        "theirs",
+    )
     precision: Literal["fp16", "fp32"] = Field(default="fp16", description="Of the stored weights")
 
     def options(self) -> dict[str, Any]:

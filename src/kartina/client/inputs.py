@@ -93,6 +93,7 @@ class PublishOptions(TypedDict, total=False):
     samples: int
     sweep: bool  # choose its default controls by numbers on val
     with_training: bool  # keep what only trains
+    average: Sequence[str]  # runs whose weights are averaged with its own
     precision: Literal["fp16", "fp32"]
 
 

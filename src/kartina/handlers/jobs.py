@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -195,7 +195,8 @@ def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     run = Run.open(given.run)
     if "before" not in job.saved:
         job.save({"before": package.next_version(given.name)})
-    found = _published(run, given.name, job.saved["before"])
+    averaged = [Run.open(one).id for one in (given.run, *given.average)] if given.average else []
+    found = _published(run, given.name, job.saved["before"], averaged)
     if found is None:
         options = given.model_dump(exclude={"run", "name", "device", "asked"})
         device = loop.pick_device(given.device)
@@ -203,13 +204,15 @@ def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     return {"model": str(found), "hash": package.hash_of(found)}
 
 
-def _published(run: Run, name: str, first: int) -> PackageRef | None:
-    """The package of this run's newest weights that an earlier attempt has made: version `first` or later."""
+def _published(run: Run, name: str, first: int, averaged: Sequence[str]) -> PackageRef | None:
+    """The package of this run's newest weights, or of those `averaged`, that an earlier attempt has made: version
+    `first` or later."""
     state = checkpoint.read(run.checkpoint()).state
     made = (run.config.preset, run.config.data_hash, run.config.train.seed, state["images"], float(state["seconds"]))
     for found in package.list_packages():
         if found.name == name and found.version >= first:
             p = package.read_manifest(found.path).provenance
-            if (p.preset, p.data_hash, p.seed, p.images, p.seconds) == made:
+            alike = (p.preset, p.data_hash, p.seed, p.images, p.seconds) == made
+            if alike and package.read_card(found.path).get("averaged", []) == list(averaged):
                 return found
     return None

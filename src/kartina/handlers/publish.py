@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from kartina import __version__
 from kartina.data.imageset import ImageSet
-from kartina.errors import ConfigError
 from kartina.handlers.evaluate import SAMPLES, Progress, evaluate_model
 from kartina.handlers.sweep import sweep as sweep_controls
 from kartina.models import package, png
@@ -59,10 +58,7 @@ def publish(
     found = Run.open(run)
     data = found.data()
     others = [Run.open(other) for other in average]
-    if len({one.path for one in (found, *others)}) <= len(others):
-        raise ConfigError(f"Found a run twice among those to be averaged with {found.id}; name each once.")
-    if others and with_training:
-        raise ConfigError("Found with_training and average; what only trains is of one run. Leave one of them out.")
+    found.check_average(others, with_training)
     family, counters = found.trained(device, others)
     if precision == "fp16":
         round_to_half(family)

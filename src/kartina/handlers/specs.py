@@ -131,5 +131,6 @@ class PublishJob(JobSpec):
     defaults: dict[str, dict[str, Any]] | None = None
     sweep: bool = False
     with_training: bool = False
+    average: tuple[str, ...] = ()  # further runs
     precision: Literal["fp16", "fp32"] = "fp16"
     device: Device = "auto"

@@ -27,7 +27,7 @@ class Publications:
     async def estimate(self, caller: Caller, name: str, model: str, options: Mapping[str, Any]) -> Estimate:
         """Time it here, for some seconds. Raises what `start` raises, but for a lack of room, and where the job would:
         DataError for too few references, IntegrityError for a damaged checkpoint or other data."""
-        found = await to_thread(self._checked, caller.owner, name, model)
+        found = await to_thread(self._checked, caller.owner, name, model, options)
         given = {"run": name, "name": model, **options}
         told = await self.runs.desk.ask_alone("forecast_publication", publication=given)
         told["disk"] = await to_thread(_room, found, options)
@@ -36,21 +36,23 @@ class Publications:
     async def start(
         self, caller: Caller, name: str, model: str, options: Mapping[str, Any], key: str | None = None
     ) -> Job:
-        """Make its newest checkpoint a version of `model`. Raises NotFoundError (the run, or its data), ConfigError (a
-        name), ConflictError without a checkpoint, StorageError (no room), QuotaError."""
+        """Make its newest checkpoint a version of `model`. Raises NotFoundError (a run, or its data), ConfigError (a
+        name, runs that cannot be averaged), ConflictError without a checkpoint, StorageError (no room), QuotaError."""
         spec = {"run": name, "name": model, **options}
         request = digest("publish", **spec)
         if (job := await self.runs.work.again(caller, request, key)) is not None:
             return job
-        found = await to_thread(self._checked, caller.owner, name, model)
+        found = await to_thread(self._checked, caller.owner, name, model, options)
         check_room(await to_thread(_room, found, options), f"publishing run {name}")
         return await self.runs.work.submit(caller, "publish", spec, key, request)
 
-    def _checked(self, owner: str, name: str, model: str) -> RunInfo:
-        found = self.runs.get(owner, name)
+    def _checked(self, owner: str, name: str, model: str, options: Mapping[str, Any]) -> RunInfo:
         package.check_name(model)
-        if not found.folder.checkpoints():
-            raise ConflictError(f"Found no checkpoint in run {name!r} yet; let it train first.")
+        found, *others = (self.runs.get(owner, one) for one in (name, *options["average"]))
+        for one in (found, *others):
+            if not one.folder.checkpoints():
+                raise ConflictError(f"Found no checkpoint in run {one.name!r} yet; let it train first.")
+        found.folder.check_average([one.folder for one in others], options["with_training"])
         usable_data(owner, found.folder.config.data)
         return found
 

@@ -303,7 +303,8 @@ class Runs:
         a job has it, or is going to read it."""
         found = self._idle(owner, name).folder
         for job in self.work.jobs.active(owner):
-            if name in (job.spec.get(key) for key in ("run", "model", "start", "teacher")):
+            read = [job.spec.get(key) for key in ("run", "model", "start", "teacher")]
+            if name in (*read, *job.spec.get("average", ())):
                 raise ConflictError(f"Found run {name!r} in use by job {job.id}; wait for it, or cancel it.")
         with disk_errors("delete the run"), found.lock():
             aside = found.path.with_name(f".deleted-{name}")

@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from kartina.config import FORMAT, ImageSpec, RunConfig, explain, home
 from kartina.data.imageset import ImageSet, open_set
-from kartina.errors import ConflictError, IntegrityError, NotFoundError, disk_errors
+from kartina.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, disk_errors
 from kartina.files import make_folder
 
 KEPT = 3  # checkpoints at a time: two that stay and the one that is being written
@@ -180,6 +180,26 @@ class RunFolder:
             with suppress(FileNotFoundError):
                 found.append((int(folder.name), {file.name: file.stat().st_size for file in folder.iterdir()}))
         return found
+
+    # -- averages ------------------------------------------------------------------------------------------------
+
+    def check_average(self, others: Sequence[RunFolder], with_training: bool = False) -> None:
+        """Raise ConfigError where its weights cannot be averaged with those of `others`, as far as settings tell."""
+        if len({one.path for one in (self, *others)}) <= len(others):
+            raise ConfigError(f"Found a run twice among those to be averaged with {self.id}; name each once.")
+        if others and with_training:
+            raise ConfigError("Found with_training and average; what only trains is of one run. Leave one of them out.")
+        for other in others:
+            wanted = ("family", "data_hash", "spec")
+            self.check_like(other, [k for k in wanted if getattr(self.config, k) != getattr(other.config, k)])
+
+    def check_like(self, other: RunFolder, unlike: Sequence[str]) -> None:
+        """Raise ConfigError where anything is unlike that has to be like in averaged runs."""
+        if unlike:
+            raise ConfigError(
+                f"Found run {other.id}, whose {' and '.join(unlike)} are not those of run {self.id}; only weights of "
+                "one network that has learnt from the same images can be averaged."
+            )
 
     # -- status --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kartina import registry
-from kartina.errors import ConfigError, IntegrityError, NotFoundError
+from kartina.errors import IntegrityError, NotFoundError
 from kartina.generators.base import Family, build
 from kartina.models import package
 from kartina.models.package import PackageRef
@@ -41,7 +41,8 @@ class Run(RunFolder):
         """`ema`, and the counters of the checkpoint that it was read from (images, seconds, ...).
 
         With other runs, the mean of its weights and theirs, all alike (Wortsman 2022, "Model soups"): of runs that went
-        on from one start it is often better than each. Raises ConfigError for runs of other networks or data.
+        on from one start it is often better than each. Raises ConfigError for runs of other networks; what else can be
+        wrong with them `check_average` says before.
         """
         found = checkpoint.read(self.checkpoint())
         family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
@@ -52,17 +53,10 @@ class Run(RunFolder):
         return family.eval(), found.state
 
     def _alike(self, other: Run, mine: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The averaged weights of a run that has this one's networks and images; ConfigError for another."""
+        """The averaged weights of a run that has this one's networks; ConfigError for another."""
         found = checkpoint.read(other.checkpoint()).tensors["ema"]
-        unlike = [what for what in ("family", "data_hash", "spec")
-                  if getattr(self.config, what) != getattr(other.config, what)]  # fmt: skip
-        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in found.items()}:
-            unlike.append("networks")
-        if unlike:
-            raise ConfigError(
-                f"Found run {other.id}, whose {' and '.join(unlike)} are not those of run {self.id}; only weights of "
-                "one network that has learnt from the same images can be averaged."
-            )
+        same = {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in found.items()}
+        self.check_like(other, [] if same else ["networks"])
         return found
 
 

@@ -3186,6 +3186,12 @@ export interface components {
              */
             about: string;
             /**
+             * Average
+             * @description Runs of yours that went on from the same start: what is published is the mean of its weights and theirs
+             * @default []
+             */
+            average: string[];
+            /**
              * Evaluate
              * @description Measure it on val for its card
              * @default true
