@@ -6,6 +6,7 @@ import asyncio
 import gc
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -202,6 +203,30 @@ def test_parts_of_the_rows_are_evaluated_at_once_and_their_errors_are_the_runtim
     assert net(torch.arange(2.0)).tolist() == [0, 1]
     with pytest.raises(BrokenRuntimeError, match="a negative number"):
         net(torch.tensor([1.0, -1.0]))
+
+
+FIRST = """
+import sys
+from pathlib import Path
+
+import torch
+
+from kartina.models.model import load
+from kartina.serving import runtimes, tuning
+
+name, package, folder = sys.argv[1:]
+model, runtime = load(Path(package)), runtimes.open_nets(name, Path(folder), 2)
+sys.setswitchinterval(5e-5)  # so that both threads are in the middle of it
+with torch.inference_mode(), runtime.instead(model.family):
+    model.family.step(model.family.start([tuning.example(model, seed) for seed in range(8)]))
+"""
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_two_threads_may_be_a_process_first_to_use_a_runtime(exported_flow: tuple[PackageRef, Path], name: str) -> None:
+    """OpenVINO's first look at an array cannot be two threads': they waited for each other for ever."""
+    ref, folder = exported_flow
+    subprocess.run([sys.executable, "-c", FIRST, name, str(ref.path), str(folder)], check=True, timeout=120)
 
 
 def test_deterministic_images_are_torchs(flow: PackageRef) -> None:

@@ -237,6 +237,9 @@ def open_openvino(file: Path, threads: int, at_once: int, hint: str = "f32") -> 
         "PERFORMANCE_HINT": "LATENCY" if at_once == 1 else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": hint,
     }
+    # Its first look at an array imports things while it holds a lock that a second thread, which holds the interpreter,
+    # waits for: two at once would wait for ever. So this is the first look.
+    openvino.Tensor(np.zeros(1, np.float32))
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
     free: SimpleQueue[Any] = SimpleQueue()
