@@ -195,7 +195,7 @@ def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     run = Run.open(given.run)
     if "before" not in job.saved:
         job.save({"before": package.next_version(given.name)})
-    averaged = [Run.open(one).id for one in (given.run, *given.average)] if given.average else []
+    averaged = [run.id, *given.average] if given.average else []
     found = _published(run, given.name, job.saved["before"], averaged)
     if found is None:
         options = given.model_dump(exclude={"run", "name", "device", "asked"})

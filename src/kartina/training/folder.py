@@ -183,15 +183,15 @@ class RunFolder:
 
     # -- averages ------------------------------------------------------------------------------------------------
 
-    def check_average(self, others: Sequence[RunFolder], with_training: bool = False) -> None:
+    def check_average(self, others: Sequence[RunFolder], with_training: bool) -> None:
         """Raise ConfigError where its weights cannot be averaged with those of `others`, as far as settings tell."""
         if len({one.path for one in (self, *others)}) <= len(others):
             raise ConfigError(f"Found a run twice among those to be averaged with {self.id}; name each once.")
         if others and with_training:
             raise ConfigError("Found with_training and average; what only trains is of one run. Leave one of them out.")
         for other in others:
-            wanted = ("family", "data_hash", "spec")
-            self.check_like(other, [k for k in wanted if getattr(self.config, k) != getattr(other.config, k)])
+            same = ("family", "data_hash", "spec")
+            self.check_like(other, [k for k in same if getattr(self.config, k) != getattr(other.config, k)])
 
     def check_like(self, other: RunFolder, unlike: Sequence[str]) -> None:
         """Raise ConfigError where anything is unlike that has to be like in averaged runs."""
