@@ -122,3 +122,27 @@ def test_killed_while_it_starts(toy: PackageRef, mortal: Background) -> None:
             return await asyncio.wait_for(stream, 60)
 
     assert_equals_solo(asyncio.run(run()), solo(toy, spec))
+
+
+def test_a_worker_that_stands_still_is_started_again_and_one_that_only_waits_is_not(toy: PackageRef) -> None:
+    """Even where its interpreter does: what made it stand still fails at the second try, what waited is made."""
+    background = Background("--batch", "1", "--stuck", "3", backoff=(0.0,))
+
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with background.engine(cache=0) as local:
+            hung = asyncio.create_task(collect(local.submit(request(toy, "hung", 1, trouble="hang"))))
+            await asyncio.sleep(0)
+            made = asyncio.create_task(collect(local.submit(fine)))
+            found = await asyncio.wait_for(hung, 60), await asyncio.wait_for(made, 60)
+            await asyncio.sleep(4)
+            return found
+
+    fine = request(toy, "fine", 2, seed=5)
+    try:
+        hung, made = asyncio.run(run())
+        assert background.supervisor.starts == 3
+    finally:
+        background.stop()
+    last = hung[-1]
+    assert isinstance(last, Failed) and last.code == "unavailable" and "stopped twice" in last.message
+    assert_equals_solo(made, solo(toy, fine))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from kartina.generators.base import (
 )
 from kartina.registry import register
 
-TROUBLES = ("none", "start", "step", "exit")
+TROUBLES = ("none", "start", "step", "exit", "hang")
 BLOCK = 2**16  # bytes of a piece of scratch, small enough to lie on the heap
 KEPT: list[Tensor] = []  # every tenth piece of the last scratch
 
@@ -41,7 +42,8 @@ class ToyControls(Controls):
     guidance: float = Field(1.0, ge=0, le=10)
     solver: Literal["euler", "heun"] = "euler"
     delay: float = Field(0.0, ge=0, le=1)  # seconds a step
-    trouble: Literal["none", "start", "step", "exit"] = "none"  # exit: by heun, with an error of the device
+    # exit: by heun, with an error of the device; hang: holds the interpreter for a minute
+    trouble: Literal["none", "start", "step", "exit", "hang"] = "none"
     scratch: int = Field(0, ge=0, le=256)  # MiB that a step takes from the heap, and leaves as holes between what stays
 
 
@@ -108,6 +110,8 @@ class Toy(Family):
             if bool(state["heun"][state["trouble"] == 3].any()):
                 raise torch.AcceleratorError("CUDA error: device-side assert triggered")
             os._exit(9)
+        if bool((state["trouble"] == 4).any()):
+            ctypes.PyDLL(None).sleep(60)
         wide = (slice(None), None, None, None)
         dt = (1 / state["steps"])[wide]
         second = state["second"]

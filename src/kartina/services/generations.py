@@ -433,8 +433,8 @@ class Generations:
             await self.cancel(owner, id)
             if live.task is not None:
                 await asyncio.wait([live.task])  # to its very end: nothing is written after this
-            self._live.pop(id, None)
         await self.commits(lambda c: self.records.delete(c, owner, id))
+        self._live.pop(id, None)
 
     # -- fetch -------------------------------------------------------------------------------------------------------
 

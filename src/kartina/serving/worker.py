@@ -4,7 +4,8 @@
 
 The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and decode and
 encode images. When there is nothing to step, models that are new here are measured (see `tuning`).
-With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone.
+With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone. One that
+stands still ends, too: its supervisor starts the next.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
+import math
 import os
 import queue
 import signal
@@ -61,6 +64,7 @@ log = structlog.get_logger("kartina.serving.worker")
 SWITCH = 0.001  # seconds that a thread keeps the interpreter while another waits for it
 QUIET = 1.0  # seconds without a request after which models are made ready in advance
 TIDY = 5.0  # seconds without work after which free memory goes back to the system, and at least between two times
+STUCK = 300.0  # seconds without a turn of the main thread after which the process ends; one step takes less than one
 
 
 @dataclass
@@ -85,6 +89,7 @@ class Worker:
         threads: int = 0,
         runtime: str = "eager",
         precision: str = "fp32",
+        stuck: float = STUCK,
     ):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # done between two steps
         self._models = Residency(device, lambda: self._inbox.put(_nothing), count=models, size=size)
@@ -96,6 +101,7 @@ class Worker:
         self._asked = 0.0  # when there was a request last
         self._worked = 0.0  # when there was something to evaluate last
         self._tidied, self._left = 0.0, 0  # when free memory went back to the system last, and models left by then
+        self._stuck, self._watched = stuck, -math.inf  # when the main thread last said that it has not stuck
 
     def run(self, socket: Path) -> None:
         """Serve until the process ends: step while there is work, else wait for some."""
@@ -105,6 +111,7 @@ class Worker:
         busy = False
         with torch.inference_mode():
             while io.is_alive():
+                self._watch()
                 with contextlib.suppress(queue.Empty):
                     self._inbox.get(block=not busy, timeout=self._patience())()
                     while True:
@@ -119,11 +126,21 @@ class Worker:
                     self._device.pending(False)
                 self._tidy(busy)
 
-    def _patience(self) -> float | None:
-        """Seconds after which there is something to do though nobody asks for anything; None: there is not."""
+    def _watch(self) -> None:
+        """End the process unless this is called again in time; where its threads were goes to stderr.
+
+        No thread of Python's waits for that: it works, too, where one holds the interpreter and waits for ever.
+        """
+        now = time.monotonic()
+        if now - self._watched >= 1:
+            self._watched = now
+            faulthandler.dump_traceback_later(self._stuck, exit=True)
+
+    def _patience(self) -> float:
+        """Seconds after which there is something to do though nobody asks for anything: at least to be seen alive."""
         if self._activations:
             return QUIET
-        return TIDY if self._worked > self._tidied or self._models.left > self._left else None
+        return TIDY if self._worked > self._tidied or self._models.left > self._left else self._stuck / 10
 
     def _tidy(self, busy: bool) -> None:
         """Give free memory back to the system: in a calm after work, and every now and then when models leave.
@@ -321,6 +338,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=MAX_BYTES, help="of weights kept in memory")
     parser.add_argument("--runtime", choices=SWITCHES, default="eager", help="what evaluates networks on a CPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="bf16: where it is faster")
+    parser.add_argument("--stuck", type=float, default=STUCK, help="seconds after which one that stands still ends")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")
     given = parser.parse_args()
 
@@ -340,6 +358,7 @@ def main() -> None:
         threads=given.threads,
         runtime=given.runtime,
         precision=given.precision,
+        stuck=given.stuck,
     )
     try:
         worker.run(given.socket)
