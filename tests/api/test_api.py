@@ -195,6 +195,9 @@ def test_other_refusals(service: Service) -> None:
     problem(client.post("/v1/generations", content=b'{"model":"toy"}', headers=text), 422, "input")
     deep = b'{"model":"toy","controls":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
     assert client.post("/v1/generations", content=deep, headers=json_type).status_code in (400, 422)
+    half = b'{"model":"toy","controls":{"\\ud800":1}}'  # of a surrogate pair: JSON may hold it, UTF-8 may not
+    found = problem(client.post("/v1/generations", content=half, headers=json_type), 422, "config")
+    assert "\\ud800" in found["detail"]
     problem(client.post("/v1/generations", content=b" " * (2**20 + 1), headers=json_type), 413, "too_large")
     chunks = (b" " * 2**16 for _ in range(20))  # no Content-Length to look at
     problem(client.post("/v1/generations", content=chunks, headers=json_type), 413, "too_large")

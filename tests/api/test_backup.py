@@ -172,6 +172,43 @@ def test_what_is_refused(made: Path, home: Path, tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir() if "second" in path.name) == []  # nothing partial
 
 
+def test_a_database_that_the_backups_own_settings_name_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the live one, where the backup is restored beside it."""
+    live = tmp_path / "live"
+    live.mkdir()
+    (live / "config.toml").write_text(f'database = "sqlite:///{tmp_path}/k.db"\nblobs = "file://{tmp_path}/blobs"\n')
+    (tmp_path / "blobs").mkdir()
+    monkeypatch.setenv("KARTINA_HOME", str(live))
+    (one,) = store(b"one")
+    backup(tmp_path / "made", ["models", "secrets"])
+    (two,) = store(b"two")  # after it
+    monkeypatch.setenv("KARTINA_HOME", str(tmp_path / "new"))
+    with pytest.raises(ConflictError, match="set KARTINA_DATABASE to another"):
+        restore(tmp_path / "made")
+    assert [path.name for path in (tmp_path / "new").rglob("*")] in ([], ["service.lock"])
+    monkeypatch.setenv("KARTINA_HOME", str(live))
+    assert owners(two) == ["job:1"]
+    monkeypatch.setenv("KARTINA_HOME", str(tmp_path / "new"))
+    monkeypatch.setenv("KARTINA_DATABASE", f"sqlite:///{tmp_path}/second.db")
+    (tmp_path / "blobs").rename(tmp_path / "old")
+    (tmp_path / "blobs").mkdir()
+    restore(tmp_path / "made")
+    assert (tmp_path / "second.db").is_file() and owners(one) == ["job:1"] and owners(two) == []
+    assert [path.name for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == [one]  # where its file says
+    monkeypatch.delenv("KARTINA_DATABASE")
+    assert owners(two) == ["job:1"]
+
+
+def owners(digest: str) -> list[str]:
+    database = open_database()
+    try:
+        return Blobs(database, open_store()).owners(digest)
+    finally:
+        database.close()
+
+
 @pytest.fixture
 def pg_dump(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
     """The program, which is on PATH."""

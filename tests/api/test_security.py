@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from kartina.api import server
 from kartina.api.page import Page
-from kartina.api.security import LocalAccess, check_host, cookie_key
+from kartina.api.security import LocalAccess, check_host, cookie_key, served_names
 from kartina.errors import ConfigError, ConflictError
 from kartina.services.access import SCOPES
 from tests.service import Service
@@ -132,6 +132,29 @@ def test_a_cookie_is_for_one_port_and_ends(tmp_path: Path, monkeypatch: pytest.M
     later = time.time() + 31 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
     assert not access.admits(Headers({"cookie": f"{access.cookie}={value}"}))
+
+
+@pytest.mark.parametrize("other", ["a=hello world", "flag", "a/b=1", 'prefs={"a":1}', "a=b=c; x"])
+def test_other_programs_cookies_lock_nobody_out(other: str) -> None:
+    """Browsers send those of every port of this host, and some are not by the book."""
+    access = LocalAccess(port=1)
+    value = access.sign_in(access.token)
+    for cookies in (f"{other}; {access.cookie}={value}", f"{access.cookie}={value}; {other}"):
+        assert access.admits(Headers({"cookie": cookies}))
+
+
+def test_a_name_is_served_whatever_its_case() -> None:
+    assert LocalAccess(port=1, hosts=("gpu-box",)).serves("GPU-Box:1")
+    assert served_names("0.0.0.0", ("GPU-Box", "[::2]")) == ("0.0.0.0", "gpu-box", "::2")
+    assert served_names("127.0.0.1", ("GPU-Box",)) == ()
+
+
+@pytest.mark.parametrize("path", ["/metrics%0A", "/openapi.json%0A", "/v1%0A", "/%00", "/a%7F"])
+def test_a_path_with_control_characters_is_refused(service: Service, path: str) -> None:
+    """Patterns of routes match a last newline, too."""
+    with service.anonymous() as client:
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
 def test_the_page_serves_its_files_and_its_routes(tmp_path: Path) -> None:

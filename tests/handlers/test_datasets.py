@@ -196,6 +196,18 @@ def test_an_upload_stays_while_any_job_is_to_read_it(jobs: Jobs, tmp_path: Path)
         assert uploads.busy(c, upload) is None and uploads.expired(c, -1) == [upload]
 
 
+def test_an_import_leaves_the_upload_to_another_that_is_to_read_it(jobs: Jobs, tmp_path: Path) -> None:
+    upload = uploaded(jobs, pets(tmp_path))
+    spec = {"upload": upload, "name": "pets"}
+    job, larger = context(jobs, "import", spec), {**spec, "name": "large", "size": 64}
+    later = jobs.submit("import", larger, caller="key_1")
+    import_data(job, spec)
+    assert Uploads(jobs.database).get("key_1", upload).path.is_file()
+    claimed = jobs.claim("a test", 600)
+    assert claimed is not None and claimed.id == later.id
+    assert import_data(Context(jobs, claimed, claimed.lease), larger)["images"] == 24
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # made by the test, not by every process that collects it
     "traversal": (lambda: zipped(("../../cat/0.png", b"x")), "names inside the archive"),
     "absolute": (lambda: zipped(("/etc/cat/0.png", b"x")), "names inside the archive"),

@@ -323,21 +323,21 @@ def test_memory_that_runs_out_beside_a_request_that_fails_loses_nobody(
 
 
 def test_a_group_has_what_is_measured_of_its_model_while_it_runs(toy: PackageRef) -> None:
-    """Eight rows of a model that nobody has measured; when it has been, three of them at a time."""
+    """Four of eight rows of a model that nobody has measured; when it has been, as many as is best."""
     spec = request(toy, "r", 8, steps=6, solver="heun")
     bench = Bench(batch=8)
     tuner = bench.batcher.tuner = Tuner(bench.models, 8, (1,))
     bench.submit(spec)
     bench.steps(2)
     (group,) = bench.batcher.groups.values()
-    assert (group.cap, group.threads, bench.running()) == (8, 0, {"r": 8})
+    assert (group.cap, group.threads, bench.running()) == (4, 0, {"r": 4}) and bench.batcher.unmeasured == spec.hash
     while tuner.get(spec.hash) is None:
         assert tuner.step(spec.hash)
     resident = bench.models.resident(spec.hash)
     assert resident is not None and resident.tuning is not None
-    resident.tuning = resident.tuning.model_copy(update={"batch": 3})  # whatever this machine is best at
+    resident.tuning = resident.tuning.model_copy(update={"batch": 7})  # whatever this machine is best at
     bench.steps(1)
-    assert (group.cap, group.threads, bench.running()) == (3, 1, {"r": 3})
+    assert (group.cap, group.threads, bench.running()) == (7, 1, {"r": 7}) and bench.batcher.unmeasured is None
     bench.run()
     assert_equals_solo(bench.told["r"], solo(toy, spec))
 

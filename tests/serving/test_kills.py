@@ -130,7 +130,7 @@ def test_a_worker_that_stands_still_is_started_again_and_one_that_only_waits_is_
 
     async def run() -> tuple[list[Event], list[Event]]:
         async with background.engine(cache=0) as local:
-            hung = asyncio.create_task(collect(local.submit(request(toy, "hung", 1, trouble="hang"))))
+            hung = asyncio.create_task(collect(local.submit(request(toy, "hung", 1, trouble="exit", guidance=10.0))))
             await asyncio.sleep(0)
             made = asyncio.create_task(collect(local.submit(fine)))
             found = await asyncio.wait_for(hung, 60), await asyncio.wait_for(made, 60)

@@ -39,6 +39,7 @@ def test_rows_with_different_steps_solvers_guidance_one_joining_late_equal_their
 
     async def run() -> tuple[list[list[Event]], Any]:
         async with worker.engine() as local:
+            await local.activate(asked[0].model, asked[0].hash)  # measured: the batch has room for all
             streams = [asyncio.create_task(collect(local.submit(spec))) for spec in asked[:2]]
             while (await local.stats()).total.batches < 3:
                 await asyncio.sleep(0.005)

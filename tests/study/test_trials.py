@@ -472,6 +472,9 @@ def test_the_median_run_is_published_with_its_card(finished: Path) -> None:
 
     (again,) = publish("blobs")
     assert again["ref"] == made["ref"] and not again["new"], "not twice"
+    (study.path / "published.json").unlink()
+    (after,) = publish("blobs")
+    assert after["ref"] == made["ref"] and study.read("published.json") is not None, "nor after a kill before that"
     (named,) = publish("blobs", name="mine")
     assert named["ref"] == "mine@1"
 

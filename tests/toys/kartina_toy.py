@@ -28,7 +28,7 @@ from kartina.generators.base import (
 )
 from kartina.registry import register
 
-TROUBLES = ("none", "start", "step", "exit", "hang")
+TROUBLES = ("none", "start", "step", "exit")
 BLOCK = 2**16  # bytes of a piece of scratch, small enough to lie on the heap
 KEPT: list[Tensor] = []  # every tenth piece of the last scratch
 
@@ -42,8 +42,8 @@ class ToyControls(Controls):
     guidance: float = Field(1.0, ge=0, le=10)
     solver: Literal["euler", "heun"] = "euler"
     delay: float = Field(0.0, ge=0, le=1)  # seconds a step
-    # exit: by heun, with an error of the device; hang: holds the interpreter for a minute
-    trouble: Literal["none", "start", "step", "exit", "hang"] = "none"
+    # exit: by heun, with an error of the device; with a guidance of 10, in a minute, in which the interpreter is held
+    trouble: Literal["none", "start", "step", "exit"] = "none"
     scratch: int = Field(0, ge=0, le=256)  # MiB that a step takes from the heap, and leaves as holes between what stays
 
 
@@ -109,9 +109,9 @@ class Toy(Family):
         if bool((state["trouble"] == 3).any()):
             if bool(state["heun"][state["trouble"] == 3].any()):
                 raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+            if bool((state["guidance"] == 10).any()):
+                ctypes.PyDLL(None).sleep(60)
             os._exit(9)
-        if bool((state["trouble"] == 4).any()):
-            ctypes.PyDLL(None).sleep(60)
         wide = (slice(None), None, None, None)
         dt = (1 / state["steps"])[wide]
         second = state["second"]

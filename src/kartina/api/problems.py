@@ -85,11 +85,16 @@ def problem_of(code: str, detail: str, errors: tuple[str, ...] = (), request_id:
         type=f"urn:kartina:problem:{code}",
         title=title,
         status=status,
-        detail=detail,
+        detail=_written(detail),
         code=code,
-        errors=list(errors),
+        errors=[_written(error) for error in errors],
         request_id=request_id,
     )
+
+
+def _written(text: str) -> str:
+    """A text that may quote what was sent, so that it can be sent: JSON may hold halves of a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:

@@ -17,10 +17,9 @@ import re
 import secrets
 import time
 from asyncio import to_thread
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +27,7 @@ import structlog
 from anyio import BrokenResourceError, ClosedResourceError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kartina.api.problems import TOO_LARGE, answer, extra_headers, problem_of
@@ -60,6 +60,7 @@ PAGE_CSP = (
     "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+_CONTROLS = frozenset(map(chr, (*range(32), 127)))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 API_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
 REPORT_CSP = f"{API_CSP}; img-src data:; style-src 'unsafe-inline'"  # a study's report: pictures and styles of its own
@@ -81,6 +82,12 @@ def check_host(host: str, keys: bool = False) -> None:
             "with `kartina keys create NAME`, or serve on 127.0.0.1 and use an SSH tunnel: "
             "ssh -L PORT:127.0.0.1:PORT HOST."
         )
+
+
+def served_names(host: str, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names that a service on the address `host` answers to beside loopback, as requests are compared with; ()
+    where only this machine reaches it."""
+    return () if is_loopback(host) else tuple(name.strip("[]").lower() for name in (host, *more))
 
 
 @dataclass(frozen=True)
@@ -123,11 +130,8 @@ class LocalAccess:
         given = bearer(headers)
         if given and self.is_token(given):
             return LOCAL.owner
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return None
-        expires, _, rest = (morsel.value if morsel else "").partition(".")
+        # As browsers send them: other programs on this host have cookies here, too, and not each is one by the book.
+        expires, _, rest = cookie_parser(headers.get("cookie", "")).get(self.cookie, "").partition(".")
         owner, _, signature = rest.partition(".")
         if not expires.isascii() or not expires.isdigit() or not rest.isascii() or len(expires) > 15:
             return None
@@ -337,6 +341,8 @@ class Guard:
                 return "forbidden", f"Found a request from {origin!r}; expected one from this service's page."
             if origin is None and site not in (None, "same-origin", "none"):
                 return "forbidden", f"Found a {site} request; expected one from this service's page."
+        if not _is_api(scope["path"]) and not _CONTROLS.isdisjoint(scope["path"]):  # routes match "/metrics\n", too
+            return "forbidden", "Found a control character in the path; expected none."
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
             return "too_large", TOO_LARGE

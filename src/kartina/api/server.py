@@ -18,7 +18,7 @@ import uvicorn
 from kartina.api.app import create_app
 from kartina.api.dependencies import Services
 from kartina.api.page import STATIC
-from kartina.api.security import LocalAccess, check_host, cookie_key, is_loopback
+from kartina.api.security import LocalAccess, check_host, cookie_key, served_names
 from kartina.errors import ConfigError, ConflictError
 from kartina.memory import one_heap
 from kartina.process import loading
@@ -112,7 +112,7 @@ async def run(
     """
     one_heap()
     sys.setswitchinterval(SWITCH)
-    hosts = () if is_loopback(settings.host) else (settings.host.strip("[]"), *settings.allow_host)
+    hosts = served_names(settings.host, settings.allow_host)
     access = LocalAccess(port=sock.getsockname()[1], token=token, key=cookie_key(), hosts=hosts)
     with only_service():
         sampling = {name: Supervisor(_worker_options(settings, device)) for name, device in _workers(settings.device)}

@@ -76,9 +76,7 @@ def import_data(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     finally:
         recount(job, given.name)
     if given.upload is not None:
-        with job.database.write() as c:
-            Uploads(job.database).delete(c, given.upload)
-        remove_files(given.upload)
+        _let_go(job, given.upload)
     about = imageset.record(given.name)
     return {
         "dataset": given.name,
@@ -86,6 +84,16 @@ def import_data(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
         "images": about["images"],
         "skipped": len(about["skipped"]),
     }
+
+
+def _let_go(job: Context, upload: str) -> None:
+    """Remove an upload that was imported, unless another job is to read it: then the last import does."""
+    uploads = Uploads(job.database)
+    with job.database.write() as c:
+        if uploads.busy(c, upload, but=job.id) is not None:
+            return
+        uploads.delete(c, upload)
+    remove_files(upload)
 
 
 def _import(job: Context, given: ImportJob) -> None:

@@ -3,8 +3,8 @@
     python -m kartina.process kartina.handlers.desk  # reads questions, writes answers (`data.pool` has messages)
 
 A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
-process ends with its standard input, or when nobody has asked for a while: it holds some hundred megabytes. What only
-studies and evaluations need is loaded when one is asked for.
+process ends with who asks, also in the middle of an answer, or when nobody has asked for a while: it holds some hundred
+megabytes. What only studies and evaluations need is loaded when one is asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import resource
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -240,7 +241,15 @@ def answer(question: str, **given: Any) -> dict[str, Any]:
         return {"error": {"code": error.code, "message": str(error), "details": list(error.details)}}
 
 
+def _end_with(parent: int) -> None:
+    """End when the process that asks is gone: nobody waits for the answer any more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True, name="parent").start()
     logs.configure()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer

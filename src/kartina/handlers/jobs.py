@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from kartina.config import read
 from kartina.data import digits, imageset
 from kartina.errors import ConflictError, IntegrityError, NotFoundError
 from kartina.handlers.evaluate import evaluate_ref
+from kartina.handlers.publish import made_of
 from kartina.handlers.publish import publish as make_package
 from kartina.handlers.specs import EvaluateJob, PublishJob, StudyJob, StudyPublishJob, TrainJob
 from kartina.handlers.study import publish as publish_winners
@@ -27,10 +28,9 @@ from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import LEASE
 from kartina.metrics.evaluate import DEFAULT
 from kartina.models import package
-from kartina.models.package import PackageRef
 from kartina.serving.device import Gate
 from kartina.study import trials
-from kartina.training import checkpoint, loop, transfer
+from kartina.training import loop, transfer
 from kartina.training.folder import names
 from kartina.training.run import Run
 
@@ -196,23 +196,9 @@ def publish(job: Context, spec: dict[str, Any]) -> dict[str, Any]:
     if "before" not in job.saved:
         job.save({"before": package.next_version(given.name)})
     averaged = [run.id, *given.average] if given.average else []
-    found = _published(run, given.name, job.saved["before"], averaged)
+    found = made_of(run, given.name, job.saved["before"], averaged)
     if found is None:
         options = given.model_dump(exclude={"run", "name", "device", "asked"})
         device = loop.pick_device(given.device)
         found = make_package(given.run, given.name, **options, device=device, progress=_report(job))
     return {"model": str(found), "hash": package.hash_of(found)}
-
-
-def _published(run: Run, name: str, first: int, averaged: Sequence[str]) -> PackageRef | None:
-    """The package of this run's newest weights, or of those `averaged`, that an earlier attempt has made: version
-    `first` or later."""
-    state = checkpoint.read(run.checkpoint()).state
-    made = (run.config.preset, run.config.data_hash, run.config.train.seed, state["images"], float(state["seconds"]))
-    for found in package.list_packages():
-        if found.name == name and found.version >= first:
-            p = package.read_manifest(found.path).provenance
-            alike = (p.preset, p.data_hash, p.seed, p.images, p.seconds) == made
-            if alike and package.read_card(found.path).get("averaged", []) == list(averaged):
-                return found
-    return None

@@ -19,7 +19,7 @@ from kartina.models import package, png
 from kartina.models.model import Model, round_to_half, save, training_keys
 from kartina.models.package import COLUMNS, SHEET_CLASSES, SHEET_INPUTS, PackageRef, Provenance
 from kartina.models.samples import Samples
-from kartina.training import transfer
+from kartina.training import checkpoint, transfer
 from kartina.training.run import Run
 
 SWEEP_SHARE = 0.6  # of the progress, when there are numbers to make after it
@@ -173,3 +173,17 @@ def worked_on(model: Model, data: ImageSet) -> dict[str, bytes]:
 def _counts(data: ImageSet) -> dict[str, int]:
     """Training images per class."""
     return dict(zip(data.spec.classes, data.part("train").counts().tolist(), strict=True))
+
+
+def made_of(run: Run, name: str, first: int = 1, averaged: Sequence[str] = ()) -> PackageRef | None:
+    """The package `name` of this run's newest weights, or of those `averaged`, that an earlier attempt has made:
+    version `first` or later."""
+    state = checkpoint.read(run.checkpoint()).state
+    made = (run.config.preset, run.config.data_hash, run.config.train.seed, state["images"], float(state["seconds"]))
+    for found in package.list_packages():
+        if found.name == name and found.version >= first:
+            p = package.read_manifest(found.path).provenance
+            alike = (p.preset, p.data_hash, p.seed, p.images, p.seconds) == made
+            if alike and package.read_card(found.path).get("averaged", []) == list(averaged):
+                return found
+    return None

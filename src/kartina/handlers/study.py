@@ -13,6 +13,7 @@ from typing import Any
 from kartina.data.imageset import ImageSet, Split
 from kartina.errors import ConfigError, NotFoundError, UnavailableError
 from kartina.handlers.evaluate import Progress, evaluate_model
+from kartina.handlers.publish import made_of
 from kartina.handlers.publish import publish as publish_run
 from kartina.models import package
 from kartina.models.model import Model
@@ -21,6 +22,7 @@ from kartina.study import opening, report, spec, trials
 from kartina.study.folder import Study, Trial, folder, same_study
 from kartina.study.spec import SCORE
 from kartina.study.trials import Evaluate
+from kartina.training.run import Run
 
 
 def run(
@@ -217,9 +219,10 @@ def _publish(
     config = study.count(trial.pair)
     assert config is not None
     how = study.spec.evaluation
-    made = publish_run(
+    called = name or f"{data}-{config.family}".replace("_", "-")
+    made = made_of(Run.open(point), called) or publish_run(  # it may be there: killed before that was written down
         point,
-        name or f"{data}-{config.family}".replace("_", "-"),
+        called,
         licence,
         f"{trial.entry.name}, chosen by the study {study.name}",
         seeds=how.seeds(SCORE),

@@ -5,30 +5,57 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from asyncio import to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from kartina.data.sandbox import Clean, Sandbox
+from kartina.errors import QueueFullError
 from kartina.services.access import Caller
 from kartina.storage.assets import Asset, Assets, new_asset_id
 from kartina.storage.commits import Commits
 from kartina.storage.records import now
 
+WAITING = 128  # images that may wait for a free process
+PAUSE = 5  # seconds after which one that was refused may come again
+Read = Callable[[], Awaitable[bytes]]  # brings an upload, which lies on the disk, into memory
+
 
 class Decoder:
-    """The sandbox, for one event loop: who waits for a free process waits here and holds no thread."""
+    """The sandbox, for one event loop: who waits for a free process waits here, and holds no thread and no image."""
 
     def __init__(self, sandbox: Sandbox):
         self.sandbox = sandbox
         self._free = asyncio.Semaphore(sandbox.processes)
+        self._waiting = 0
 
-    async def clean(self, content: bytes, what: str = "image") -> Clean:
-        """See `Sandbox.clean`."""
-        async with self._free:
-            return await to_thread(self.sandbox.clean, content, what)
+    async def clean(self, read: Read, what: str = "image") -> tuple[Clean, str]:
+        """See `Sandbox.clean`; and the SHA-256 of `what` and the image. Raises QueueFullError, too."""
+        async with self._turn():
+            content = await read()
+            digest = hashlib.sha256(content if what == "image" else what.encode() + b"\0" + content).hexdigest()
+            return await to_thread(self.sandbox.clean, content, what), digest
 
-    async def recipe(self, content: bytes) -> str | None:
-        """See `Sandbox.recipe`."""
-        async with self._free:
-            return await to_thread(self.sandbox.recipe, content)
+    async def recipe(self, read: Read) -> str | None:
+        """See `Sandbox.recipe`. Raises QueueFullError, too."""
+        async with self._turn():
+            return await to_thread(self.sandbox.recipe, await read())
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._waiting >= WAITING:
+            raise QueueFullError(
+                f"Found {WAITING} images waiting to be decoded, and room for no more. Try again in {PAUSE} s.",
+                retry_after=PAUSE,
+            )
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class Uploads:
@@ -39,13 +66,12 @@ class Uploads:
         self.commits = commits
         self.decoder = decoder
 
-    async def add(self, caller: Caller, content: bytes, what: str = "image") -> Asset:
+    async def add(self, caller: Caller, read: Read, what: str = "image") -> Asset:
         """Keep an image, decoded and made clean; bytes that the caller has uploaded before are that asset.
 
-        Raises DataError for what cannot be used, QuotaError, StorageError.
+        Raises DataError for what cannot be used, QueueFullError, QuotaError, StorageError.
         """
-        clean = await self.decoder.clean(content, what)
-        digest = hashlib.sha256(content if what == "image" else what.encode() + b"\0" + content).hexdigest()
+        clean, digest = await self.decoder.clean(read, what)
         asset = Asset(
             id=new_asset_id(),
             owner=caller.owner,

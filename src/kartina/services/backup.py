@@ -26,8 +26,10 @@ from kartina import __version__
 from kartina.config import Frozen, explain, home
 from kartina.errors import ConflictError, IntegrityError, disk_errors
 from kartina.files import make_folder, sync
+from kartina.settings import FILE, WHERE, Settings, load
 from kartina.storage import dump
 from kartina.storage.blobs import FOLDER, fetch, open_store, put
+from kartina.storage.database import setting
 from kartina.storage.only import alone
 
 MANIFEST = "manifest.json"
@@ -165,9 +167,11 @@ def restore(source: Path) -> Manifest:
         for top in sorted(tops):
             if (home() / top).exists():
                 raise ConflictError(f"Found {home() / top}; restore into an empty KARTINA_HOME.")
-        dump.check_empty(made.database)
+        settings = _settings(source, made)
+        database = setting(settings)
+        dump.check_empty(made.database, database)
         with disk_errors("restore the backup"), _beside(home() / "restored") as folder:
-            store = open_store()
+            store = open_store(settings.blobs)
             for file in made.files:
                 if file.path.startswith(f"{FOLDER}/"):
                     put(store, file.sha256, source / file.path, file.size)
@@ -179,8 +183,14 @@ def restore(source: Path) -> Manifest:
             for top in sorted(tops):
                 (folder / top).rename(home() / top)
             sync(home())
-        dump.restore(source / made.database)  # last: without it there is no installation
+        dump.restore(source / made.database, database)  # last: without it there is no installation
     return made
+
+
+def _settings(source: Path, made: Manifest) -> Settings:
+    """The settings that will be in force when the backup is restored, its own file among them. Raises ConfigError."""
+    own = any(file.path == FILE for file in made.files) and WHERE not in os.environ
+    return load(config=source / FILE if own else None)
 
 
 def read(source: Path) -> Manifest:

@@ -35,6 +35,8 @@ class Desk:
         self._alone = _Turn()  # two measurements at a time would measure each other
         self._lock = threading.Lock()
         self._process: _Process | None = None
+        self._lone: _Process | None = None
+        self._closed = False
 
     async def ask(self, question: str, **given: Any) -> Any:
         """The answer. Raises what the question's handler raises, UnavailableError, QueueFullError."""
@@ -44,12 +46,14 @@ class Desk:
     async def ask_alone(self, question: str, **given: Any) -> Any:
         """The answer of a process of its own, told when it began; one at a time. Raises as `ask` does."""
         async with self._alone:
-            return _answer(await to_thread(_ask_alone, {"question": question, **given}))
+            return _answer(await to_thread(self._ask_alone, {"question": question, **given}))
 
     def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.end()
+        """End the processes; who waits for an answer gets none."""
+        self._closed = True
+        for process in (self._process, self._lone):
+            if process is not None:
+                process.end()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
         with self._lock:
@@ -58,9 +62,18 @@ class Desk:
                 reply = kept.ask(question)
                 if reply is not None:
                     return reply
-                kept.end()  # it has gone home this very moment, or did not survive
+                if self._closed or not kept.went_home():
+                    return None
             self._process = _Process()
             return self._process.ask(question)
+
+    def _ask_alone(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        began_at, process = time.time(), _Process()
+        self._lone = process
+        try:
+            return None if self._closed else process.ask({**question, "began_at": began_at})
+        finally:
+            process.end()
 
 
 class _Turn:
@@ -83,14 +96,6 @@ class _Turn:
     async def __aexit__(self, *_: object) -> None:
         self._here -= 1
         self._lock.release()
-
-
-def _ask_alone(question: dict[str, Any]) -> dict[str, Any] | None:
-    began_at, process = time.time(), _Process()
-    try:
-        return process.ask({**question, "began_at": began_at})
-    finally:
-        process.end()
 
 
 class _Process:
@@ -123,6 +128,15 @@ class _Process:
         finally:
             timer.cancel()
         return None if reply is None else reply[0]
+
+    def went_home(self) -> bool:
+        """Whether it ended by itself, having been idle, and has not seen the question; it is over in any case."""
+        try:
+            return self._proc.wait(1) == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            self.end()
 
     def end(self) -> None:
         self._proc.kill()

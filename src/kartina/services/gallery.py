@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kartina.config import lines
 from kartina.errors import DataError
 from kartina.models import png
-from kartina.services.assets import Decoder
+from kartina.services.assets import Decoder, Read
 from kartina.services.generations import Submission, file_name
 from kartina.services.models import Models
 from kartina.services.periodic import Periodic
@@ -108,12 +108,12 @@ class Gallery:
             if cursor is None:
                 return
 
-    async def again(self, content: bytes, n: int, inputs: dict[str, tuple[str, ...]]) -> Submission:
+    async def again(self, read: Read, n: int, inputs: dict[str, tuple[str, ...]]) -> Submission:
         """What makes a file's image again, from the file alone; the model is found by its hash.
 
         Raises DataError where the file says nothing that can be used, NotFoundError where the model is not here.
         """
-        text = await self.decoder.recipe(content)
+        text = await self.decoder.recipe(read)
         if text is None:
             raise DataError("Found an image without a recipe; expected a PNG or WebP that Kartina made.")
         try:

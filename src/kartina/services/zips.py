@@ -1,14 +1,18 @@
-"""ZIPs that are made while they are sent: one file in memory at a time, however many there are."""
+"""ZIPs that are made while they are sent: one file in memory at a time, and no list of them, however many there are."""
 
 from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
+
+from kartina.data.storedzip import Listing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,12 +49,12 @@ class _Sink(io.RawIOBase):
 
 def stream(entries: Iterable[Entry], read: Callable[[str], bytes]) -> Iterator[bytes]:
     """The bytes of a ZIP of these files, stored as they are (images do not get smaller); `read` fetches a blob."""
-    sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+    with TemporaryFile() as file:
+        listing = Listing(file)
         for entry in entries:
-            archive.writestr(zipfile.ZipInfo(entry.name, entry.at.timetuple()[:6]), read(entry.blob))
-            yield sink.take()
-    yield sink.take()
+            content = read(entry.blob)
+            yield listing.begin(entry.name, len(content), zlib.crc32(content), entry.at) + content
+        yield from listing.end()
 
 
 def stream_files(root: Path, names: Iterable[str]) -> Iterator[bytes]:

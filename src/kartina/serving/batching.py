@@ -57,6 +57,7 @@ TOGETHER = 2  # requests of a client that share its rows: a small one does not w
 APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
+UNMEASURED = 4  # rows in one evaluation of a model that has not been measured
 MAX_PREVIEWS = 64  # images in one Preview
 PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
 
@@ -257,9 +258,16 @@ class Batcher:
     def _open(self, request: Request, model: Model) -> Group:
         if request.spec.deterministic:
             return Group(model, request.spec.hash, cap=min(self.batch, APART), apart=True)
-        group = Group(model, request.spec.hash, cap=self.batch, tuned=self.tuner is None)
+        if self.tuner is None:
+            return Group(model, request.spec.hash, cap=self.batch)
+        group = Group(model, request.spec.hash, cap=min(self.batch, UNMEASURED), tuned=False)
         self._tune(group)
         return group
+
+    @property
+    def unmeasured(self) -> str | None:
+        """The hash of a model that is sampled from and has not been measured, if there is one."""
+        return next((group.hash for group in self.groups.values() if not group.tuned), None)
 
     def _tune(self, group: Group) -> None:
         """Let a group have what was measured of its model, once that is known."""
@@ -267,7 +275,7 @@ class Batcher:
             return
         known = self.tuner.get(group.hash)
         if known is not None:
-            group.cap, group.threads = min(group.cap, known.batch), known.threads
+            group.cap, group.threads = min(self.batch, known.batch), known.threads
             group.tuned = group.changed = True
 
     def _admit(self, key: Any, group: Group) -> None:

@@ -158,12 +158,14 @@ class Tuner:
 
     def _compare(self) -> bool:
         """Get a measured model's networks into other runtimes, and begin to compare them when they are there."""
-        for hash in self.models.hashes:
-            resident = self.models.resident(hash)
+        there = [self.models.resident(hash) for hash in self.models.hashes]
+        preparing = any(resident is not None and resident.preparing is not None for resident in there)
+        for hash, resident in zip(self.models.hashes, there, strict=True):
             if resident is None or resident.tuning is None or not resident.tuning.seconds or resident.runtime:
                 continue
             known = self._known(resident.tuning)
-            if resident.preparing is None and (known is None or known.runtime != "eager"):
+            if not preparing and (known is None or known.runtime != "eager"):  # one at a time: each takes memory
+                preparing = True
                 names = list(self.versions) if known is None else [known.runtime]
                 counts = self._counts(resident) if known is None else [known.threads]
                 resident.preparing = self._compiler.submit(runtimes.prepare, resident.path, hash, names, counts)

@@ -3,9 +3,10 @@
     python -m kartina.process kartina.serving.worker --socket PATH [--device auto] [--batch 64] [--threads 0] ...
 
 The main thread does nothing but step batches; others talk to clients on a Unix socket, load models, and decode and
-encode images. When there is nothing to step, models that are new here are measured (see `tuning`).
-With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone. One that
-stands still ends, too: its supervisor starts the next.
+encode images. Models that are new here are measured (see `tuning`): between the steps of those who use them, else when
+there is nothing to step.
+With --watch-stdin the worker ends when its standard input does, which is when whoever started it is gone. One whose
+interpreter stands still ends, too: its supervisor starts the next.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
-import math
 import os
 import queue
 import signal
@@ -64,7 +64,7 @@ log = structlog.get_logger("kartina.serving.worker")
 SWITCH = 0.001  # seconds that a thread keeps the interpreter while another waits for it
 QUIET = 1.0  # seconds without a request after which models are made ready in advance
 TIDY = 5.0  # seconds without work after which free memory goes back to the system, and at least between two times
-STUCK = 300.0  # seconds without a turn of the main thread after which the process ends; one step takes less than one
+STUCK = 300.0  # seconds in which no thread got the interpreter, after which the process ends
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Worker:
         self._asked = 0.0  # when there was a request last
         self._worked = 0.0  # when there was something to evaluate last
         self._tidied, self._left = 0.0, 0  # when free memory went back to the system last, and models left by then
-        self._stuck, self._watched = stuck, -math.inf  # when the main thread last said that it has not stuck
+        self._stuck = stuck
 
     def run(self, socket: Path) -> None:
         """Serve until the process ends: step while there is work, else wait for some."""
@@ -111,7 +111,6 @@ class Worker:
         busy = False
         with torch.inference_mode():
             while io.is_alive():
-                self._watch()
                 with contextlib.suppress(queue.Empty):
                     self._inbox.get(block=not busy, timeout=self._patience())()
                     while True:
@@ -121,26 +120,18 @@ class Worker:
                 self._device.pending(bool(self._batcher.requests or self._activations or self._tuner.busy))
                 busy = self._batcher.step()
                 self._tuner.let_go()
+                if (hash := self._batcher.unmeasured) is not None:
+                    self._tuner.step(hash)
                 busy = self._activate() or busy or self._tuner.step()
                 if not busy and not self._batcher.requests:
                     self._device.pending(False)
                 self._tidy(busy)
 
-    def _watch(self) -> None:
-        """End the process unless this is called again in time; where its threads were goes to stderr.
-
-        No thread of Python's waits for that: it works, too, where one holds the interpreter and waits for ever.
-        """
-        now = time.monotonic()
-        if now - self._watched >= 1:
-            self._watched = now
-            faulthandler.dump_traceback_later(self._stuck, exit=True)
-
-    def _patience(self) -> float:
-        """Seconds after which there is something to do though nobody asks for anything: at least to be seen alive."""
+    def _patience(self) -> float | None:
+        """Seconds after which there is something to do though nobody asks for anything; None: there is not."""
         if self._activations:
             return QUIET
-        return TIDY if self._worked > self._tidied or self._models.left > self._left else self._stuck / 10
+        return TIDY if self._worked > self._tidied or self._models.left > self._left else None
 
     def _tidy(self, busy: bool) -> None:
         """Give free memory back to the system: in a calm after work, and every now and then when models leave.
@@ -198,11 +189,18 @@ class Worker:
     # -- the io thread -----------------------------------------------------------------------------------------------
 
     def _listen(self, socket: Path) -> None:
+        async def watch() -> None:
+            """End the process when this thread gets no turn any more, for another holds the interpreter and waits for
+            ever; a step, however long, does not hold it. No thread of Python's waits for that moment."""
+            while True:
+                faulthandler.dump_traceback_later(self._stuck, exit=True)  # where all of them are goes to stderr
+                await asyncio.sleep(self._stuck / 10)
+
         async def serve() -> None:
             socket.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(self._connected, socket)
             socket.chmod(0o600)
-            await server.serve_forever()
+            await asyncio.gather(watch(), server.serve_forever())
 
         try:
             asyncio.run(serve())

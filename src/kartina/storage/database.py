@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from kartina.config import home
 from kartina.errors import ConfigError, IntegrityError, KartinaError, StorageAwayError, StorageError, disk_errors
 from kartina.files import make_folder
-from kartina.settings import load
+from kartina.settings import Settings, load
 
 SETTING = "KARTINA_DATABASE"  # the environment variable that names a database by its URL
 FILE = "kartina.db"  # in KARTINA_HOME, where there is no such setting
@@ -79,9 +79,9 @@ class Database:
         self.engine.dispose()
 
 
-def setting() -> str:
+def setting(settings: Settings | None = None) -> str:
     """The database's URL: the setting, else SQLite in KARTINA_HOME."""
-    return load().database or f"sqlite:///{home() / FILE}"
+    return (settings or load()).database or f"sqlite:///{home() / FILE}"
 
 
 def open_database(url: str | None = None) -> Database:

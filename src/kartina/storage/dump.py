@@ -64,17 +64,20 @@ def _dump_sqlite(path: str, target: Path) -> list[tuple[str, int]]:
         raise StorageError(f"Could not copy the database: {error}. Check that {target.parent} has room.") from error
 
 
-def check_empty(name: str) -> None:
-    """Raises ConflictError where the database of the settings is there already, ConfigError where it is of another
+def check_empty(name: str, target: str) -> None:
+    """Raises ConflictError where the database at the URL `target` is there already, ConfigError where it is of another
     kind than the dump called `name`."""
-    url = parse(setting())
+    url = parse(target)
     kind = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
     if (kind == "SQLite") != (name == SQLITE):
         other = "PostgreSQL" if kind == "SQLite" else "SQLite"
         raise ConfigError(f"Found a backup of {other}, and {SETTING} for {kind}; restore into a database of its kind.")
     if kind == "SQLite":
         if Path(str(url.database)).exists():
-            raise ConflictError(f"Found a database at {url.database}; restore into an empty KARTINA_HOME.")
+            raise ConflictError(
+                f"Found a database at {url.database}; nothing is overwritten. Restore into an empty KARTINA_HOME; "
+                f"where config.toml names that file, set {SETTING} to another."
+            )
         return
     engine = sa.create_engine(url)
     try:
@@ -87,9 +90,9 @@ def check_empty(name: str) -> None:
         engine.dispose()
 
 
-def restore(file: Path) -> None:
-    """Fill the empty database of the settings from a dump."""
-    url = parse(setting())
+def restore(file: Path, target: str) -> None:
+    """Fill the empty database at the URL `target` from a dump."""
+    url = parse(target)
     if url.get_backend_name() != "sqlite":
         return _run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(file))
     path = Path(str(url.database))
@@ -100,7 +103,7 @@ def restore(file: Path) -> None:
         sync(temporary)
         temporary.rename(path)
         sync(path.parent)
-    open_database().close()  # migrated, when this version is newer
+    open_database(target).close()  # migrated, when this version is newer
 
 
 def _run(program: str, url: sa.URL, *words: str) -> None:

@@ -101,10 +101,10 @@ class Uploads:
         """A job is going to read it: it stays until that job is at its end."""
         c.execute(sa.update(uploads).where(uploads.c.id == id).values(job=job, used_at=self.database.clock(c)))
 
-    def busy(self, c: sa.Connection, id: str) -> int | None:
-        """The unfinished job that reads it."""
+    def busy(self, c: sa.Connection, id: str, but: int | None = None) -> int | None:
+        """The unfinished job that reads it, other than `but`."""
         reads = sa.select(jobs.c.id, jobs.c.spec).where(jobs.c.kind.in_(READERS), jobs.c.status.in_(UNFINISHED))
-        return next((row.id for row in c.execute(reads) if row.spec.get("upload") == id), None)
+        return next((row.id for row in c.execute(reads) if row.spec.get("upload") == id and row.id != but), None)
 
     def delete(self, c: sa.Connection, id: str) -> None:
         """Forget one; its file is the caller's to remove (`remove_files`), when this is committed."""

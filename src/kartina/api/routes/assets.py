@@ -30,7 +30,7 @@ async def create_asset(
     ] = "image",
 ) -> Asset:
     """Upload an image or a mask. It is decoded in a process of its own; the same bytes again are the same asset."""
-    return Asset.of(await of.uploads.add(who, await file.read(), kind))
+    return Asset.of(await of.uploads.add(who, file.read, kind))
 
 
 @router.get("", responses=responses("input"))

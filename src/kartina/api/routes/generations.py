@@ -144,7 +144,7 @@ async def create_generation_from_file(
     """Run again what made this file, from the file alone. Its model is found by its hash."""
     given = {"image": image, "to_image": to_image, "mask": mask}
     inputs: dict[str, tuple[str, ...]] = {kind: (id,) for kind, id in given.items() if id}
-    asked = await of.gallery.again(await file.read(), n, inputs)
+    asked = await of.gallery.again(file.read, n, inputs)
     found = await of.generations.submit(who, asked, idempotency_key)
     return await _answer(of, who, found, response, prefer, None)
 

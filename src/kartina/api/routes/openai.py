@@ -112,9 +112,9 @@ async def openai_edit(
         raise ConfigError(f"Found {len(given)} images; a model edits one at a time. Send one, as `image`.")
     info = await to_thread(of.models.get, model)
     task = _edit(info, mask is not None)
-    inputs: dict[str, tuple[str, ...]] = {"image": ((await of.uploads.add(who, await given[0].read())).id,)}
+    inputs: dict[str, tuple[str, ...]] = {"image": ((await of.uploads.add(who, given[0].read)).id,)}
     if mask is not None:
-        inputs["mask"] = ((await of.uploads.add(who, await mask.read(), "mask")).id,)
+        inputs["mask"] = ((await of.uploads.add(who, mask.read, "mask")).id,)
     asked = Submission(
         model=model, task=task, labels=_class(prompt), n=n, inputs=inputs, format=output_format or "png"
     )  # fmt: skip
