@@ -550,6 +550,14 @@ def test_what_is_told_is_zero_for_an_image_as_it_is_and_says_where_the_others_co
         assert torch.allclose(image, before[:, :, columns])
 
 
+def test_what_is_told_is_exact_in_bfloat16_too() -> None:
+    model, given = tiny.family("flow", augment=0.8), halves(64)
+    exact = model.augmented(given, at())[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        told = model.augmented(given, at())[1]
+    assert torch.equal(told, exact)
+
+
 def test_augmentations_are_learnt_beside_what_a_start_knows() -> None:
     """The network is the same but for a layer: any model starts it, and it any other."""
     plain, told = tiny.family("flow"), tiny.family("flow", augment=0.3)

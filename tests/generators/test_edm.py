@@ -102,3 +102,11 @@ def test_the_deviation_is_measured_and_goes_with_the_package(tmp_path: Path) -> 
     ref = save(trainer.settled(), "edm", PROVENANCE, CARD, root=tmp_path)
     assert float(load(ref).family.sd) == pytest.approx(expected, rel=1e-6)
     assert float(edm().sd) == 0.5
+
+
+def test_the_deviation_is_the_configs_where_it_says_one_whatever_a_start_had() -> None:
+    """It is a buffer of the network, which a start brings."""
+    family = edm()
+    family.sd.fill_(0.33)
+    family.setup(None, torch.Generator())
+    assert family.sd.item() == 0.5

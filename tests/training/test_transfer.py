@@ -137,6 +137,14 @@ def test_a_start_whose_network_states_something_else_is_refused(home: Path) -> N
         with pytest.raises(ConfigError, match=r"states noise, and states image here.*--set states=noise"):
             plan("ddpm-32-cpu", "things", images=8, settings=small, start=given)
         plan("ddpm-32-cpu", "things", images=8, settings=[*small, "states=noise"], start=given)
+        with pytest.raises(
+            ConfigError, match=r"schedule cosine, and schedule linear here"
+        ):  # the network is told steps
+            plan("ddpm-32-cpu", "things", images=8, settings=[*small, "states=noise", "schedule=linear"], start=given)
+    other = Run.create(plan("ddpm-32-cpu", "things", images=8, settings=small))
+    train(other)
+    with pytest.raises(ConfigError, match="whose states are not those of"):
+        run.trained("cpu", [other])  # nor are they averaged
 
 
 def test_unknown_starts(old: Run) -> None:

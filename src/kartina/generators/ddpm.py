@@ -78,7 +78,7 @@ def alpha_bar(schedule: Literal["linear", "cosine"], steps: int = T) -> NDArray[
 class DDPM(DiffusiveFamily):
     Config = DDPMConfig
     controls = DDPMControls
-    stated_by = ("states",)
+    stated_by = ("states", "schedule")
     far = 100.0  # the cosine schedule begins with t = 20,000, and is at 13 a twentieth of the steps later
     invert_controls = DDPMInvertControls
     config: DDPMConfig

@@ -352,7 +352,9 @@ class DiffusiveFamily(Family):
         draw = pipeline.draw(pipeline.numbers(batch.images, at.rng), h, w)
         images, sources = (x if x is None else pipeline.execute(x, draw) for x in (batch.images, batch.sources))
         assert images is not None
-        return replace(batch, images=images, sources=sources), moves(draw, h, w)
+        with torch.autocast(images.device.type, enabled=False):  # of a product of matrices bfloat16 leaves 8 bits
+            told = moves(draw, h, w)
+        return replace(batch, images=images, sources=sources), told
 
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)

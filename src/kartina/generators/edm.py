@@ -68,8 +68,11 @@ class EDM(DiffusiveFamily):
         self.generator.register_buffer("sigma_data", torch.tensor(config.sigma_data or 0.5))
 
     def setup(self, data: Any, rng: torch.Generator) -> None:
-        """Measure the deviation of the training images, evenly spread, where the config leaves it open."""
-        if not self.config.sigma_data:
+        """Measure the deviation of the training images, evenly spread, where the config leaves it open. That of a start,
+        which is a buffer of its network, is not this run's."""
+        if self.config.sigma_data:
+            self.sd.fill_(self.config.sigma_data)
+        else:
             index = np.linspace(0, len(data) - 1, min(len(data), MEASURED)).astype(np.int64)
             self.sd.fill_(max(float(np.std(data.images[index], dtype=np.float64)) / 127.5, 0.01))
 

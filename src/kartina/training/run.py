@@ -44,6 +44,7 @@ class Run(RunFolder):
         on from one start it is often better than each. Raises ConfigError for runs of other networks; what else can be
         wrong with them `check_average` says before.
         """
+        self._check_stated(others)
         found = checkpoint.read(self.checkpoint())
         family = build(registry.family(self.config.family), self.config.config, self.config.spec).sampler()
         each = [found.tensors["ema"], *(self._alike(other, found.tensors["ema"]) for other in others)]
@@ -51,6 +52,18 @@ class Run(RunFolder):
         family.to(device)
         family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
         return family.eval(), found.state
+
+    def _check_stated(self, others: Sequence[Run]) -> None:
+        """ConfigError for runs whose networks are of one shape, and mean something else."""
+        family = registry.family(self.config.family)
+
+        def stated(run: Run) -> dict[str, Any]:
+            config: Any = family.Config.model_validate(run.config.config)
+            return {key: getattr(config, key) for key in family.stated_by}
+
+        mine = stated(self)
+        for other in others:
+            self.check_like(other, [key for key, value in stated(other).items() if value != mine[key]])
 
     def _alike(self, other: Run, mine: dict[str, Tensor]) -> dict[str, Tensor]:
         """The averaged weights of a run that has this one's networks; ConfigError for another."""
