@@ -68,8 +68,8 @@ class EDM(DiffusiveFamily):
         self.generator.register_buffer("sigma_data", torch.tensor(config.sigma_data or 0.5))
 
     def setup(self, data: Any, rng: torch.Generator) -> None:
-        """Measure the deviation of the training images, evenly spread, where the config leaves it open. That of a start,
-        which is a buffer of its network, is not this run's."""
+        """Measure the deviation of the training images, evenly spread, where the config leaves it open. That of a
+        start, which is a buffer of its network, is not this run's."""
         if self.config.sigma_data:
             self.sd.fill_(self.config.sigma_data)
         else:
