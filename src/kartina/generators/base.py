@@ -253,6 +253,10 @@ class Family(nn.Module):
         """Whether it learns from another model: a frozen child `teacher`, whose weights a run is given at its start."""
         return "teacher" in self._modules
 
+    def translated(self, family: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors, by name, of a start of another family (of `teachers`), as this family's networks have them."""
+        return tensors
+
     # -- training ------------------------------------------------------------------------------------------------
 
     def phases(self) -> list[Phase]:

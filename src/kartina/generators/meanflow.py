@@ -212,6 +212,22 @@ class MeanFlow(Family):
             self.register_buffer("end_labels", torch.zeros(config.ends, dtype=torch.int64))
             self.register_buffer("end_images", torch.zeros(config.ends, *spec.shape, dtype=torch.float16))
 
+    def translated(self, family: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A flow's. Its network is told times by frequencies up to 1000, 100 times TOP, so each feature of a time is
+        half of them further on there: its weights move to where it is here, and those of frequencies beyond TOP stay
+        behind. How far a step reaches, of which a flow knows nothing, adds nothing at first. X(z, t, t) then begins as
+        the flow's D(z, t), but for what the highest frequencies told."""
+        name, reach = "generator.time.1.weight", "generator.span.3."
+        here = self.state_dict()
+        if family != "flow" or name not in tensors or tensors[name].shape != here[name].shape:
+            return tensors
+        moved = [
+            torch.cat([part[:, part.shape[1] // 2 :], torch.zeros_like(part[:, part.shape[1] // 2 :])], dim=1)
+            for part in tensors[name].chunk(2, dim=1)  # of cosines, of sines; the fastest first
+        ]
+        silent = {f"{reach}{end}": torch.zeros(here[f"{reach}{end}"].shape) for end in ("weight", "bias")}
+        return {**tensors, **silent, name: torch.cat(moved, dim=1)}
+
     # -- training ------------------------------------------------------------------------------------------------
 
     def phases(self) -> list[Phase]:

@@ -8,7 +8,7 @@ its config and its folder, whatever becomes of the source.
 
 A family that learns from another model (`Family.taught`) takes that one's generator in the same way, for its own child
 `teacher`, a family too: all of it, for part of a teacher teaches nothing. It may also start from a model of that one's
-family, whose networks are its own but for a tensor or two.
+family, whose networks are its own but for a tensor or two (`Family.translated`).
 
 A source's generator is its averaged one, settled: what a package holds. Its discriminator (or what else only trains)
 is the live one, of the run's newest checkpoint or the package's `train.safetensors`; hence a package in fp32 and the
@@ -105,6 +105,8 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
         _check_stated(source, family)
     # A teacher is never taken from the start: its own may be of another kind.
     given = source.tensors if source is not None else {}
+    if source is not None and source.family != family.name:
+        given = family.translated(source.family, given)
     tensors = {key: t for key, t in given.items() if not key.startswith("teacher.")}
     if teacher is not None:
         tensors |= _lesson(teacher, family)
