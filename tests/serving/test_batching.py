@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -20,6 +21,7 @@ from kartina.config import ImageSpec
 from kartina.generators.base import Row, State
 from kartina.models.model import load
 from kartina.models.package import PackageRef
+from kartina.serving import batching
 from kartina.serving.batching import Batcher, shares
 from kartina.serving.protocol import Canceled, Event, Failed, Finished, Preview, RequestSpec, Started
 from kartina.serving.residency import MAX_BYTES, Residency
@@ -306,7 +308,7 @@ def test_memory_that_runs_out_beside_a_request_that_fails_loses_nobody(
 
     def tight(self: Any, rows: Sequence[Row]) -> State:
         sizes.append(len(rows))
-        if sizes == [7, 1, 2]:
+        if sizes == [4, 1, 2]:
             raise torch.OutOfMemoryError("no room")
         return whole(self, rows)
 
@@ -317,9 +319,61 @@ def test_memory_that_runs_out_beside_a_request_that_fails_loses_nobody(
     for _ in range(100):
         if bench.batcher.requests:
             bench.steps(1)
-    assert sizes[:3] == [7, 1, 2] and isinstance(bench.told["bad"][-1], Failed)
+    assert sizes[:3] == [4, 1, 2] and isinstance(bench.told["bad"][-1], Failed)
     for spec, images in zip(good, alone, strict=True):
         assert_equals_solo(bench.told[spec.id], images)
+
+
+@pytest.mark.parametrize(("seconds", "started"), [(0.0, [4, 8, 4, 4]), (0.1, [4, 4, 4, 4, 4])])
+def test_rows_that_are_slow_to_start_let_the_others_be_stepped(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch, seconds: float, started: list[int]
+) -> None:
+    """Twelve rows, and eight that come while the first of them are there: a few at a time, a step between."""
+    import kartina_toy
+
+    asked = [request(toy, "a", 12, seed=1, steps=9), request(toy, "b", 8, seed=50, steps=9)]
+    alone = [solo(toy, spec) for spec in asked]
+    whole, sizes, at = kartina_toy.Toy.start, list[int](), list[int]()
+
+    def slow(self: Any, rows: Sequence[Row]) -> State:
+        time.sleep(seconds)
+        sizes.append(len(rows))
+        at.append(bench.batches)
+        return whole(self, rows)
+
+    monkeypatch.setattr(kartina_toy.Toy, "start", slow)
+    monkeypatch.setattr(batching, "LONG", 0.05)
+    bench = Bench()
+    bench.submit(asked[0])
+    bench.steps(1)
+    assert bench.running()["a"] == (4 if seconds else 12)
+    bench.submit(asked[1])
+    bench.run()
+    assert sizes == started and at == ([0, 0, 1, 1] if seconds == 0 else [0, 1, 2, 3, 4])
+    for spec, images in zip(asked, alone, strict=True):
+        assert_equals_solo(bench.told[spec.id], images)
+
+
+def test_a_request_that_fails_while_its_rows_are_started_has_none_left(
+    toy: PackageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one of its rows is bad, and others are still to be started."""
+    import kartina_toy
+
+    whole, once = kartina_toy.Toy.start, [True]
+
+    def bad(self: Any, rows: Sequence[Row]) -> State:
+        if once:
+            once.clear()
+            raise RuntimeError("a row that does not start")
+        return whole(self, rows)
+
+    monkeypatch.setattr(kartina_toy.Toy, "start", bad)
+    bench = Bench()
+    bench.submit(request(toy, "a", 12, steps=3))
+    bench.steps(1)
+    assert not bench.batcher.requests and [type(event) for event in bench.told["a"]] == [Failed]
+    assert not any(group.slots for group in bench.batcher.groups.values())
 
 
 def test_a_group_has_what_is_measured_of_its_model_while_it_runs(toy: PackageRef) -> None:

@@ -57,6 +57,8 @@ TOGETHER = 2  # requests of a client that share its rows: a small one does not w
 APART = 8  # rows of a deterministic batch, which are evaluated one by one
 PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
+FEW = 4  # rows that are started before it is known how long that takes
+LONG = 0.25  # seconds after which rows that are still to be started wait for the next step of the others
 UNMEASURED = 4  # rows in one evaluation of a model that has not been measured
 MAX_PREVIEWS = 64  # images in one Preview
 PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
@@ -316,8 +318,7 @@ class Batcher:
                 group.slots += back
                 for slot in back:
                     slot.state = None
-            if fresh:
-                self._start(group, fresh)
+            self._start_all(group, fresh)
         except torch.OutOfMemoryError:
             there = set(group.slots)
             for slot in reversed([slot for slot in (*back, *fresh) if slot not in there]):
@@ -338,6 +339,23 @@ class Batcher:
             slot.state = state
             slot.request.parked.appendleft(slot)
             slot.request.running -= 1
+
+    def _start_all(self, group: Group, fresh: list[Slot]) -> None:
+        """Start rows, a few at first. To start one is to draw noise, and for some tasks a search that takes as long as
+        many steps: then those that are left wait, so that the others' rows are stepped meanwhile."""
+        begun, n = time.perf_counter(), FEW
+        while fresh:
+            some, fresh = fresh[:n], fresh[n:]
+            self._start(group, some)
+            fresh = [slot for slot in fresh if self.requests.get(slot.request.spec.id) is slot.request]  # some failed
+            took = time.perf_counter() - begun
+            if took > LONG:
+                break
+            n = len(fresh) if took < LONG / 8 else FEW
+        for slot in reversed(fresh):
+            slot.request.running -= 1
+            slot.request.waiting.appendleft(slot.row)
+            group.changed = True
 
     def _start(self, group: Group, fresh: list[Slot]) -> None:
         """Start rows together; where that fails, one request at a time, so that only the guilty one fails."""
