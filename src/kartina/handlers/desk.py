@@ -2,7 +2,8 @@
 
     python -m kartina.process kartina.handlers.desk  # reads questions, writes answers (`data.pool` has messages)
 
-A question is {"question": name, ...}; an answer is {"answer": ...} or {"error": {"code", "message", "details"}}. The
+A question is {"question": name, ...}; what comes back is {"taken": true} at once, then {"answer": ...} or {"error":
+{"code", "message", "details"}}. The
 process ends with who asks, also in the middle of an answer, or when nobody has asked for a while: it holds some hundred
 megabytes. What only studies and evaluations need is loaded when one is asked for.
 """
@@ -257,4 +258,5 @@ def main() -> None:
         message = read_message(sys.stdin.buffer)
         if message is None:
             return
+        write_message(out, ({"taken": True}, b""))  # who asks need not ask another process, whatever happens now
         write_message(out, (answer(**message[0]), b""))

@@ -60,10 +60,9 @@ class Desk:
             kept = self._process
             if kept is not None and not kept.ended:
                 reply = kept.ask(question)
-                if reply is not None:
+                if reply is not None or kept.taken or self._closed:
                     return reply
-                if self._closed or not kept.went_home():
-                    return None
+                kept.end()  # it has gone home this very moment, or had died
             self._process = _Process()
             return self._process.ask(question)
 
@@ -100,6 +99,7 @@ class _Turn:
 
 class _Process:
     def __init__(self) -> None:
+        self.taken = False  # the last question: it was there when that came
         self._proc = subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
@@ -118,25 +118,18 @@ class _Process:
     def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """The reply; None where the process is no longer there, or took too long."""
         assert self._proc.stdin is not None and self._proc.stdout is not None
+        self.taken = False
         timer = threading.Timer(TIME, self._proc.kill)
         timer.start()
         try:
             write_message(self._proc.stdin, (question, b""))
-            reply = read_message(self._proc.stdout)
+            self.taken = read_message(self._proc.stdout) is not None
+            reply = read_message(self._proc.stdout) if self.taken else None
         except (BrokenPipeError, ValueError):
             reply = None
         finally:
             timer.cancel()
         return None if reply is None else reply[0]
-
-    def went_home(self) -> bool:
-        """Whether it ended by itself, having been idle, and has not seen the question; it is over in any case."""
-        try:
-            return self._proc.wait(1) == 0
-        except subprocess.TimeoutExpired:
-            return False
-        finally:
-            self.end()
 
     def end(self) -> None:
         self._proc.kill()
