@@ -222,7 +222,7 @@ class MeanFlow(Family):
         if family != "flow" or name not in tensors or tensors[name].shape != here[name].shape:
             return tensors
         moved = [
-            torch.cat([part[:, part.shape[1] // 2 :], torch.zeros_like(part[:, part.shape[1] // 2 :])], dim=1)
+            torch.nn.functional.pad(part[:, part.shape[1] // 2 :], (0, part.shape[1] // 2))
             for part in tensors[name].chunk(2, dim=1)  # of cosines, of sines; the fastest first
         ]
         silent = {f"{reach}{end}": torch.zeros(here[f"{reach}{end}"].shape) for end in ("weight", "bias")}

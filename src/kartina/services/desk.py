@@ -63,6 +63,8 @@ class Desk:
                 if reply is not None or kept.taken or self._closed:
                     return reply
                 kept.end()  # it has gone home this very moment, or had died
+            if self._closed:
+                return None
             self._process = _Process()
             return self._process.ask(question)
 
