@@ -368,7 +368,8 @@ def test_groups_by_path(tmp_path: Path) -> None:
     for pattern, message in (
         ("(x)_", "Found 3 of 3 paths"),
         ("p1", "without a capture group"),
-        ("(", "expected a regular expression"),
+        ("(", r"expected a regular expression of RE2's syntax, .*missing \)"),
+        ("(p)(?=1)", r"no look-around \(invalid perl operator: \(\?="),
     ):
         with pytest.raises(DataError, match=message):
             open_source(tmp_path, group_by=pattern)

@@ -79,8 +79,8 @@ class InspectRequest(Request):
         default=None,
         max_length=200,
         pattern=TEXT,
-        description="A regular expression: its first group, found in an image's path, names a group; a group keeps to "
-        "one split",
+        description="A regular expression (RE2): its first group, found in an image's path, names a group; a group "
+        "keeps to one split",
     )
     unlabelled: bool = Field(default=False, description="Use the images without classes")
 

@@ -19,8 +19,8 @@ Source = Annotated[
 ClassNames = Annotated[str, typer.Option(help="a,b,c: names of the classes of idx and npz.", show_default=False)]
 GroupBy = Annotated[
     str | None,
-    typer.Option(metavar="REGEX", help="Its first group, found in an image's path, names a group; a group keeps to one "
-                 "split.", show_default=False),
+    typer.Option(metavar="REGEX", help="RE2's syntax; its first group, found in an image's path, names a group; a "
+                 "group keeps to one split.", show_default=False),
 ]  # fmt: skip
 Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Use the images without classes.")]
 Workers = Annotated[

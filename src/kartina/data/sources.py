@@ -27,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 import numpy as np
+import re2
 from numpy.typing import NDArray
 
 from kartina.data.archive import MAX_ENTRIES, Archive, Entry, read_entry
@@ -741,18 +742,27 @@ def _records(raw: IO[bytes], title: str) -> Iterator[tuple[int, dict[str, str]]]
 
 
 def _grouped(source: Source, pattern: str) -> Source:
-    """Group images by the first capture group of `pattern` in their relative path."""
+    """Group images by the first capture group of `pattern` in their relative path.
+
+    The expression may be a stranger's: RE2's automata take a time linear in the names, and bounded memory.
+    """
+    options = re2.Options()
+    options.log_errors = False
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"Found --group-by {pattern!r}; expected a regular expression ({error}).") from None
+        compiled = re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace")
+        raise DataError(
+            f"Found --group-by {pattern!r}; expected a regular expression of RE2's syntax, which has no look-around "
+            f"({why})."
+        ) from None
     if compiled.groups < 1:
         raise DataError(f"Found --group-by {pattern!r} without a capture group; expected one.")
     ids: dict[str, int] = {}
     groups = np.zeros(len(source), np.int64)
     missed = []
     for i in range(len(source)):
-        match = compiled.search(source.name(i))
+        match = compiled.search(source.name(i).encode(errors="replace").decode())  # a file's name may be no text
         if match is None or match.group(1) is None:
             missed.append(source.name(i))
             continue

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,6 @@ UPLOADED = 200_000  # entries of an uploaded archive
 CLASSES = 10_000
 NAMES = 500_000  # letters of all class names
 MEMORY = 2 << 30  # bytes that reading an archive may take, over what the process has at its start
-PATIENCE = 60.0  # seconds for the names in an archive: `group_by` is a stranger's expression
 LOOK = 0.4  # of an import's progress, and about that of its time
 SURE = 1.5  # factor by which an import may take longer than is foretold
 PROBLEMS, PATHS, LENGTH = 50, 3, 200  # of one kind, of one problem, of a text: what is told over HTTP
@@ -170,10 +167,9 @@ def _made_by(job: Context, name: str) -> bool:
 def _open(
     path: Path, class_names: Sequence[str], group_by: str | None, unlabelled: bool, most: int = UPLOADED
 ) -> Source:
-    """The source, read within bounds on memory and time. Raises DataError."""
+    """The source, read within bounds on memory. Raises DataError."""
     _bound_memory()
-    with _no_longer_than(PATIENCE):
-        source = open_source(path, class_names=class_names, group_by=group_by, unlabelled=unlabelled, max_entries=most)
+    source = open_source(path, class_names=class_names, group_by=group_by, unlabelled=unlabelled, max_entries=most)
     if len(source.classes) > CLASSES or sum(map(len, source.classes)) > NAMES:
         raise DataError(
             f"Found {len(source.classes):,} classes in {source.title}; expected at most {CLASSES:,}, whose names have "
@@ -191,23 +187,6 @@ def _bound_memory() -> None:
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     wanted = have + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
-
-
-@contextmanager
-def _no_longer_than(seconds: float) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise DataError(
-            f"Found an archive whose names took more than {seconds:.0f} s to read; expected less. Use a simpler "
-            "expression for groups, or none."
-        )
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _share(job: Context, what: str, start: float, stop: float) -> Callable[[int, int], None]:

@@ -2582,7 +2582,7 @@ export interface components {
             class_names: string[];
             /**
              * Group By
-             * @description A regular expression: its first group, found in an image's path, names a group; a group keeps to one split
+             * @description A regular expression (RE2): its first group, found in an image's path, names a group; a group keeps to one split
              */
             group_by?: string | null;
             /**
