@@ -54,7 +54,7 @@ class ImageSpec(Frozen):
         folded = [c.casefold() for c in self.classes]
         if folded.count(name.casefold()) == 1:
             return folded.index(name.casefold())
-        if name.isdigit() and int(name) < len(self.classes):
+        if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(self.classes):
             return int(name)
         raise NotFoundError.named("class", name, self.classes)
 

@@ -94,6 +94,12 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, service: Service) -> 
         client.images.generate(model="toy", prompt="dog", size="1024x1024")
     with pytest.raises(openai.NotFoundError, match="toy@1, which can generate; expected one that can inpaint"):
         client.images.edit(model="toy", image=picture(), mask=mask(), prompt="dog")
+    with pytest.raises(openai.UnprocessableEntityError, match="makes images of"):
+        client.images.edit(model="flow", image=picture(), prompt="a", size="1024x1024")
+    with pytest.raises(openai.NotFoundError, match="no class called"):
+        client.images.edit(model="flow", image=picture(), prompt="make it red")
+    with pytest.raises(openai.NotFoundError, match="no class called '²'"):
+        client.images.generate(model="toy", prompt="²")
     with pytest.raises(openai.UnprocessableEntityError, match="an SVG"):
         client.images.edit(model="flow", image=b"<svg/>", prompt="a")
     with pytest.raises(openai.AuthenticationError):

@@ -16,10 +16,12 @@ from torch import nn
 from kartina import registry
 from kartina.config import FamilyConfig
 from kartina.data.prepare import import_path
+from kartina.errors import DataError
 from kartina.generators.base import Capability, Family, Output, Row, State, build, to_uint8
 from kartina.handlers.train import train
 from kartina.models import png
 from kartina.models.model import load, save
+from kartina.models.package import find
 from kartina.training.run import Run
 from tests import tiny
 from tests.engine import CARD, PROVENANCE
@@ -134,6 +136,9 @@ def test_published_it_translates_alike_and_tells_what_it_can(cli, trained: Path,
     sheet = np.asarray(Image.open(path / "samples.png"))
     assert sheet.shape == (2 * 66 + 2, 8 * 66 + 2, 3), "input and output, four pairs a row"
     assert (sheet[2:66:2, 2:66:2] == val.sources[0].transpose(1, 2, 0)).all()
+
+    still = cli("publish", RUN, "--name", "still", "--set", "dropout=false", "--json")
+    assert still.code == 0 and load("still").controls("translate").model_dump()["dropout"] is False
 
     model, run = load("negatives"), cli("translate", RUN, source, "-o", tmp_path / "run.png")
     assert run.code == 0
@@ -262,6 +267,14 @@ def test_transform_and_inpaint(cli, flow: Path, tmp_path: Path) -> None:
     assert (made[mask == 0] == source[mask == 0]).all() and (made[mask > 0] != source[mask > 0]).any()
     recipe = png.read_recipe((tmp_path / "in.png").read_bytes())
     assert len(recipe["mask"]) == 64 and recipe["label"] == "c"
+
+
+def test_every_pair_of_image_and_mask_is_looked_at(flow: Path) -> None:
+    square, wide = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)
+    model, masks = load(find("flow")), [square, wide, square]
+    assert len(model.inpaint([square, wide], masks, ["a"], steps=1)) == 3
+    with pytest.raises(DataError, match="mask of 16x16 pixels for an image of 32x16"):
+        model.inpaint([square, wide], masks, ["a"], n=4, steps=1)
 
 
 def test_upscale_colorize_and_interpolate(cli, flow: Path, tmp_path: Path) -> None:

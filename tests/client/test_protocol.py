@@ -236,6 +236,14 @@ def test_images_in_any_form(tmp_path: Path) -> None:
         content = upload_of(given).content
         assert isinstance(content, bytes)
         assert Image.open(io.BytesIO(content)).size == (3, 2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    image.save(out := io.BytesIO(), "JPEG", exif=exif)
+    for turned in (Image.open(out), Image.open(out).convert("CMYK")):
+        content = upload_of(turned).content
+        assert isinstance(content, bytes) and Image.open(io.BytesIO(content)).size == (2, 3)
+    with pytest.raises(DataError, match="mode F, whose range nobody knows"):
+        upload_of(Image.new("F", (2, 2)))
     with pytest.raises(DataError, match="Found int as an image"):
         upload_of(3)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):

@@ -86,6 +86,9 @@ def test_pairs_by_equal_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Found 1 images in .* without a partner") as caught:
         open_source(tmp_path)
     assert caught.value.details == ("train/B/extra.png",)
+    save(tmp_path / "train" / "A" / "extra.png"), save(tmp_path / "train" / "A" / "extra.jpg")
+    with pytest.raises(DataError, match=r"Found 1 images in A of .* that differ from another one"):
+        open_source(tmp_path)
 
 
 def test_classes_called_a_and_b_with_other_names_are_no_pairs(tmp_path: Path) -> None:

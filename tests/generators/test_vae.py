@@ -562,8 +562,8 @@ def test_interpolation_leads_from_one_class_to_another(gaussians: int) -> None:
             z = kept.mean[[0, 2], 0].mean(0) + e @ kept.scale[[0, 2], 0].mean(0).mT
         assert torch.allclose(way[1].extras["z"], z, atol=1e-5)
         assert (to_uint8(model.decode(z, y)).int() - way[1].images.int()).abs().max() <= 1
-    plain = tiny.sampler("vae", shape=tiny.spec(classes=0)).capabilities()["interpolate"].controls
-    assert "to_class" not in plain.model_fields
+    for plain in (tiny.sampler("vae", shape=tiny.spec(classes=0)), tiny.sampler("vae", conditional=False)):
+        assert "to_class" not in plain.capabilities()["interpolate"].controls.model_fields
 
 
 def test_interpolation_has_the_latents_and_the_spread_that_are_asked_for() -> None:

@@ -16,6 +16,7 @@ from kartina.data.imageset import ImageSet
 from kartina.errors import ConfigError, DataError
 from kartina.metrics.classifier import PROTOCOL, Classifier, domain_classifier
 from kartina.metrics.evaluate import bits_per_dim, first_numbers, like, stratified
+from kartina.metrics.extractors import domain
 
 
 def make_digits() -> ImageSet:
@@ -186,6 +187,13 @@ def test_an_unconditional_generator_counts_for_the_classes_that_it_makes(digits:
     assert all(diverse[str(k)] > 0.8 for k in range(5))
     assert all(diverse[str(k)] < 0.8 for k in range(5, 10)) and min(diverse.values()) == 0
     assert found["metrics"]["coverage"]["value"] < 0.7
+
+    # Where nobody says of which class an image is, no class has a number.
+    blind = first_numbers(only_low, digits, seeds=(0,), samples=400, metrics=("coverage", "kid"), labelled=False,
+                          extractor=replace(domain(judge), hash="0" * 64))  # fmt: skip
+    assert all(blind["metrics"][key]["value"] is not None for key in ("coverage", "kid"))
+    for row in blind["per_class"]:
+        assert row["coverage"] is None and row["kid"] is None and row["reason"] == "unconditional"
 
 
 def test_small_classes_say_so_and_the_worst_comes_first(digits: ImageSet, judge: Classifier) -> None:

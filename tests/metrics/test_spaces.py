@@ -72,6 +72,16 @@ def test_data_without_classes_are_measured_in_another_space(home: Path) -> None:
         first_numbers(lambda labels, seed: again(data, labels, seed), data)
 
 
+def test_what_is_withheld_of_images_is_withheld_of_copies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The domain classifier has logits, and what they give is no IS."""
+    monkeypatch.setattr("kartina.metrics.classifier.EPOCHS", (1, 1))
+    data = colours()
+    found = first_numbers(lambda y, s: again(data, y, s), data, (0,), metrics=("is", "fd"))
+    assert found["metrics"]["is"]["reason"] == "needs inception"
+    copies = found["control"]["training copies"]
+    assert copies["is"] is None and copies["fd"] == found["metrics"]["fd"]["floor"]
+
+
 def test_real_images_are_looked_at_once(home: Path) -> None:
     data, net = colours(classes=()), Means()
     extract = of_module(net, "means")

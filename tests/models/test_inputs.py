@@ -14,7 +14,7 @@ from PIL import Image
 
 from kartina.data.decode import FITS, decode
 from kartina.errors import ConfigError, DataError
-from kartina.models.inputs import Given, read_images
+from kartina.models.inputs import Given, read_images, read_masks
 from tests.pictures import pixels, save
 
 
@@ -84,6 +84,44 @@ def test_orientation_alpha_and_depth_of_pil_images() -> None:
     still = Image.fromarray(array)
     one(still)
     assert still.getpixel((0, 0)) == tuple(array[0, 0]), "left open and as it was"
+    photo = Image.open(save_jpeg := io.BytesIO(jpeg(640)))
+    one(photo)
+    assert photo.size == (640, 640) and save_jpeg.closed is False, "not decoded at a fraction"
+    for mode in ("F", "I"):
+        with pytest.raises(DataError, match=f"a PIL image of mode {mode}, whose range nobody knows"):
+            one(Image.new(mode, (16, 16)))
+
+
+def jpeg(side: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), "teal").save(out, "JPEG")
+    return out.getvalue()
+
+
+def test_a_mask_with_a_transparent_part_is_made_of_it(tmp_path: Path) -> None:
+    """By file, bytes, PIL and array, turned as its image is."""
+    rgba = np.full((16, 16, 4), 255, np.uint8)
+    rgba[:4, :, 3] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rgba).save(tmp_path / "up.png")
+    Image.fromarray(np.ascontiguousarray(np.rot90(rgba))).save(tmp_path / "turned.png", exif=exif)
+    up, turned = tmp_path / "up.png", tmp_path / "turned.png"
+    image = read_images(np.zeros((16, 16), np.uint8), (16, 16), 3)
+    for mask in (up, up.read_bytes(), Image.open(up), rgba, turned):
+        (found,) = read_masks(mask, image, (16, 16))
+        assert (found.pixels[0, :4] == 255).all() and (found.pixels[0, 4:] == 0).all()
+    (found,) = read_masks(rgba[..., :3], image, (16, 16))
+    assert (found.pixels == 255).all()
+
+
+def test_a_mask_lies_where_it_was_drawn_or_is_refused() -> None:
+    small, large = np.zeros((4, 8), np.uint8), np.zeros((64, 128), np.uint8)
+    assert read_masks(large, read_images(small, (32, 32), 1), (32, 32))
+    assert read_masks(large, read_images(small, (32, 32), 1, "stretch"), (32, 32), "stretch")
+    assert read_masks(large, read_images(np.zeros((16, 32), np.uint8), (32, 32), 1, "pad"), (32, 32), "pad")
+    with pytest.raises(DataError, match="mask of 128x64 pixels for an image of 8x4, and fit=pad, which enlarges"):
+        read_masks(large, read_images(small, (32, 32), 1, "pad"), (32, 32), "pad")
 
 
 def bomb(side: int = 50_000) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from kartina.generators.base import At, Batch, LatentControls, LatentFamily, Los
 from kartina.handlers.evaluate import evaluate_model
 from kartina.handlers.load import load_any
 from kartina.handlers.publish import publish
-from kartina.handlers.sweep import Candidate, Floor, admissible, best, candidates, search, sweep
+from kartina.handlers.sweep import Candidate, Floor, admissible, best, candidates, declared, search, sweep
 from kartina.models import package
 from kartina.models.model import Model
 from kartina.training.loop import plan, train
@@ -130,6 +131,12 @@ def test_what_a_candidate_may_lose(agreement: float, coverage: float, floor: flo
     assert admissible(candidate(1.0, agreement, coverage), DEFAULT, Floor(0.95, floor)) is fits
 
 
+def test_a_model_that_knows_no_classes_has_no_agreement_to_lose() -> None:
+    default = replace(DEFAULT, agreement=None)
+    assert admissible(replace(candidate(1.0, coverage=0.8), agreement=None), default, Floor(0.95, 0.95))
+    assert not admissible(replace(candidate(1.0, coverage=0.7), agreement=None), default, Floor(0.95, 0.95))
+
+
 @pytest.mark.parametrize(("agreement", "fits"), [(0.85, True), (0.84, True), (0.839, False)])
 def test_agreement_above_that_of_real_images_may_go(agreement: float, fits: bool) -> None:
     assert admissible(candidate(1.0, agreement), DEFAULT, Floor(0.85, 0.95)) is fits
@@ -232,9 +239,31 @@ def test_without_classes_or_images_nothing_is_stored_and_a_sentence_says_why(toy
     assert package.read_manifest(found.path).tasks["generate"].defaults == {}
 
 
-def test_the_command_prints_the_table(toy: Path) -> None:
-    run, app = made("dots"), Typer()
+def test_an_unconditional_model_is_swept_by_distance_and_coverage(toy: Path) -> None:
+    run = Run.create(plan("dots-16", "dots", images=16, settings=["threads=1", "conditional=false"], device="cpu"))
+    train(run)
+    said = CliRunner().invoke(command(), [run.id, "--name", "deaf", "--sweep", "--samples", "100", "--no-evaluate"])
+    assert said.exit_code == 0 and "chosen" in said.stdout
+    table = package.read_card(package.find("deaf").path)["sweep"]
+    assert [c["class_agreement"] for c in table["candidates"]] == [None] * 3
+
+
+def test_values_that_do_not_go_with_a_default_are_not_tried() -> None:
+    """EDM's churn goes with Heun and Euler alone."""
+    model = Model(tiny.sampler("edm"), "edm")
+    assert declared(model) == {k: list(v) for k, v in model.family.sweep.items()}
+    fixed = replace(model, defaults={"generate": {"churn": 20.0}})
+    assert set(declared(fixed)["solver"]) == {"heun", "euler"} & set(model.family.sweep["solver"])
+
+
+def command() -> Typer:
+    app = Typer()
     app.command("publish")(publish_command)
+    return app
+
+
+def test_the_command_prints_the_table(toy: Path) -> None:
+    run, app = made("dots"), command()
     words = [run.id, "--name", "shown", "--sweep", "--samples", "100", "--seeds", "1", "--device", "cpu"]
     done = CliRunner().invoke(app, words, catch_exceptions=False, env={"COLUMNS": "160"})
     assert done.exit_code == 0

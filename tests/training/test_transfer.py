@@ -458,6 +458,10 @@ def test_teachers_that_cannot_teach_are_refused_in_words(old: Run, flow: Run) ->
     )
     said = told("meanflow-distil-32-cpu", [*DISTIL, "widths=[8,24]"], teacher=flow.id)
     assert "not those of this meanflow" in said and "(widths is [8, 16] there and [8, 24] here)" in said
+    # A flow with attention at one level more has all the tensors that are wanted, and would be cut down.
+    train(wide := Run.create(plan("flow-32-cpu", "things", images=8, settings=[*DISTIL, "attention=[0,1]"])))
+    said = told("meanflow-distil-32-cpu", DISTIL, teacher=wide.id)
+    assert "not those of this meanflow" in said and "(attention is [0, 1] there and [1] here)" in said
     assert "a flow, as the teacher of a meanflow; expected a meanflow" in told(
         "meanflow-halve-32-cpu", [*DISTIL, "ends=6"], teacher=flow.id
     )

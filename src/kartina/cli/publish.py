@@ -45,10 +45,9 @@ def publish(
 
     if precision not in ("fp16", "fp32"):
         raise ConfigError(f"Found --precision {precision}; expected fp16 or fp32.")
-    defaults = {"generate": parse_controls(set_)} if set_ else None
     with bar() as report:
         found = do(run, name, licence, about, evaluate=evaluate, seeds=tuple(range(seeds)), samples=samples,
-                   defaults=defaults, sweep=sweep, with_training=with_training, average=average or (),
+                   controls=parse_controls(set_ or []), sweep=sweep, with_training=with_training, average=average or (),
                    precision="fp32" if precision == "fp32" else "fp16",
                    device=pick_device(device), progress=report.update)  # fmt: skip
     manifest, card = package.read_manifest(found.path), package.read_card(found.path)
@@ -71,7 +70,8 @@ def show_sweep(found: Mapping[str, Any]) -> None:
         return
     names = list(found["chosen"])
     rows = [
-        (*(c["controls"][name] for name in names), f"{c['fd']:.3f}", f"{c['class_agreement']:.3f}",
+        (*(c["controls"][name] for name in names), f"{c['fd']:.3f}",
+         "-" if c["class_agreement"] is None else f"{c['class_agreement']:.3f}",
          f"{c['coverage']:.3f}", f"{c['ms']:.1f}", f"{c['gflop']:.3f}",
          "chosen" if c["controls"] == found["chosen"] else "" if c["admissible"] else "loses too much")
         for c in found["candidates"]

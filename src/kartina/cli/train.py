@@ -68,7 +68,8 @@ def train(
     if detach:
         seen = budgets.images(images) if images else None
         # Or say what is wrong.
-        plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source, teacher=lesson)
+        planned = plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source, teacher=lesson)
+        _tell_strange(lesson, planned)
         spec = {"preset": preset, "data": data, "images": seen, "settings": set_ or [], "start": from_,
                 "teacher": teacher, "device": device,
                 "budget": budgets.seconds(budget) if budget else None}  # fmt: skip
@@ -87,8 +88,7 @@ def train(
     )
     if config.start is not None:
         err.print(transfer.line(config.start), highlight=False, markup=False, soft_wrap=True)
-    if lesson is not None and (told := transfer.strange(lesson, config)):
-        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _tell_strange(lesson, config)
     if dry_run:
         if json:
             return print_json(config.model_dump(mode="json"))
@@ -98,6 +98,13 @@ def train(
         rows += [(f"config.{k}", v) for k, v in config.config.items()]
         return table("Would train", ["setting", "value"], rows)
     _follow(transfer.create(config, source, lesson), json)
+
+
+def _tell_strange(teacher: Any, config: Any) -> None:
+    from kartina.training import transfer
+
+    if teacher is not None and (told := transfer.strange(teacher, config)):
+        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _follow(run: Any, json: bool) -> None:

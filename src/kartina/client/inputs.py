@@ -135,9 +135,21 @@ def upload_of(given: Picture) -> File:
         raise DataError(
             f"Found {type(given).__name__} as an image; expected a path, a file's bytes, a PIL image or an Asset."
         )
-    out = io.BytesIO()
-    given.save(out, "PNG")
-    return File(out.getvalue(), "image.png")
+    return File(_png(given), "image.png")
+
+
+def _png(image: Image) -> bytes:
+    """A PIL image as a file: upright, as its path would be read. Raises DataError for a mode without a known range."""
+    from PIL import ImageOps
+
+    if image.mode == "F" or image.mode == "I":
+        raise DataError(
+            f"Found a PIL image of mode {image.mode}, whose range nobody knows; expected 8 bits (L, RGB) or 16 (I;16)."
+        )
+    upright, out = ImageOps.exif_transpose(image), io.BytesIO()
+    plain = upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA") or upright.mode.startswith("I;16")
+    (upright if plain else upright.convert("RGBA" if upright.has_transparency_data else "RGB")).save(out, "PNG")
+    return out.getvalue()
 
 
 def file_of(given: str | os.PathLike[str] | bytes) -> File:

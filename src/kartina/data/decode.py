@@ -1,6 +1,7 @@
 """decode: JPEG, PNG or WebP in; a uint8 image of the wanted size and channels out.
 
-Every oddity of real files ends here: palettes, alpha (laid on white), 16 bits (scaled to 8), CMYK, EXIF orientation.
+Every oddity of real files ends here: palettes, alpha (laid on white; in a mask it is the mask), 16 bits (scaled to 8),
+CMYK, EXIF orientation.
 What is truncated, animated, too big or no image at all is refused with a DataError that says so. Size in pixels is
 checked before any pixel is decoded.
 """
@@ -39,18 +40,19 @@ _MAGIC = (
 )  # fmt: skip
 
 
-def open_image(data: bytes | Path | Image.Image, at_least: int | None = None) -> Image.Image:
+def open_image(data: bytes | Path | Image.Image, at_least: int | None = None, mask: bool = False) -> Image.Image:
     """The first thing every image goes through: opened (a PIL image is), checked, decoded whole, turned upright, 8
     bits, no alpha.
 
     Returns a PIL image of mode L or RGB, with the mode of the file and its upright (width, height) in `info` as
-    `file_mode` and `file_size`. `at_least` allows a JPEG to be decoded at a half, quarter or eighth of its size, with
-    no side below that. Raises DataError with the reason.
+    `file_mode` and `file_size`. `at_least` allows a JPEG file to be decoded at a half, quarter or eighth of its size,
+    with no side below that. A `mask` with a transparent part is white there, and black where it is opaque. Raises
+    DataError with the reason.
     """
     try:
         with warnings.catch_warnings():  # Pillow's remarks about odd but readable files
             warnings.simplefilter("ignore")
-            flat, mode, size = _load(data, at_least)
+            flat, mode, size = _load(data, at_least, mask)
     except UnidentifiedImageError:
         raise DataError(f"found {_what(data)}, {EXPECTED}") from None
     except Image.DecompressionBombError:
@@ -69,7 +71,9 @@ def open_image(data: bytes | Path | Image.Image, at_least: int | None = None) ->
     return flat
 
 
-def _load(data: bytes | Path | Image.Image, at_least: int | None) -> tuple[Image.Image, str, tuple[int, int]]:
+def _load(
+    data: bytes | Path | Image.Image, at_least: int | None, mask: bool
+) -> tuple[Image.Image, str, tuple[int, int]]:
     """(the image; the mode and the upright size of the file)."""
     with _opened(data) as image:
         mode, (width, height) = image.mode, image.size
@@ -78,12 +82,16 @@ def _load(data: bytes | Path | Image.Image, at_least: int | None) -> tuple[Image
         frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
         if frames > 1:
             raise DataError(f"found an animation of {frames} frames, expected one still image")
-        if at_least is not None and image.format == "JPEG":
+        if image is data and (mode == "F" or (mode.startswith("I") and not mode.startswith("I;16"))):
+            raise DataError(
+                f"found a PIL image of mode {mode}, whose range nobody knows, expected 8 bits (L, RGB) or 16 (I;16)"
+            )
+        if at_least is not None and image.format == "JPEG" and image is not data:  # a draft changes what it is asked of
             image.draft(None, (at_least, at_least))
         image.load()
         turn = _orientation(image)
         size = (height, width) if turn in _SIDEWAYS else (width, height)
-        return _flatten(image if turn is None else image.transpose(turn)), mode, size
+        return _flatten(image if turn is None else image.transpose(turn), mask), mode, size
 
 
 def _opened(data: bytes | Path | Image.Image) -> AbstractContextManager[Image.Image]:
@@ -108,10 +116,10 @@ def fit_array(pixels: NDArray[np.uint8], size: int, fit: Fit = "crop", channels:
     return to_array(fit_to(from_array(pixels), size, fit), channels)
 
 
-def from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+def from_array(pixels: NDArray[np.uint8], mask: bool = False) -> Image.Image:
     """uint8 H,W or H,W,C (C = 1, 3 or 4) -> a PIL image of mode L or RGB, as `open_image` returns it."""
     found = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-    flat = _flatten(found)
+    flat = _flatten(found, mask)
     flat.info = {"file_mode": found.mode, "file_size": found.size}
     return flat
 
@@ -162,8 +170,13 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode -> L or RGB, 8 bits, alpha laid on white."""
+def _flatten(image: Image.Image, mask: bool = False) -> Image.Image:
+    """Any mode -> L or RGB, 8 bits, alpha laid on white; of a mask with a transparent part (alpha below a half) white
+    there, black elsewhere."""
+    if mask and image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if (alpha < 128).any():
+            return Image.fromarray(np.where(alpha < 128, 255, 0).astype(np.uint8))
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image.copy()
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, grey

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from kartina.data.decode import open_image
@@ -150,18 +149,16 @@ def convert(content: bytes, what: str) -> Message:
             )
         if what == "recipe":
             return {}, _recipe(content).encode()
-        holes = _holes(content) if what == "mask" else None
-        image = open_image(content)
+        image = open_image(content, mask=what == "mask")
     except DataError as error:
         return {"error": f"Could not use the image: {error}."}, b""
     mode = image.info["file_mode"]
-    clean = holes if holes is not None else image
-    clean.info = {}
+    image.info = {}
     out = io.BytesIO()
-    clean.save(out, "PNG", compress_level=1)
-    note = "" if mode in ("L", "RGB") else f"made {clean.mode} of {mode}"
-    channels = 1 if clean.mode == "L" else 3
-    return {"width": clean.width, "height": clean.height, "channels": channels, "note": note}, out.getvalue()
+    image.save(out, "PNG", compress_level=1)
+    note = "" if mode in ("L", "RGB") else f"made {image.mode} of {mode}"
+    channels = 1 if image.mode == "L" else 3
+    return {"width": image.width, "height": image.height, "channels": channels, "note": note}, out.getvalue()
 
 
 def _size(content: bytes) -> tuple[int, int]:
@@ -173,16 +170,6 @@ def _size(content: bytes) -> tuple[int, int]:
         return MAX_PIXELS, MAX_PIXELS
     except Exception:  # Pillow's parsers end in any of a dozen: `open_image` finds the words
         return 0, 0
-
-
-def _holes(content: bytes) -> Image.Image | None:
-    """White where an image is transparent, else black; None where nothing is."""
-    open_image(content)  # checked whole first
-    with Image.open(io.BytesIO(content)) as image:
-        if not image.has_transparency_data:
-            return None
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    return Image.fromarray(np.where(alpha < 128, 255, 0).astype(np.uint8)) if (alpha < 128).any() else None
 
 
 def _recipe(content: bytes) -> str:

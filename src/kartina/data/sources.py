@@ -337,18 +337,27 @@ def _pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """(positions of the B images in `index`, where each one's A is in the files).
 
-    None where the names say that A and B are classes. Raises DataError where some but not all have a partner.
+    None where the names say that A and B are classes. Raises DataError where some but not all have a partner, or two.
     """
 
     def key(at: int) -> tuple[int, str]:
         return int(given[at]), str(PurePosixPath(names[int(index[at])][wrap:].split("/", 2)[2]).with_suffix(""))
 
-    sources = {key(at): at for at in np.flatnonzero(is_a).tolist()}
+    sources, twice = dict[tuple[int, str], int](), list[int]()
+    for at in np.flatnonzero(is_a).tolist():
+        if sources.setdefault(key(at), at) != at:
+            twice.append(at)
     targets = np.flatnonzero(~is_a)
     found = [sources.pop(key(at), -1) for at in targets.tolist()]
     alone = [names[int(index[t])] for t, f in zip(targets.tolist(), found, strict=True) if f < 0]
     if len(alone) > len(targets) / 2:
         return None
+    if twice:
+        raise DataError(
+            f"Found {len(twice)} images in A of {title} that differ from another one there in their suffix alone; "
+            f"expected one for each image in B. Rename these or remove them.",
+            details=[names[int(index[at])] for at in twice[:100]],
+        )
     alone += [names[int(index[at])] for at in sources.values()]
     if alone:
         raise DataError(

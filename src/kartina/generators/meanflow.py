@@ -92,7 +92,7 @@ class MeanFlowConfig(FamilyConfig):
     stem: int = Field(2, ge=1, le=8)  # pixel-unshuffle factor
     dropout: float = Field(0.0, ge=0, lt=1)
     label_dropout: float = Field(0.1, ge=0, lt=1)  # share of images trained with the null label
-    guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off
+    guidance: float = Field(1.5, ge=0, le=10)  # w, trained in: 1 is off; a MeanFlow that teaches has its own
     taught: bool = False  # by a teacher: learn a flow's field, and not that of the data
     taught_by: Literal["flow", "meanflow"] = "flow"
     shift: float = Field(1.0, ge=1, le=20)  # of the flow that teaches: its own setting

@@ -468,9 +468,10 @@ class StyleGAN2ADA(AdversarialFamily):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> dict[str, Capability]:
+        classes = self.spec.classes if self.config.conditional else ()
         return {
             "generate": Capability(controls=StyleControls),
-            "interpolate": Capability(controls=interpolating(StyleControls, self.spec.classes, "style")),
+            "interpolate": Capability(controls=interpolating(StyleControls, classes, "style")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
         }
 
@@ -497,7 +498,7 @@ class StyleGAN2ADA(AdversarialFamily):
 
     def finish(self, state: State) -> Output:
         if "target" in state.tensors:
-            return Output(to_uint8(self.generator.synthesis(state["w"])), {"w": state["w"]})
+            return Output(to_uint8(self.generator.synthesis(state["w"])), {"w": state["w"].float().cpu()})
         return Output(to_uint8(state["x"]))
 
     def preview(self, state: State) -> Tensor | None:

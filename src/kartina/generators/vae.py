@@ -539,11 +539,12 @@ class VAE(LatentFamily):
         return tuple(name for name, there in found.items() if there)
 
     def capabilities(self) -> dict[str, Capability]:
+        classes = self.spec.classes if self.config.conditional else ()
         return {
             "generate": Capability(controls=sourced(self.sources)),
-            "interpolate": Capability(controls=interpolating(sourced(self.sources), self.spec.classes, "latent")),
+            "interpolate": Capability(controls=interpolating(sourced(self.sources), classes, "latent")),
             "invert": Capability(inputs=("image",), controls=InvertControls),
-            "morph": Capability(inputs=("image", "to_image"), controls=morphing(self.spec.classes)),
+            "morph": Capability(inputs=("image", "to_image"), controls=morphing(classes)),
         }
 
     def start(self, rows: Sequence[Row]) -> State:

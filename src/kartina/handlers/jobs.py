@@ -101,6 +101,8 @@ def _new_run(job: Context, spec: TrainJob) -> Run:
         start=source,
         teacher=teacher,
     )
+    if teacher is not None and (told := transfer.strange(teacher, config)):
+        job.log(told)
     files = {MARK: json.dumps(_mark(job)).encode(), owners.FILE: job.caller.encode()}
     return Run.create(config, {**files, **transfer.files(config, source, teacher)}, spec.name)
 

@@ -35,6 +35,7 @@ def publish(
     seeds: Sequence[int] = (0, 1, 2),
     samples: int = SAMPLES,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    controls: Mapping[str, Any] | None = None,
     sweep: bool | Mapping[str, Sequence[Any]] = False,
     with_training: bool = False,
     average: Sequence[str | Path] = (),
@@ -46,7 +47,8 @@ def publish(
     """Publish a run (id, number or folder) as the next version of the model `name`.
 
     The card gets numbers on the val split unless `evaluate` is off (or the data have no classes). `defaults` are
-    controls per task over the family's. `sweep` chooses the other defaults on val (see `handlers.sweep`): those that
+    controls per task over the family's, `controls` those of "generate" (or of its first task, for a model that only
+    works on images). `sweep` chooses the other defaults on val (see `handlers.sweep`): those that
     the family declares, or the given control -> values. `with_training` keeps what only trains (a discriminator), so
     that another run may start from the package. `average` are further runs, with whose weights the run's are averaged
     (see `Run.trained`). `precision` is that of the stored weights (sampling is in fp32).
@@ -65,9 +67,12 @@ def publish(
     training = transfer.live(found, int(counters["images"])) if with_training else None
     if training is not None and precision == "fp16":
         round_to_half(training, training_keys(training))
-    model = Model(
-        family, found.id, data=data.name, defaults={task: dict(given) for task, given in (defaults or {}).items()}
-    )
+    chosen_defaults = {task: dict(given) for task, given in (defaults or {}).items()}
+    if controls:
+        tasks = family.capabilities()
+        main = "generate" if "generate" in tasks else next(iter(tasks))
+        chosen_defaults[main] = {**chosen_defaults.get(main, {}), **controls}
+    model = Model(family, found.id, data=data.name, defaults=chosen_defaults)
     for task in model.defaults:
         model.controls(task)  # a wrong default is refused before anything is measured
     chosen: dict[str, Any] = {}

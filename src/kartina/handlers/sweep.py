@@ -8,7 +8,7 @@ follows. The rules were fixed before any model was looked at:
    seed is not among those of the card's final numbers, so that no number is of images that were chosen for it.
 2. A candidate must not lose what the defaults have: its class agreement and its coverage are at least theirs (or those
    of real images, where theirs are above that) less one point. Agreement above that of real images is no virtue: it is
-   what guidance buys by leaving out the images that are hard to tell.
+   what guidance buys by leaving out the images that are hard to tell. A model that knows no classes has none.
 3. Of those, the lowest FD-domain wins. Within 2% of it all are equal, and the cheapest sampler wins: the fewest
    floating-point operations an image. Milliseconds are recorded but do not choose: they depend on what else runs.
 
@@ -26,6 +26,7 @@ from typing import Any
 from torch.utils.flop_counter import FlopCounterMode
 
 from kartina.data.imageset import ImageSet, Split
+from kartina.errors import ConfigError
 from kartina.generators.base import generate
 from kartina.handlers.evaluate import SAMPLES, Progress, generator
 from kartina.metrics.agreement import agreement
@@ -52,7 +53,7 @@ class Candidate:
 
     controls: Settings
     fd: float
-    agreement: float
+    agreement: float | None  # None of a model that knows no classes
     coverage: float
     ms: float  # an image, in batches, on this machine
     gflop: float  # an image
@@ -74,6 +75,8 @@ def admissible(candidate: Candidate, default: Candidate, floor: Floor) -> bool:
     """Rule 2."""
     slack = SLACK + 1e-9  # a whole point, whatever rounding says
     covers = candidate.coverage >= min(default.coverage, floor.coverage) - slack
+    if candidate.agreement is None or default.agreement is None:
+        return covers
     return covers and candidate.agreement >= min(default.agreement, floor.agreement) - slack
 
 
@@ -124,7 +127,7 @@ def sweep(
     """
     fixed = model.defaults.get(TASK, {})
     if values is None:
-        values = {name: options for name, options in model.family.sweep.items() if name not in fixed}
+        values = declared(model)
     seed = next(s for s in range(FIRST_SEED, FIRST_SEED + len(avoid) + 1) if s not in avoid)
     about = {"task": TASK, "split": split, "seeds": [seed], "rule": RULE}
     reason = hindrance(model, data, values, split, samples)
@@ -170,8 +173,8 @@ def sweep(
         ms = 1000 * (time.perf_counter() - begun) / n
         found = score(eyes.look(images), real.labels, real).whole
         done += 1
-        return Candidate(settings, found["fd"], found["class_agreement"], found["coverage"], ms,
-                         flops.get_total_flops() / 1e9)  # fmt: skip
+        agrees = found["class_agreement"] if model.family.labelled else None
+        return Candidate(settings, found["fd"], agrees, found["coverage"], ms, flops.get_total_flops() / 1e9)
 
     chosen, tried = search(try_out, start, options, floor)
     report(1.0, "done")
@@ -182,9 +185,29 @@ def sweep(
     }  # fmt: skip
 
 
+def declared(model: Model) -> dict[str, list[Any]]:
+    """What the family declares to be swept, without controls that the model has defaults for, and without values that
+    do not go with those (another solver than one that its churn needs)."""
+    fixed, found = model.defaults.get(TASK, {}), dict[str, list[Any]]()
+    if TASK not in model.family.capabilities():
+        return found
+    for name, options in model.family.sweep.items():
+        if name not in fixed and (possible := [v for v in options if _goes(model, {name: v})]):
+            found[name] = possible
+    return found
+
+
+def _goes(model: Model, settings: Settings) -> bool:
+    try:
+        model.controls(TASK, **settings)
+    except ConfigError:
+        return False
+    return True
+
+
 def candidates(model: Model, data: ImageSet, samples: int = SAMPLES) -> int:
     """How many settings a sweep of what the family declares tries; 0 where nothing can be chosen."""
-    values = model.family.sweep
+    values = declared(model)
     if hindrance(model, data, values, "val", samples):
         return 0
     start = model.controls(TASK)

@@ -16,7 +16,7 @@ that real held-out images get.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -307,7 +307,10 @@ def first_numbers(
         report(at + 0.5 * span, f"scoring {m} images, seed {i + 1} of {len(seeds)}")
         seen = eyes.look(images)
         own = labels if labelled or seen.predicted is None else seen.predicted
-        scores.append(score(seen, own, real, metrics, None if labelled else 0, trainings[seed]))
+        found = score(seen, own, real, metrics, None if labelled else 0, trainings[seed])
+        if not labelled and seen.predicted is None:  # nobody says of which class an image is
+            found = replace(found, coverage=np.full_like(found.coverage, np.nan), kid=np.full_like(found.kid, np.nan))
+        scores.append(found)
     report(1.0, "done" if bits is None else "measuring bits per dimension")
 
     def value(key: str) -> dict[str, Any]:
@@ -335,12 +338,17 @@ def first_numbers(
         return Value(value=mean, interval=t_interval(of_seeds), floor=floor, identity=identity).json_shape()
 
     numbers = {key: value(key) for key in metrics}
+    control = {key: _number(found) for key, found in _means([s.whole for s in copies]).items()}
+    for key, one in numbers.items():
+        if one["value"] is None and one["reason"] != "unconditional":  # no number of these images, nor of copies
+            control[key] = None
     if bits is not None:
         numbers |= {key: bits_per_dim(bits, data, split, min(samples, SCORED), seeds, k) for key, k in BOUNDS.items()}
+    known = labelled or judge is not None
     return {
         "metrics": numbers,
-        "per_class": _per_class(data, scores, labelled, [key for key in ("kid", "cas") if key in metrics]),
-        "control": {"training copies": {k: _number(v) for k, v in _means([s.whole for s in copies]).items()}},
+        "per_class": _per_class(data, scores, labelled, known, [key for key in ("kid", "cas") if key in metrics]),
+        "control": {"training copies": control},
     }
 
 
@@ -508,7 +516,7 @@ def like(pool: Labels, wanted: Labels, seed: int) -> NDArray[np.int64]:
 
 
 def _per_class(
-    data: ImageSet, scores: Sequence[Scores], labelled: bool, further: Sequence[str]
+    data: ImageSet, scores: Sequence[Scores], labelled: bool, known: bool, further: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per class, the worst first: by the lowest of its agreement, coverage and diversity."""
     rows, train = [], data.part("train").counts()
@@ -519,7 +527,7 @@ def _per_class(
         row["agreement"] = row["agreement"] if labelled else None
         row["train"] = int(train[c])
         if row["coverage"] is None:
-            row["reason"] = "too few"  # references of this class for coverage
+            row["reason"] = "too few" if known else "unconditional"  # references of this class; or nobody knows it
         rows.append(row)
     return sorted(
         rows, key=lambda r: min([r[k] for k in ("agreement", "coverage", "diversity") if r[k] is not None] or [0.0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ def read_images(
     shrink: int = 1,
     rows: Collection[int] | None = None,
     before: Callable[[], object] | None = None,
+    mask: bool = False,
 ) -> list[Given]:
     """One image or several -> uint8 `channels`,*`size` each, in order; a folder stands for its images, sorted by name.
 
@@ -54,7 +55,8 @@ def read_images(
     `fit` is that of an import: crop, pad or stretch. With `shrink` the images come out that many times smaller than
     `size`: one that is as large is fitted to it and then averaged over squares, a smaller one is fitted to the small
     size. Of M images row i uses the one at i mod M: where `rows` tells which rows there are, the others are not read,
-    but black. What came as the same bytes is read once. `before` is called before each reading.
+    but black. What came as the same bytes is read once. `before` is called before each reading. As a `mask`, an image
+    with a transparent part is white there, and black elsewhere.
 
     Raises DataError naming each image that cannot be used.
     """
@@ -77,7 +79,7 @@ def read_images(
             if before is not None:
                 before()
             try:
-                one = _read(path or item, size, channels, fit, shrink)
+                one = _read(path or item, size, channels, fit, shrink, mask)
             except DataError as error:
                 one = error
             if isinstance(item, bytes):
@@ -103,20 +105,30 @@ def read_masks(
 ) -> list[Given]:
     """Masks for `images` (image i has masks[i mod M]), fitted as those are -> uint8 1,*`size` each, 0 or 255.
 
-    `rows` and `before` as in `read_images`. White (from the half on) is what is to be made anew, black stays. Raises
-    DataError for a mask of another aspect than its image's: it would not lie where it was drawn.
+    `rows` and `before` as in `read_images`. White (from the half on; of a mask with a transparent part that part) is
+    what is to be made anew, black stays. Raises what `check_masks` raises.
     """
-    found = read_images(masks, size, 1, fit, rows=rows, before=before)
-    for i in range(max(len(images), len(found))) if rows is None else rows:
-        mask, image = found[i % len(found)], images[i % len(images)]
-        if mask.size[0] * image.size[1] != mask.size[1] * image.size[0]:
-            (a, b), (w, h) = mask.size, image.size
-            raise DataError(f"Found a mask of {a}x{b} pixels for an image of {w}x{h}; expected one of the same shape.")
+    found = read_images(masks, size, 1, fit, rows=rows, before=before, mask=True)
+    check_masks(found, images, max(size), fit, range(max(len(images), len(found))) if rows is None else rows)
     once = {id(mask): mask for mask in found}
     made = {
         key: replace(mask, pixels=np.where(mask.pixels >= 128, 255, 0).astype(np.uint8)) for key, mask in once.items()
     }
     return [made[id(mask)] for mask in found]
+
+
+def check_masks(masks: Sequence[Given], images: Sequence[Given], size: int, fit: Fit, rows: Iterable[int]) -> None:
+    """Raises DataError for a mask that would not lie where it was drawn in the image of its row: one of another aspect,
+    or, where images are padded to `size`, one that fills another part of it."""
+    pairs = {(masks[row % len(masks)].size, images[row % len(images)].size) for row in rows}
+    for (a, b), (w, h) in sorted(pairs):
+        if a * h != b * w:
+            raise DataError(f"Found a mask of {a}x{b} pixels for an image of {w}x{h}; expected one of the same shape.")
+        if fit == "pad" and min(size, max(a, b)) != min(size, max(w, h)):
+            raise DataError(
+                f"Found a mask of {a}x{b} pixels for an image of {w}x{h}, and fit=pad, which enlarges nothing; "
+                f"expected a mask as large as its image."
+            )
 
 
 def image_files(path: Path) -> list[Path]:
@@ -142,18 +154,18 @@ def _each(images: Source | Sequence[Source]) -> list[Source]:
     return [one for item in images for one in _each(item)]
 
 
-def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit, shrink: int) -> Given:
+def _read(item: Source | Path, size: tuple[int, int], channels: int, fit: Fit, shrink: int, mask: bool) -> Given:
     height, width = size
     name = ""
     if isinstance(item, np.ndarray):
-        image = from_array(_upright(item))
+        image = from_array(_upright(item), mask)
     elif isinstance(item, bytes | Image.Image):
-        image = open_image(item, enough(max(size), fit))
+        image = open_image(item, enough(max(size), fit), mask)
     else:
         path = Path(item)
         if os.path.exists(path) and not os.path.isfile(path):
             raise DataError("found something that is not a file, expected a JPEG, PNG or WebP image")
-        image = open_image(path, enough(max(size), fit))
+        image = open_image(path, enough(max(size), fit), mask)
         name = path.stem
     wide, high = image.info["file_size"]
     whole = min(image.size) >= min(size)  # else it is small already

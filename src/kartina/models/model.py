@@ -30,7 +30,7 @@ from kartina.errors import ConfigError, IntegrityError, NotFoundError, disk_erro
 from kartina.files import make_folder, sync
 from kartina.generators.base import Family, Row, check_inputs, from_uint8, generate, rows_for
 from kartina.models import package
-from kartina.models.inputs import Given, Source, read_images, read_masks
+from kartina.models.inputs import Given, Source, check_masks, read_images, read_masks
 from kartina.models.package import Manifest, PackageRef, Part, Provenance, Task
 from kartina.models.samples import Samples
 
@@ -161,6 +161,9 @@ class Model:
         settings = self.controls(task, **{**(controls or {}), **more})
         inputs = self.inputs(task, {"image": images, "to_image": to_images, "mask": masks}, fit)
         rows = self.rows(labels, n, seed, settings, task, inputs)
+        if "mask" in inputs:
+            side = max(self.spec.height, self.spec.width)
+            check_masks(inputs["mask"], inputs["image"], side, fit, range(len(rows)))
         made = generate(self.family, rows, batch, progress)
         return Samples(
             images=made.images.numpy(),

@@ -119,12 +119,15 @@ def take(source: Source | None, family: Family, teacher: Source | None = None) -
             f"Found no weight of {source.ref} that fits this {family.name}; expected networks of the same size. Give "
             f"--set the settings that it was trained with ({_unlike(source, family)})."
         )
-    if family.taught and (lost := [key for key in wanted if key.startswith("teacher.") and key not in taken]):
+    # All of a teacher, and nothing left over: a level's attention that has no place here would be cut out of it. What
+    # its network is told besides the class (of augmentations) is nothing where it makes images.
+    lessons = {key for key in [*wanted, *tensors] if key.startswith("teacher.") and ".told." not in key}
+    if family.taught and (lost := [key for key in lessons if key not in taken]):
         if teacher is not None:
             raise ConfigError(
                 f"Found {len(lost)} tensors of the teacher {teacher.ref} that are not those of this {family.name} "
-                f"(first {lost[0]}); expected networks of the same size and the same classes. Give --set the settings "
-                f"that it was trained with ({_unlike(teacher, family.get_submodule('teacher'))})."
+                f"(first {min(lost)}); expected networks of the same size and the same classes. Give --set the "
+                f"settings that it was trained with ({_unlike(teacher, family.get_submodule('teacher'))})."
             )
         raise ConfigError(
             f"Found settings of a {family.name} that learns from a teacher, and no teacher; give it --teacher, a "

@@ -111,12 +111,15 @@ async def openai_edit(
     if len(given) != 1:
         raise ConfigError(f"Found {len(given)} images; a model edits one at a time. Send one, as `image`.")
     info = await to_thread(of.models.get, model)
-    task = _edit(info, mask is not None)
+    task, label = _edit(info, mask is not None), _class(prompt)
+    _check_size(info, size)
+    if label is not None:
+        info.spec.label(label[0])  # or it is refused before anything is stored
     inputs: dict[str, tuple[str, ...]] = {"image": ((await of.uploads.add(who, given[0].read)).id,)}
     if mask is not None:
         inputs["mask"] = ((await of.uploads.add(who, mask.read, "mask")).id,)
     asked = Submission(
-        model=model, task=task, labels=_class(prompt), n=n, inputs=inputs, format=output_format or "png"
+        model=model, task=task, labels=label, n=n, inputs=inputs, format=output_format or "png"
     )  # fmt: skip
     return await _make(of, who, asked, size)
 
@@ -149,11 +152,16 @@ def _edit(info: ModelInfo, masked: bool) -> str:
     raise NotFoundError(f"Found the model {info.ref}, which can {have}; expected one that can {' or '.join(wanted)}.")
 
 
-async def _make(of: Services, who: Caller, asked: Submission, size: str | None) -> ImagesResponse:
-    spec = (await to_thread(of.models.get, asked.model)).spec
-    own = f"{spec.width}x{spec.height}"
+def _check_size(info: ModelInfo, size: str | None) -> str:
+    """The size of a model's images. Raises ConfigError where another one is asked for."""
+    own = f"{info.spec.width}x{info.spec.height}"
     if size not in (None, "auto", own):
         raise ConfigError(f"Found the size {size}; this model makes images of {own}. Leave the size out.")
+    return own
+
+
+async def _make(of: Services, who: Caller, asked: Submission, size: str | None) -> ImagesResponse:
+    own = _check_size(await to_thread(of.models.get, asked.model), size)
     accepted = await of.generations.submit(who, asked)
     done = await of.generations.wait(who.owner, accepted.id, PATIENCE)
     if done.status == "failed" and done.error is not None:

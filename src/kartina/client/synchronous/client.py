@@ -138,7 +138,8 @@ class Client:
     ) -> Generation:
         """Run again what made this PNG or WebP, from the file alone; `n`: more of them, with the seeds that follow.
 
-        What the file's image started from is not in the file: give it again.
+        What the file's image started from is not in the file: give it again, the same; of another one, or one that was
+        fitted to the model by other means than cropping, it makes another picture.
         """
         return self.generations.create_from_file(
             file, n=n, image=image, to_image=to_image, mask=mask, wait=wait, idempotency_key=idempotency_key
