@@ -26,12 +26,14 @@ from kartina.jobs.context import Context, Interrupted
 from kartina.jobs.table import Job, Jobs
 from kartina.jobs.worker import Worker
 from kartina.models import package
+from kartina.models.model import save
 from kartina.training import checkpoint
 from kartina.training.folder import names
 from kartina.training.loop import train
 from kartina.training.run import Run
 from tests import tiny
 from tests.cli.conftest import Cli, cli  # noqa: F401  a fixture
+from tests.engine import CARD, PROVENANCE
 from tests.study import tiny_study
 from tests.waiting import wait
 
@@ -86,6 +88,20 @@ def test_what_a_training_job_may_be_asked() -> None:
                   {"preset": "p", "data": "d", "budget": 60, "images": 9}, {"run": "1", "colour": "red"}):  # fmt: skip
         with pytest.raises(ValueError, match=r"expected preset, data|Extra inputs"):
             TrainJob.model_validate(wrong)
+
+
+def test_a_teacher_of_other_images_is_told_of(jobs: Jobs, cli: Cli) -> None:  # noqa: F811
+    """When it is queued, and in the job's log."""
+    flow = tiny.sampler("flow", shape=tiny.spec(32), widths=(8, 16), attention=(1,), blocks=1)
+    save(flow, "teacher", PROVENANCE, CARD)
+    more = ["widths=[8,16]", "attention=[1]", "batch=4", "threads=1", "grids=0"]
+    words = [word for one in more for word in ("--set", one)]
+    said = cli("train", "meanflow-distil-32-cpu", "--data", "blobs", "--images", 4, "--teacher", "teacher", *words,
+               "--detach")  # fmt: skip
+    assert said.code == 0 and "teacher@1 learnt from other images" in said.err
+    assert cli("jobs", "work", "--until-idle").code == 0
+    logged = [event.data for event in jobs.events(1) if event.event == "log"]
+    assert any("teacher@1 learnt from other images" in one["text"] and one["level"] == "warning" for one in logged)
 
 
 def test_train_and_evaluate_detached(jobs: Jobs, cli: Cli) -> None:  # noqa: F811

@@ -102,7 +102,7 @@ def _new_run(job: Context, spec: TrainJob) -> Run:
         teacher=teacher,
     )
     if teacher is not None and (told := transfer.strange(teacher, config)):
-        job.log(told)
+        job.log(told, "warning")
     files = {MARK: json.dumps(_mark(job)).encode(), owners.FILE: job.caller.encode()}
     return Run.create(config, {**files, **transfer.files(config, source, teacher)}, spec.name)
 
