@@ -52,6 +52,7 @@ def test_a_zip_that_import_takes(toy: PackageRef, cli: Cli, tmp_path: Path) -> N
         (("--count", "cat=3", "-c", "dog", "-o", "a.zip"), "expected one of them"),
         (("--count", "cat=3"), "Found --count without a ZIP"),
         (("--set", "stepz=3", "--detach"), "stepz"),
+        (("--detach", "-o", "big.zip"), "-o big.zip with --detach"),
     ],
 )
 def test_what_cannot_be_made_is_refused(toy: PackageRef, cli: Cli, words: tuple[str, ...], says: str) -> None:

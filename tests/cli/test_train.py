@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from kartina.cli.output import from_here
 from kartina.training.run import Run
 from tests import tiny
 
@@ -74,6 +75,21 @@ def test_dry_run_leaves_nothing(cli, blobs: Path) -> None:
     assert planned.json["images"] == 1000 and planned.json["spec"]["classes"] == ["a", "b", "c"]
     assert "lr" in cli("train", "vae-32-cpu", "--data", "blobs", "--images", "1k", "--dry-run").out
     assert not (blobs / "runs").exists()
+    both = cli("train", "vae-32-cpu", "--data", "blobs", "--images", "1k", "--dry-run", "--detach")
+    assert both.code == 2 and "--dry-run with --detach" in both.err
+    for extra in (("--dry-run",), ("--device", "cpu")):
+        kept = cli("train", "--resume", "1", *extra)
+        assert kept.code == 2 and f"--resume with {extra[0]}" in kept.err
+
+
+def test_a_path_is_found_from_another_folder(blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job is told to read, it reads in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "a").mkdir(parents=True)
+    (tmp_path / "w.npz").touch()
+    assert from_here("models/a") == str(tmp_path / "models" / "a") and from_here(None) is None
+    assert from_here("w.npz") == "w.npz", "a name, which a file happens to have, too"
+    assert from_here("w.npz", "file") == str(tmp_path / "w.npz") and from_here("https://x/w", "file") == "https://x/w"
 
 
 def test_a_time_budget(cli, blobs: Path) -> None:

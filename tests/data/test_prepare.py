@@ -379,3 +379,11 @@ def test_the_data_layer_does_not_load_torch() -> None:
     code = "import sys, kartina.cli.data; print(sorted({'torch', 'sklearn', 'scipy'} & sys.modules.keys()))"
     out, err = run(code).communicate(timeout=60)
     assert out == "[]\n", err
+
+
+def test_arrays_of_three_equal_channels_are_grey(tmp_path: Path, home: Path) -> None:
+    """As `inspect` says of them, and as files of the same images are."""
+    grey = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
+    for name, images, channels in (("grey", grey.repeat(3, axis=3), 1), ("colour", grey + np.uint8([0, 1, 2]), 3)):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(60) % 2)
+        assert import_path(tmp_path / f"{name}.npz", name).spec.channels == channels

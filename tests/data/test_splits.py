@@ -65,6 +65,29 @@ def test_a_class_in_a_single_group_stays_in_train() -> None:
     assert (split[:100] == TRAIN).all() and 6 <= (split[100:] == VAL).sum() <= 14
 
 
+@pytest.mark.parametrize("n", range(1, 7))
+def test_few_large_groups_still_make_splits(n: int) -> None:
+    """Five patients of 50 images each: none brings a tenth nearer, and each split gets one all the same."""
+    groups = np.repeat(np.arange(2 * n), 50)
+    labels = np.repeat([0, 1], 50 * n)
+    split = assign(np.full(100 * n, NONE, np.int8), labels, groups)
+    for k in (0, 1):
+        found = [len(np.unique(groups[(split == s) & (labels == k)])) for s in (TRAIN, VAL, TEST)]
+        assert found == ([n - 2, 1, 1] if n > 2 else [n, 0, 0])
+    patients = np.repeat(np.arange(n), 100)  # of both classes: one group serves them all
+    split = assign(np.full(100 * n, NONE, np.int8), np.tile([0, 1], 50 * n), patients)
+    found = [len(np.unique(patients[split == s])) for s in (VAL, TEST)]
+    assert found == ([1, 1] if n > 2 else [0, 0])
+
+
+def test_singletons_are_split_as_without_groups() -> None:
+    """Small classes, whose images are groups of one since a duplicate was found."""
+    labels = np.repeat(np.arange(20), 5)
+    split = assign(np.full(100, NONE, np.int8), labels, np.arange(100))
+    for s in (VAL, TEST):
+        assert np.bincount(labels[split == s], minlength=20).tolist() == [1] * 20
+
+
 def test_what_is_together_in_either_is_together_in_both() -> None:
     a, b = np.array([0, 0, 1, 2, 3, 4]), np.array([5, 6, 6, 7, 8, 7])
     found = merged(a, b)

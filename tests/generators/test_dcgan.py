@@ -125,6 +125,10 @@ def test_settling_gathers_statistics_of_the_averaged_weights() -> None:
     again = [m.bn.running_mean for m in model.modules() if isinstance(m, ConditionalBatchNorm)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "a function of weights and seed"
     assert all(m.abs().sum() > 0 for m in first) and not model.training
+    # By the labels that training drew, where a policy draws others than the data have.
+    model.settle(data, torch.Generator().manual_seed(0), torch.tensor([0.0, 0.0, 1.0]))
+    other = [m.bn.running_mean for m in model.modules() if isinstance(m, ConditionalBatchNorm)]
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_spectral_norm_bounds_every_layer() -> None:

@@ -63,7 +63,7 @@ def test_it_is_cached_checked_and_deterministic(digits: ImageSet, home: Path, mo
     monkeypatch.setattr("kartina.metrics.classifier.EPOCHS", (1, 1))
     steps: list[float] = []
     first = domain_classifier(digits, progress=lambda share, what: steps.append(share))
-    where = home / "cache" / "classifiers" / f"{digits.hash}-{PROTOCOL}"
+    where = home / "cache" / "classifiers" / f"{digits.hash}-{PROTOCOL}-unflipped"
     assert sorted(p.name for p in where.parent.iterdir()) == [where.name]  # nothing temporary left
     assert json.loads((where / "classifier.json").read_text())["sha256"] == first.hash
     stamp = (where / "classifier.safetensors").stat().st_mtime_ns

@@ -74,3 +74,7 @@ def test_coverage_of_the_same_distribution() -> None:
 def test_too_few_for_a_neighbour() -> None:
     with pytest.raises(DataError, match="at least 6"):
         radii(normal(5, 4, 9), 5)
+    for k, n in ((5, 6), (1, 2), (3, 5)):  # just enough, and one more
+        x = normal(n, 4, 9)
+        every = np.sort(np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1)), axis=1)
+        assert radii(x, k) == pytest.approx(every[:, k], rel=1e-12)

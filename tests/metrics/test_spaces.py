@@ -15,6 +15,7 @@ from benchmarks.known_answers import scenes
 from kartina.config import ImageSpec
 from kartina.data.imageset import ImageSet
 from kartina.errors import ConfigError, DataError, InputError
+from kartina.handlers.evaluate import evaluate_images
 from kartina.metrics.cas import cas
 from kartina.metrics.evaluate import METRICS, expand, first_numbers, like
 from kartina.metrics.extractors import find_extractor, inception, of_inception, of_module
@@ -80,6 +81,29 @@ def test_what_is_withheld_of_images_is_withheld_of_copies(home: Path, monkeypatc
     assert found["metrics"]["is"]["reason"] == "needs inception"
     copies = found["control"]["training copies"]
     assert copies["is"] is None and copies["fd"] == found["metrics"]["fd"]["floor"]
+
+
+def test_a_module_is_known_by_what_it_computes() -> None:
+    class Scaled(Means):
+        def __init__(self, scale: float):
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.scale
+
+    one, same, other = (of_module(Scaled(s), "a").hash for s in (1.0, 1.0, 2.0))
+    assert one == same != other and of_module(Scaled(1.0), "b").hash != one
+
+
+def test_unlabelled_images_are_taken_by_chance(home: Path, tmp_path: Path) -> None:
+    """An array, or a folder, that is sorted by what its images show would make one kind of image the first set."""
+    data = colours(600, classes=())
+    kinds = np.arange(300) % 2
+    np.savez(tmp_path / "sorted.npz", images=np.concatenate([data.images[:300][kinds == k] for k in (0, 1)]))
+    found = evaluate_images(tmp_path / "sorted.npz", data, "val", (0, 1), 150, metrics=("fd",),
+                            extractor=of_module(Means(), "means"))["metrics"]["fd"]  # fmt: skip
+    assert found["identity"]["seeds"] == [0, 1] and found["value"] < 5 * found["floor"]
 
 
 def test_real_images_are_looked_at_once(home: Path) -> None:

@@ -111,6 +111,7 @@ def test_what_cannot_be_used_is_named(old: str, new: str, says: str) -> None:
         ('preset = "vae-32-cpu"\n', 'preset = "pix2pix-32-cpu"\n', ConfigError, "pair"),
         ("samples = 60", 'samples = 60\nextractor = "mobilenet"', ConfigError, "without its file"),
         ("samples = 60", 'samples = 60\nextractor = "mobilenet"\nweights = "none.npz"', NotFoundError, "none.npz"),
+        ("samples = 60", 'samples = 60\nweights = "none.npz"', ConfigError, "with the domain extractor"),
         ("samples = 60", "samples = 4", DataError, "4 reference images in 'val'"),
         ("samples = 60", "samples = 60\nselection_samples = 3", DataError, "3 reference images in 'val'"),
     ],

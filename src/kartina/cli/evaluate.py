@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kartina.cli.jobs import submit
-from kartina.cli.output import Json, err, out, print_json, table
+from kartina.cli.output import Json, err, from_here, out, print_json, table
 
 NAMES = {"class_agreement": "class agreement", "coverage": "coverage", "diversity": "diversity", "fd": "FD-domain",
          "bits_per_dim": "bits/dim (ELBO)", "bits_per_dim_iw": "bits/dim (IWAE)"}  # fmt: skip
@@ -70,10 +70,10 @@ def evaluate(
         given = is_given(Path(what).expanduser())
         if not given:
             find(what)  # or says what there is
-        source = str(Path(what).expanduser().absolute()) if given else what
+        source = str(Path(what).expanduser().absolute()) if given else from_here(what)
         spec = {"model": source, "data": data, "split": check_split(split), "seeds": list(range(seeds)),
                 "samples": count, "device": device, "metrics": list(keys), "extractor": extractor,
-                "weights": weights}  # fmt: skip
+                "weights": from_here(weights, "file")}  # fmt: skip
         return submit("evaluate", spec, json)
     with bar() as report:
         found = evaluate_ref(

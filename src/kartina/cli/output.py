@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -57,3 +58,13 @@ def fail(error: KartinaError) -> None:
         err.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     if len(error.details) > 50:
         err.print(f"  ... and {len(error.details) - 50} more", highlight=False)
+
+
+def from_here(given: str | None, kind: Literal["file", "name"] = "name") -> str | None:
+    """A path as another process finds it, whose folder is another one; a name or an address as it is. Where names are
+    expected, a path is what has a slash."""
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    is_path = path.exists() if kind == "file" else path.exists() and path.name != given
+    return str(path.absolute()) if is_path else given

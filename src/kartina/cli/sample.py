@@ -24,8 +24,11 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Image i has seed + i.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A control, such as guidance=2; repeatable.")] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="grid.png; a folder of PNGs; or a.zip, a data set of any size.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="grid.png; a folder of PNGs; or a.zip, a data set of any size. Default: samples.png."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images made together; changes nothing in them.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     count: Annotated[
@@ -40,6 +43,11 @@ def sample(
     from kartina.handlers.load import load_any, parse_controls
     from kartina.training.loop import pick_device
 
+    if detach and output is not None:
+        raise ConfigError(
+            f"Found -o {output} with --detach; the job keeps its ZIP, and `kartina jobs show` says where."
+        )
+    output = output or Path("samples.png")
     if detach:
         return _detach(model, class_, n, seed, parse_controls(set_), count, device, json)
     found = load_any(model, pick_device(device))

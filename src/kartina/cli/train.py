@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kartina.cli.jobs import submit
-from kartina.cli.output import Json, err, out, print_json, table
+from kartina.cli.output import Json, err, from_here, out, print_json, table
 
 runs = typer.Typer(help="Trainings: list them, look at one.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def train(
 
     if resume is not None:
         given = {"PRESET": preset, "--data": data, "--budget": budget, "--images": images, "--set": set_,
-                 "--from": from_, "--teacher": teacher}  # fmt: skip
+                 "--from": from_, "--teacher": teacher, "--device": device != "auto", "--dry-run": dry_run}  # fmt: skip
         extra = [k for k, v in given.items() if v]
         if extra:
             raise ConfigError(f"Found --resume with {', '.join(extra)}; a run keeps its settings: pass --resume alone.")
@@ -63,6 +63,8 @@ def train(
         raise ConfigError("Found no preset or no data; expected: kartina train PRESET --data NAME --budget 10m.")
     if (budget is None) == (images is None):
         raise ConfigError("Expected one of --budget 10m and --images 200k, and only one.")
+    if dry_run and detach:
+        raise ConfigError("Found --dry-run with --detach; the one trains nothing, the other queues it. Choose one.")
     source = transfer.source(from_) if from_ is not None else None
     lesson = transfer.source(teacher) if teacher is not None else None
     if detach:
@@ -70,8 +72,8 @@ def train(
         # Or say what is wrong.
         planned = plan(preset, data, images=seen or 1, settings=set_ or [], device=device, start=source, teacher=lesson)
         _tell_strange(lesson, planned)
-        spec = {"preset": preset, "data": data, "images": seen, "settings": set_ or [], "start": from_,
-                "teacher": teacher, "device": device,
+        spec = {"preset": preset, "data": data, "images": seen, "settings": set_ or [], "start": from_here(from_),
+                "teacher": from_here(teacher), "device": device,
                 "budget": budgets.seconds(budget) if budget else None}  # fmt: skip
         return submit("train", spec, json)
     if budget and not json:

@@ -244,21 +244,30 @@ def _sample(source: Source, index: NDArray[np.int64], decoders: pool.Pool) -> _S
     """Size and channels by a sample of the images spread over all."""
     if source.uniform is not None:
         height, width, deep = source.uniform
-        size = height if height == width else DEFAULT_SIZE
-        return _Sampled(min(max(size, 4), MAX_SIZE), 1 if deep == 1 else 3, {f"{width}x{height}": len(source)})
+        size = min(max(height if height == width else DEFAULT_SIZE, 4), MAX_SIZE)
+        sizes = {f"{width}x{height}": len(source)}
+        if deep == 1:
+            return _Sampled(size, 1, sizes)
+        looked = _looked(source, index, decoders)
+        return _Sampled(size, 1 if len(looked) and looked["grey"].all() else 3, sizes)
+    looked = _looked(source, index, decoders)
+    if not len(looked):
+        return _Sampled(DEFAULT_SIZE, 3, {})
+    counted = Counter(zip(looked["width"].tolist(), looked["height"].tolist(), strict=True))
+    return _Sampled(
+        own_size(counted),
+        1 if looked["grey"].all() else 3,
+        {f"{w}x{h}": n for (w, h), n in counted.most_common(20)},
+    )
+
+
+def _looked(source: Source, index: NDArray[np.int64], decoders: pool.Pool) -> NDArray[Any]:
+    """LOOK records of those of a sample that can be used."""
     some = np.sort(index[np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(np.int64))])
     tasks = (task for _, task in source.files.tasks(some))
     records = [np.frombuffer(body, worker.LOOK) for _, body in decoders.run("look", tasks)]
-    looked = np.concatenate(records)
-    looked = looked[looked["ok"]]
-    if not len(looked):
-        return _Sampled(DEFAULT_SIZE, 3, {})
-    sizes = Counter(zip(looked["width"].tolist(), looked["height"].tolist(), strict=True))
-    return _Sampled(
-        own_size(sizes),
-        1 if looked["grey"].all() else 3,
-        {f"{w}x{h}": n for (w, h), n in sizes.most_common(20)},
-    )
+    looked: NDArray[Any] = np.concatenate(records)
+    return np.asarray(looked[looked["ok"]])
 
 
 def _check_classes(source: Source) -> None:

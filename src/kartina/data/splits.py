@@ -72,7 +72,8 @@ def _by_group(
     rng: np.random.Generator,
     share: float,
 ) -> NDArray[np.int8]:
-    """Greedy: each group in turn goes where it brings the counts per class nearest to what is wanted, else to train."""
+    """Greedy: each group in turn goes where it brings the counts per class nearest to what is wanted, else to train.
+    Then each split gets a group of each class that it has nothing of, as far as train can spare one."""
     _, member = np.unique(groups, return_inverse=True)
     _, kind = np.unique(kinds, return_inverse=True)
     n, k = int(member.max()) + 1, int(kind.max()) + 1
@@ -81,7 +82,8 @@ def _by_group(
     wanted = share * np.bincount(kind, minlength=k)
     have = {s: np.zeros(k) for s in missing}
     place = np.zeros(n, np.int8)
-    for g in rng.permutation(n).tolist():  # by chance, not by size: large groups are often of one kind
+    turns = rng.permutation(n)
+    for g in turns.tolist():  # by chance, not by size: large groups are often of one kind
         counts = np.bincount(kind[order[starts[g] : starts[g + 1]]], minlength=k)
         best, gain = TRAIN, 0.0
         for s in missing:
@@ -92,4 +94,36 @@ def _by_group(
         if best != TRAIN:
             have[best] += counts
             place[g] = best
+    if not all((have[s] > 0).all() for s in missing):
+        _one_of_each(place, have, member, kind, turns)
     return np.asarray(place[member], np.int8)
+
+
+def _one_of_each(
+    place: NDArray[np.int8],
+    have: dict[int, NDArray[np.float64]],
+    member: NDArray[np.int64],
+    kind: NDArray[np.int64],
+    turns: NDArray[np.int64],
+) -> None:
+    """Where a split has nothing of a class, move the smallest group there that holds some: of classes that stand in
+    more groups of train than there are splits without them, as in `assign`; none loses its last group."""
+    size, turn = np.bincount(member), np.argsort(turns)
+    of_group: dict[int, list[int]] = {}
+    spare: dict[int, set[int]] = {k: set() for k in range(int(kind.max()) + 1)}  # class -> its groups in train
+    for g, k in np.unique(np.stack([member, kind]), axis=1).T.tolist():
+        of_group.setdefault(g, []).append(k)
+        if place[g] == TRAIN:
+            spare[k].add(g)
+    for s, counts in have.items():
+        for k in spare:
+            lacking = sum(not other[k] for other in have.values())
+            if counts[k] or len(spare[k]) <= lacking:
+                continue
+            able = [g for g in spare[k] if all(len(spare[other]) > 1 for other in of_group[g])]
+            if able:
+                g = min(able, key=lambda g: (size[g], turn[g]))
+                place[g] = s
+                for other in of_group[g]:
+                    spare[other].discard(g)
+                    counts[other] += 1

@@ -203,19 +203,22 @@ class AdversarialFamily(LatentFamily):
     def d_params(self) -> list[nn.Parameter]:
         """What trains in D: all but the first `freeze_d` layers."""
         layers = self.d_layers()
-        if self.config.freeze_d > len(layers):
-            raise ConfigError(f"Found freeze_d={self.config.freeze_d}; this discriminator has {len(layers)} layers.")
+        if self.config.freeze_d and self.config.freeze_d >= len(layers):
+            raise ConfigError(
+                f"Found freeze_d={self.config.freeze_d}; this discriminator has {len(layers)} layers, and one at least "
+                f"has to learn."
+            )
         frozen = {id(p) for layer in layers[: self.config.freeze_d] for p in layer.parameters()}
         return [p for p in self.discriminator.parameters() if id(p) not in frozen]
 
     # -- sampling --------------------------------------------------------------------------------------------------
 
-    def settle(self, data: Any, rng: torch.Generator) -> None:
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
         """Gather what G's BatchNorms, if it has any, will use: statistics of the averaged weights."""
 
         def forward() -> None:
             z = torch.randn(64, self.config.z, generator=rng).to(self.device)
-            self.generator(z, self.labels_like(data, 64, rng))
+            self.generator(z, self.labels_like(data, 64, rng, share))
 
         standing_statistics(self.generator, forward)
 
@@ -223,8 +226,9 @@ class AdversarialFamily(LatentFamily):
         images: Tensor = self.generator(z, y).float()
         return images
 
-    def labels_like(self, data: Any, n: int, rng: torch.Generator) -> Tensor:
-        """Label weights N,K drawn as in `data`: for statistics gathered when a model settles."""
-        share = torch.from_numpy(data.counts()).float() if self.spec.classes else torch.ones(1)
+    def labels_like(self, data: Any, n: int, rng: torch.Generator, share: Tensor | None = None) -> Tensor:
+        """Label weights N,K drawn as training drew them: for statistics gathered when a model settles."""
+        if share is None:
+            share = torch.from_numpy(data.counts()).float() if self.spec.classes else torch.ones(1)
         picked = torch.multinomial(share, n, replacement=True, generator=rng)
         return self.condition(self.one_hot(picked)).to(self.device)

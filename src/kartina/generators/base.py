@@ -287,8 +287,9 @@ class Family(nn.Module):
         """
         return {}
 
-    def settle(self, data: Any, rng: torch.Generator) -> None:
-        """On the EMA copy, before evaluation and packaging: standing statistics, mean latents."""
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
+        """On the EMA copy, before evaluation and packaging: standing statistics, mean latents. `data` is the training
+        split; `share` (K, sums to 1) is how often training drew each label, where that is not as in `data`."""
 
     # -- likelihood ----------------------------------------------------------------------------------------------
 

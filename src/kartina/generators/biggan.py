@@ -281,9 +281,9 @@ class BigGAN(AdversarialFamily):
         extra = orthogonal_penalty(p for k, p in named if p.dim() > 1 and not k.startswith("shared."))
         return Loss(loss.total + self.config.ortho * extra, {**loss.stats, "ortho": extra.detach()})
 
-    def settle(self, data: Any, rng: torch.Generator) -> None:
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
         def forward(level: int) -> None:
-            y = self.labels_like(data, SETTLE_BATCH, rng)
+            y = self.labels_like(data, SETTLE_BATCH, rng, share)
             z = truncated_normal(SETTLE_BATCH, self.config.z, LEVELS[level], rng)
             self.generator(z.to(self.device), y)
 

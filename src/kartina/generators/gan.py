@@ -12,8 +12,8 @@ default); `d_steps` is its k.
 
 Departures. The papers train with momentum SGD for hundreds of epochs; within minutes only Adam gets there. Mirza &
 Osindero also drop units of G; an image here is a function of its seed, so G has no dropout. The presets average the
-weights (EMA), which takes the speckle out of a perceptron's images, and add a lazy R1 penalty (Mescheder 2018), without
-which classes lose their variety; `gamma=0` and `d_dropout=0.5 x_dropout=0.2` are the papers'.
+weights (EMA), which takes the speckle out of a perceptron's images; the `-cpu` ones add a lazy R1 penalty (Mescheder
+2018), without which classes lose their variety. `gamma=0` and `d_dropout=0.5 x_dropout=0.2` are the papers'.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ class ImprovedGAN(AdversarialFamily):
 
     # -- sampling --------------------------------------------------------------------------------------------------
 
-    def settle(self, data: Any, rng: torch.Generator) -> None:
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
         if isinstance(self.generator, ReferenceGenerator):
             self.generator.settle()
         else:
-            super().settle(data, rng)
+            super().settle(data, rng, share)

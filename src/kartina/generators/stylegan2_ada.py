@@ -456,7 +456,7 @@ class StyleGAN2ADA(AdversarialFamily):
             self.path_mean.lerp_(stats["path_length"], self.config.path_decay)
 
     @torch.no_grad()
-    def settle(self, data: Any, rng: torch.Generator) -> None:
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
         """Mean styles of the averaged mapping: each class's from the same latents, and all of them as in `data`."""
         z = torch.randn(max(128, SETTLED // self.classes), self.config.z, generator=rng).to(self.device)
         eye = self.condition(torch.eye(self.classes, device=self.device))

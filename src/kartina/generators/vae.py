@@ -495,7 +495,7 @@ class VAE(LatentFamily):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def settle(self, data: Any, rng: torch.Generator) -> None:
+    def settle(self, data: Any, rng: torch.Generator, share: Tensor | None = None) -> None:
         """Keep posteriors of images of each class, drawn by `rng`, and fit Gaussians to them; a class without images
         keeps its prior."""
         mixture, fitted = self.encoder.mixture, self.encoder.fitted

@@ -135,7 +135,8 @@ def evaluate_images(
 
     Images of a class stand for the references of that class, in their order; so the same images get the same numbers as
     from a model. As many sets as there are images for, at most one per seed, take the place of generation seeds; images
-    beyond them are left out. Images without labels count as an unconditional model's.
+    beyond them are left out. Images without labels count as an unconditional model's, and are taken by chance, the same
+    each time: a folder may be sorted by what they show.
     """
     images, labels = read_given(path, data.spec)
     held = labels_of(data.part(split))
@@ -148,12 +149,13 @@ def evaluate_images(
         )
     m = fitting(have, len(images), held, min(samples, LARGEST))
     wanted = None if labels is None else np.bincount(held[stratified(held, m)])
+    order = np.random.Generator(np.random.Philox(key=[0, len(images)])).permutation(len(images))
     sets = min(len(seeds), len(images) // m if wanted is None else _sets(labels, wanted))
 
     def take(asked: Labels, k: int) -> NDArray[np.uint8]:
         """The k-th set: for each label asked for, the next image of it."""
         if labels is None:
-            return images[k * m : (k + 1) * m]
+            return images[np.sort(order[k * m : (k + 1) * m])]
         out = np.empty((m, *images.shape[1:]), np.uint8)
         for c in np.unique(asked):
             where = np.flatnonzero(asked == c)

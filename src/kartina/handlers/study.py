@@ -103,6 +103,8 @@ def _together(study: Study) -> trials.Progress:
 def begin(source: str | Path, *, resume: bool = False, counts_of: str | Path | None = None) -> Study:
     """The study that `run` would run, its plan made where there is none yet; nothing is trained."""
     path = Path(source)
+    if resume and counts_of is not None:
+        raise ConfigError("Found --resume with --counts-of; a study that was begun has its counts. Drop one of them.")
     if resume and not path.is_file():
         return Study.open(source)
     if not path.is_file():

@@ -168,7 +168,7 @@ def _place(data: ImageSet, seed: int = 0) -> Path:
             f"Found {len(data.spec.classes)} classes in {data.name!r}; a classifier needs at least 2. Numbers per "
             "class cannot be made for data without classes."
         )
-    return room.classifier_folder(data.hash, seed)
+    return room.classifier_folder(data.hash, data.spec.flip_safe, seed)
 
 
 def untrained(data: ImageSet) -> Classifier:

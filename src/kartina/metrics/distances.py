@@ -55,8 +55,10 @@ def kth(features: Array, k: int, progress: Progress | None = None) -> Array:
     # The k-th by differences: among all that may be it.
     by_product, others = near.numpy(), who.numpy()
     doubt = 2 * slack
-    certain = (keep == k) | (by_product[:, k - 1] + doubt < by_product[:, k])
-    certain &= (k == 1) | (by_product[:, k - 2] + doubt < by_product[:, k - 1])
+    certain = np.zeros(n, bool)  # where there are but k others, the k-th is the furthest of all, by differences
+    if keep > k:
+        certain = by_product[:, k - 1] + doubt < by_product[:, k]
+        certain &= (k == 1) | (by_product[:, k - 2] + doubt < by_product[:, k - 1])
     found = np.empty(n)
     at = np.flatnonzero(certain)
     found[at] = between(features, features, at, others[at, k - 1])

@@ -27,16 +27,17 @@ def kept(about: Mapping[str, Any], split: str, samples: int, metrics: Sequence[s
     if {"memorisation", "copies"} & set(metrics):
         numbers += train * wide + 4 * m  # of the training images; the nearest of each reference
     files, classes = 0, len(about["spec"]["classes"])
-    if classes > 1 and not classifier_folder(about["hash"]).is_dir():
+    if classes > 1 and not classifier_folder(about["hash"], bool(about["spec"]["flip_safe"])).is_dir():
         files += CLASSIFIER + 4 * classes * FEATURES["domain"]
     if extractor == "inception" and not inception_file().is_file():
         files += INCEPTION_BYTES
     return NUMBER * numbers + files
 
 
-def classifier_folder(data_hash: str, seed: int = 0) -> Path:
-    """The folder of a data set's classifier."""
-    return home() / "cache" / "classifiers" / (f"{data_hash}-{PROTOCOL}" + (f"-seed{seed}" if seed else ""))
+def classifier_folder(data_hash: str, flips: bool, seed: int = 0) -> Path:
+    """The folder of a data set's classifier, which learns from mirrored images too where its `flips`."""
+    name = f"{data_hash}-{PROTOCOL}" + ("" if flips else "-unflipped") + (f"-seed{seed}" if seed else "")
+    return home() / "cache" / "classifiers" / name
 
 
 def inception_file() -> Path:

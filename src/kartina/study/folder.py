@@ -353,7 +353,10 @@ def check_extractor(how: Evaluation) -> None:
     """Raise ConfigError or NotFoundError where evaluations would find no extractor."""
     if how.extractor == "mobilenet" and how.weights is None:
         raise ConfigError("Found the extractor mobilenet without its file; name it: evaluation.weights = FILE.npz.")
-    if how.weights is not None and not Path(how.weights).is_file():
+    if how.extractor == "domain" and how.weights is not None:
+        raise ConfigError("Found evaluation.weights with the domain extractor, which is trained on the data; drop it.")
+    address = how.extractor == "inception" and (how.weights or "").startswith(("http://", "https://"))
+    if how.weights is not None and not address and not Path(how.weights).expanduser().is_file():
         raise NotFoundError(f"Found no file {how.weights}; expected the weights of {how.extractor}.")
 
 

@@ -157,7 +157,10 @@ class StudySpec(Frozen):
         keys = [entry.key for entry in self.presets]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise ValueError(f"found {', '.join(twice)} more than once among presets; give each a label of its own")
+            raise ValueError(
+                f"found {', '.join(twice)} more than once among presets, as files are called (by the Latin letters, "
+                f"digits, dots and _ of a label); give each a label of its own"
+            )
         for entry in self.presets:
             unknown = [name for name in entry.data if name not in self.data]
             if unknown:

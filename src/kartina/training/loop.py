@@ -51,7 +51,7 @@ from kartina.models.model import Model, as_tensors
 from kartina.nets import precision
 from kartina.training import checkpoint, diagnosis, muon, transfer
 from kartina.training.folder import GRID_COLUMNS, GRID_ROWS
-from kartina.training.run import Run, fill
+from kartina.training.run import Run, fill, label_share
 
 LOG_EVERY = 2000  # images between lines of stats.jsonl
 WARM_UP = 20.0  # seconds of timed steps that turn a time budget into an image count
@@ -374,7 +374,7 @@ class Trainer:
     def settled(self) -> Family:
         """A copy of the moving average, settled: what would be published now."""
         family = copy.deepcopy(self.ema)
-        family.settle(self.data, torch.Generator().manual_seed(self.train.seed))
+        family.settle(self.data, torch.Generator().manual_seed(self.train.seed), label_share(self.train, self.data))
         return family.eval()
 
     def sample_grid(self) -> Grid:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from kartina import registry
+from kartina.config import TrainConfig
+from kartina.data.imageset import ImageSet
+from kartina.data.loader import class_weights
 from kartina.errors import IntegrityError, NotFoundError
 from kartina.generators.base import Family, build
 from kartina.models import package
@@ -50,7 +53,8 @@ class Run(RunFolder):
         each = [found.tensors["ema"], *(self._alike(other, found.tensors["ema"]) for other in others)]
         fill(family, averaged(each), self.id)
         family.to(device)
-        family.settle(self.data().part("train"), torch.Generator().manual_seed(self.config.train.seed))
+        train, data = self.config.train, self.data().part("train")
+        family.settle(data, torch.Generator().manual_seed(train.seed), label_share(train, data))
         return family.eval(), found.state
 
     def _check_stated(self, others: Sequence[Run]) -> None:
@@ -71,6 +75,13 @@ class Run(RunFolder):
         same = {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in found.items()}
         self.check_like(other, [] if same else ["networks"])
         return found
+
+
+def label_share(train: TrainConfig, data: ImageSet) -> Tensor | None:
+    """How often labels are drawn in training, K; None where that is as in `data`."""
+    if train.labels == "data":
+        return None
+    return torch.from_numpy(class_weights(data.counts(), train.labels, train.temper)).float()
 
 
 def averaged(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

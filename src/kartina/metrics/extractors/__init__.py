@@ -11,7 +11,9 @@ Each resizes in one way (`resizer`), in both sides' images alike; a mismatch of 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +98,19 @@ def of_mobilenet(path: Path) -> Extractor:
 def of_module(net: nn.Module, name: str, resizer: str = "none", batch: int = 256) -> Extractor:
     """Any module: uint8 N,C,H,W in (it resizes and scales for itself, as `resizer` says), N,d numbers out.
 
-    Its distances are called FD-`name` and KD-`name`.
+    Its distances are called FD-`name` and KD-`name`. Statistics of real images are kept by its name, weights, code and
+    plain attributes: what else it depends on belongs in the name.
     """
     if not name or name in ("FID", "KID"):
         raise ConfigError(f"Found the extractor name {name!r}; expected one of its own.")
     net = net.eval()
-    digest = hashlib.sha256(repr(net).encode())
+    digest = hashlib.sha256(f"{name} {net!r}".encode())
+    for part in net.modules():  # of what is not torch's own, what it computes and by which settings
+        if not type(part).__module__.startswith("torch."):
+            with suppress(OSError, TypeError):  # typed into a session: no file has its source
+                digest.update(inspect.getsource(type(part)).encode())
+            plain = {k: v for k, v in vars(part).items() if isinstance(v, str | int | float | tuple | list)}
+            digest.update(repr(sorted(plain.items())).encode())
     for key, tensor in sorted(net.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
