@@ -155,9 +155,9 @@ def test_progress_is_live_and_can_be_canceled(served: Served, visit: Visit) -> N
     expect(progress).to_be_visible()
     expect(progress).not_to_have_attribute("aria-valuenow", "0")
     page.get_by_role("button", name="Cancel", exact=True).click()
-    expect(page.get_by_text("Canceled", exact=True).first).to_be_visible()
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
     expect(progress).to_be_hidden()
-    expect(page.get_by_text("No picture was finished before you canceled")).to_be_visible()
+    expect(page.get_by_text("No picture was finished before you cancelled")).to_be_visible()
     page.get_by_role("button", name="Reset").click()
     draw(page)  # and the next one is not held up
 

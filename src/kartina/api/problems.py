@@ -38,7 +38,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> status, title
     "queue_full": (429, "The queue is full"),
     "rate_limited": (429, "Too many requests"),
     "quota": (429, "The quota is used up"),
-    "canceled": (409, "Canceled"),
+    "canceled": (409, "Cancelled"),
     "expired": (410, "Not made in time"),
     "error": (500, "Something went wrong"),
     # Errors of HTTP

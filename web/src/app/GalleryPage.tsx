@@ -12,7 +12,7 @@ import { ProblemNotice } from "@/components/ProblemNotice";
 import { toast } from "@/components/toast";
 import { useFileDrop } from "@/components/useFileDrop";
 import type { Change } from "@/features/gallery/api/changeImages";
-import { getImage } from "@/features/gallery/api/getImage";
+import { getImage, imageKey } from "@/features/gallery/api/getImage";
 import { type GalleryImage, IMAGES_KEY } from "@/features/gallery/api/listImages";
 import { Detail } from "@/features/gallery/components/Detail";
 import { FilterBar } from "@/features/gallery/components/FilterBar";
@@ -50,9 +50,13 @@ export function GalleryPage() {
   const openedHere = useRef(false);
   const router = useRouter();
 
-  const filter = (changes: Filters) => {
+  const filter = (changes: Filters, replace = false) => {
     setChosen(NOTHING);
-    void navigate({ search: (old) => defined({ ...old, ...changes, image: undefined }), resetScroll: true });
+    void navigate({
+      search: (old) => defined({ ...old, ...changes, image: undefined }),
+      replace,
+      resetScroll: true,
+    });
   };
   const open = (id: string, replace = false) => {
     openedHere.current = openedHere.current || !replace;
@@ -70,7 +74,7 @@ export function GalleryPage() {
 
   const at = openId === undefined ? -1 : order.indexOf(openId);
   const alone = useQuery({
-    queryKey: ["image", openId],
+    queryKey: imageKey(openId ?? ""),
     queryFn: () => getImage(openId ?? ""),
     enabled: openId !== undefined && at < 0 && list.isSuccess,
   });
@@ -89,7 +93,9 @@ export function GalleryPage() {
   const changeOpen = (image: GalleryImage, how: Change) => {
     if (leaving.current === image.id) return;
     if (how === "delete") return setDoomed([image]);
-    if (how !== "trash" && how !== "restore") return act([image], how);
+    const leaves =
+      how === "trash" || how === "restore" || (how === "ordinary" && filters.view === "favourites");
+    if (!leaves) return act([image], how);
     leaving.current = image.id;
     const next = images[at + 1] ?? images[at - 1];
     act([image], how);
@@ -320,17 +326,19 @@ interface DeleteProps {
 }
 
 /** What cannot be undone is asked about first. */
-function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
+export function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
   const { t } = useTranslation();
   const client = useQueryClient();
   const all = useMutation({
     mutationFn: () => emptyTrash(filters),
-    onSuccess: (count) => {
-      void client.invalidateQueries({ queryKey: IMAGES_KEY });
-      toast(t("gallery.done_delete", { count }));
-      onClose();
-    },
+    onSuccess: (count) => toast(t("gallery.done_delete", { count })),
+    onSettled: () => void client.invalidateQueries({ queryKey: IMAGES_KEY }),
   });
+  const close = () => {
+    all.reset(); // its answer is not the next question's
+    onClose();
+  };
+  const emptyAll = () => all.mutate(undefined, { onSuccess: close });
   const kept = useRef(doomed);
   if (doomed !== null) kept.current = doomed;
   const asked = kept.current; // seen while it closes, too
@@ -338,7 +346,7 @@ function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
     <Modal
       centered
       closeButtonProps={{ "aria-label": t("lightbox.close") }}
-      onClose={onClose}
+      onClose={close}
       opened={doomed !== null}
       title={
         asked !== "all"
@@ -350,18 +358,18 @@ function DeleteForever({ doomed, filters, onClose, onDelete }: DeleteProps) {
       zIndex={320}
     >
       <p className={styles.sure}>{t("gallery.sure_lead")}</p>
-      {all.isError && <ProblemNotice error={all.error} onRetry={() => all.mutate()} />}
+      {asked === "all" && all.isError && <ProblemNotice error={all.error} onRetry={emptyAll} />}
       <div className={styles.choice}>
-        <Button data-autofocus onClick={onClose} variant="default">
+        <Button data-autofocus onClick={close} variant="default">
           {t("gallery.keep")}
         </Button>
         <Button
           className={styles.bad ?? ""}
           loading={all.isPending}
           onClick={() => {
-            if (doomed === "all") return all.mutate();
+            if (doomed === "all") return emptyAll();
             if (doomed) onDelete(doomed);
-            onClose();
+            close();
           }}
         >
           {t("gallery.delete")}

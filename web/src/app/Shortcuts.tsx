@@ -3,6 +3,7 @@ import { Modal, Switch } from "@mantine/core";
 import { useHotkeys } from "@mantine/hooks";
 import { useNavigate } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
+import { anyLayout } from "@/lib/keys";
 import { setSingleKeys, useSingleKeys } from "@/lib/singleKeys";
 import { readStudio } from "./lastStudio";
 import styles from "./Shortcuts.module.css";
@@ -49,8 +50,8 @@ export function Shortcuts({ opened, onOpen, onClose }: Props) {
       ? [
           ["shift+?", onOpen],
           ["?", onOpen],
-          ["g", () => free() && void navigate({ to: "/gallery" })],
-          ["s", () => free() && void navigate({ to: "/", search: readStudio() })],
+          ...anyLayout("g", () => free() && void navigate({ to: "/gallery" })),
+          ...anyLayout("s", () => free() && void navigate({ to: "/", search: readStudio() })),
         ]
       : [],
   );

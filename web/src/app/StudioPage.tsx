@@ -47,7 +47,7 @@ export function StudioPage() {
         </div>
       )}
       {models.isError && <ProblemNotice error={models.error} onRetry={() => models.refetch()} />}
-      {models.isSuccess &&
+      {models.data && // after a failed refetch, too: what is under way on the page goes on
         (first ? (
           <Studio first={first} models={models.data} />
         ) : (

@@ -3,7 +3,7 @@ import { render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { useState } from "react";
 import { describe, expect, it } from "vitest";
-import { defaultsOf, fieldsOf, type Values } from "@/lib/schema";
+import { defaultsOf, type Field, fieldsOf, type Values } from "@/lib/schema";
 import { SchemaForm } from "./SchemaForm";
 
 const fields = fieldsOf({
@@ -24,19 +24,28 @@ const fields = fieldsOf({
   },
 });
 
+const exact = fieldsOf({
+  properties: {
+    guidance: { title: "Guidance", type: "number", minimum: 0, maximum: 8, default: 3 },
+    to_seed: { title: "To seed", type: "integer", minimum: 0, exclusiveMaximum: 2 ** 63, default: 7 },
+  },
+});
+
 function Form({
   onValues,
   faults = {},
+  fields: shown = fields,
 }: {
   onValues?: (values: Values) => void;
   faults?: Record<string, string>;
+  fields?: Field[];
 }) {
-  const [values, setValues] = useState<Values>(defaultsOf(fields));
+  const [values, setValues] = useState<Values>(defaultsOf(shown));
   return (
     <MantineProvider env="test">
       <SchemaForm
         faults={faults}
-        fields={fields}
+        fields={shown}
         onChange={(name, value) => {
           const next = { ...values, [name]: value };
           setValues(next);
@@ -82,6 +91,50 @@ describe("SchemaForm", () => {
     await person.type(steps, "999");
     await person.tab();
     expect(values.steps).toBe(50);
+  });
+
+  it("uses the number that is shown, also while it is typed", async () => {
+    const person = userEvent.setup();
+    let values: Values = {};
+    render(<Form fields={exact} onValues={(next) => (values = next)} />);
+    const guidance = screen.getByRole("textbox", { name: "Guidance" });
+    for (const [text, used] of [
+      ["2.", 2],
+      ["1.0", 1],
+      ["1.05{Backspace}", 1],
+    ] as const) {
+      await person.clear(guidance);
+      await person.type(guidance, text);
+      expect(values.guidance).toBe(used);
+    }
+    expect(guidance).toHaveProperty("value", "1.0"); // typing goes on from here
+    await person.type(guidance, "7");
+    expect(values.guidance).toBe(1.07);
+    const seed = screen.getByRole("textbox", { name: "To seed" });
+    await person.clear(seed);
+    await person.type(seed, "123456789012345");
+    expect(values.to_seed).toBe(123456789012345);
+  });
+
+  it.each(["{Tab}", "{Enter}"])("shows on %s the number that is used", async (key) => {
+    const person = userEvent.setup();
+    let values: Values = {};
+    render(<Form fields={exact} onValues={(next) => (values = next)} />);
+    const guidance = screen.getByRole("textbox", { name: "Guidance" });
+    await person.clear(guidance);
+    await person.keyboard(key);
+    expect(guidance).toHaveProperty("value", "3");
+    const seed = screen.getByRole("textbox", { name: "To seed" });
+    await person.clear(seed);
+    await person.type(seed, `99999999999999999999${key}`); // no double stands for it alone
+    expect(seed).toHaveProperty("value", String(values.to_seed));
+    expect(Number.isSafeInteger(values.to_seed)).toBe(true);
+  });
+
+  it("has no slider for a range that it could not meet values of", () => {
+    render(<Form fields={exact} />);
+    expect(screen.getByRole("slider", { name: "Guidance" })).toBeTruthy();
+    expect(screen.queryByRole("slider", { name: "To seed" })).toBeNull();
   });
 
   it("shows what the service said is wrong beside its control", () => {

@@ -1,6 +1,14 @@
 /** Controls of a task, drawn from its JSON Schema: one row a field, the description under it. */
-import { NumberInput, SegmentedControl, Select, Slider, Switch, TextInput } from "@mantine/core";
-import { useId } from "react";
+import {
+  NumberInput,
+  type NumberInputProps,
+  SegmentedControl,
+  Select,
+  Slider,
+  Switch,
+  TextInput,
+} from "@mantine/core";
+import { useId, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { controlText } from "@/lib/i18n/i18n";
 import type { ChoiceField, Field, NumberField, Values } from "@/lib/schema";
@@ -14,15 +22,47 @@ interface RowProps<F extends Field> {
   describedBy: string | undefined;
 }
 
+/** What was typed as a number that is sent as it is shown; undefined where it is none. */
+function numberOf(text: string | number, decimal: boolean): number | undefined {
+  const number = text === "" ? Number.NaN : Number(text);
+  return (decimal ? Number.isFinite(number) : Number.isSafeInteger(number)) ? number : undefined;
+}
+
+interface EntryProps extends Omit<NumberInputProps, "value" | "onChange" | "onBlur" | "onKeyDown"> {
+  value: number | null;
+  onChange: (value: number | null) => void; // null: nothing is there
+}
+
+/** A number, shown as it is typed until it is left or sent: then it is what is used. */
+export function NumberEntry({ value, onChange, ...rest }: EntryProps) {
+  const [text, setText] = useState<string | number | null>(null); // null: the value is shown
+  return (
+    <NumberInput
+      {...rest}
+      onBlur={() => setText(null)}
+      onChange={(next) => {
+        setText(next);
+        const number = numberOf(next, rest.allowDecimal ?? true);
+        if (next === "") onChange(null);
+        else if (number !== undefined) onChange(number);
+      }}
+      onKeyDown={(event) => event.key === "Enter" && setText(null)}
+      value={text ?? value ?? ""}
+    />
+  );
+}
+
+const MOST_STOPS = 10_000; // of a slider: with more, a value could not be met
+
 function NumberRow({ field, value, onChange, label, describedBy }: RowProps<NumberField>) {
   const { t } = useTranslation();
   const { min, max, step } = field;
   const number = typeof value === "number" ? value : null;
-  const bounded = min !== undefined && max !== undefined;
+  const slides = min !== undefined && max !== undefined && (max - min) / step <= MOST_STOPS;
   const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   return (
     <div className={styles.number}>
-      {bounded && (
+      {slides && (
         <Slider
           aria-describedby={describedBy}
           className={styles.slider}
@@ -37,22 +77,19 @@ function NumberRow({ field, value, onChange, label, describedBy }: RowProps<Numb
           value={number ?? min}
         />
       )}
-      <NumberInput
+      <NumberEntry
         allowDecimal={field.kind === "number"}
         aria-describedby={describedBy}
         aria-label={label}
-        className={bounded ? styles.entry : styles.wide}
+        className={slides ? styles.entry : styles.wide}
         clampBehavior="blur"
         decimalScale={field.kind === "integer" ? 0 : 6}
-        hideControls={bounded}
-        onChange={(next) => {
-          if (typeof next === "number") onChange(next);
-          else if (next === "" && field.nullable) onChange(null);
-        }}
+        hideControls={slides}
+        onChange={(next) => (next !== null || field.nullable) && onChange(next)}
         placeholder={field.nullable ? t("recipe.auto_short") : ""}
         size="xs"
         step={step}
-        value={number ?? ""}
+        value={number}
         {...(min !== undefined && { min })}
         {...(max !== undefined && { max })}
       />

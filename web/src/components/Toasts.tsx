@@ -2,6 +2,7 @@
 import { useHotkeys } from "@mantine/hooks";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { useTranslation } from "react-i18next";
+import { anyLayout } from "@/lib/keys";
 import { IconClose } from "./icons";
 import styles from "./Toasts.module.css";
 import { dismiss, onToasts, readToasts, type Toast } from "./toast";
@@ -16,7 +17,7 @@ export function Toasts() {
     newest.action?.run();
     dismiss(newest.id);
   };
-  useHotkeys([["mod+Z", undo]]);
+  useHotkeys(anyLayout("mod+Z", undo));
   return (
     <div aria-live="polite" className={styles.region} role="status">
       {toasts.map((one) => (

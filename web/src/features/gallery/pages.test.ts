@@ -1,26 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { GalleryImage } from "./api/listImages";
 import { changed, type Pages, put, without } from "./pages";
-
-function image(generation: string, index: number): GalleryImage {
-  return {
-    id: `${generation}-${index}`,
-    generation,
-    index,
-    model: "pets@1",
-    label: "cat",
-    seed: index,
-    width: 8,
-    height: 8,
-    format: "png",
-    hash: "0".repeat(64),
-    size: 100,
-    favourite: false,
-    created_at: "2026-11-23T12:00:00Z",
-    trashed_at: null,
-    url: `/v1/images/${generation}-${index}`,
-  };
-}
+import { image } from "./testImages";
 
 const all = [image("gen_b", 10), image("gen_b", 9), image("gen_b", 1), image("gen_a", 3), image("gen_a", 0)];
 const data: Pages = {
@@ -44,6 +24,15 @@ describe("pages", () => {
 
   it("do not hold an image twice", () => {
     expect(ids(put(data, all.slice(1, 3)))).toEqual(ids(data));
+  });
+
+  it("leave to a page to come what is beyond the last one", () => {
+    const first: Pages = { pages: data.pages.slice(0, 1), pageParams: [null] };
+    const short = without(first, new Set(["gen_b-9"]));
+    expect(ids(put(short, all))).toEqual([["gen_b-10", "gen_b-9"]]);
+    expect(ids(put(without(first, new Set(["gen_b-10", "gen_b-9"])), all))).toEqual([
+      ["gen_b-10", "gen_b-9"],
+    ]);
   });
 
   it("change some and leave the others as they are", () => {

@@ -10,6 +10,7 @@ import { ProblemNotice } from "@/components/ProblemNotice";
 import { RecipeMenu } from "@/components/RecipeMenu";
 import { moment } from "@/lib/format";
 import { taskName } from "@/lib/i18n/i18n";
+import { letterOf } from "@/lib/keys";
 import { controlFacts, fileName } from "@/lib/pictureFacts";
 import { controlsOf } from "@/lib/tasks";
 import type { Change } from "../api/changeImages";
@@ -71,7 +72,7 @@ export function Detail(props: Props) {
       onClose={onClose}
       onKey={(event) => {
         if (!image || event.repeat) return;
-        if (event.key.toLowerCase() === "f" && !trashed) favour();
+        if (letterOf(event) === "f" && !trashed) favour();
         else if (event.key === "Delete") onAct(image, trashed ? "delete" : "trash");
       }}
       onStep={onStep}

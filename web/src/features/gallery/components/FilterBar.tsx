@@ -1,7 +1,7 @@
 /** What of the gallery is shown. On a phone the filters fold away. */
 import { Button, Collapse, SegmentedControl, Select, TextInput } from "@mantine/core";
 import { useDisclosure, useMediaQuery } from "@mantine/hooks";
-import { useId } from "react";
+import { useEffect, useId, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Model } from "@/client/client";
 import { IconFilter } from "@/components/icons";
@@ -11,7 +11,7 @@ import styles from "./FilterBar.module.css";
 interface Props {
   filters: Filters;
   models: Model[];
-  onChange: (changes: Filters) => void;
+  onChange: (changes: Filters, replace?: boolean) => void;
 }
 
 const VIEWS = ["all", "favourites", "trash"] as const;
@@ -84,24 +84,20 @@ function Fields({ filters, models, onChange, set }: Props & { set: number }) {
         value={filters.label ?? null}
       />
       <div className={styles.days}>
-        <TextInput
-          aria-label={t("gallery.since")}
-          leftSection={<span className={styles.inset}>{t("gallery.since_short")}</span>}
-          leftSectionWidth={58}
+        <Day
+          day={filters.since}
           max={filters.until ?? today}
-          onChange={(event) => onChange({ since: event.currentTarget.value || undefined })}
-          type="date"
-          value={filters.since ?? ""}
+          name={t("gallery.since")}
+          onDay={(since, replace) => onChange({ since }, replace)}
+          short={t("gallery.since_short")}
         />
-        <TextInput
-          aria-label={t("gallery.until")}
-          leftSection={<span className={styles.inset}>{t("gallery.until_short")}</span>}
-          leftSectionWidth={58}
+        <Day
+          day={filters.until}
           max={today}
           min={filters.since}
-          onChange={(event) => onChange({ until: event.currentTarget.value || undefined })}
-          type="date"
-          value={filters.until ?? ""}
+          name={t("gallery.until")}
+          onDay={(until, replace) => onChange({ until }, replace)}
+          short={t("gallery.until_short")}
         />
       </div>
       {set > 0 && (
@@ -114,6 +110,48 @@ function Fields({ filters, models, onChange, set }: Props & { set: number }) {
         </Button>
       )}
     </div>
+  );
+}
+
+interface DayProps {
+  day: string | undefined;
+  name: string;
+  short: string;
+  min?: string | undefined;
+  max: string;
+  onDay: (day: string | undefined, replace: boolean) => void;
+}
+
+/** A day as it is typed, of which the address is told once it is whole: it comes after the typing, and sets it back. */
+function Day({ day, name, short, min, max, onDay }: DayProps) {
+  const [typed, setTyped] = useState<string | null>(null); // null: nobody types
+  const asked = useRef<(string | undefined)[]>([]); // what the address was told of since the field has the focus
+  const rest = () => {
+    asked.current = [];
+    setTyped(null);
+  };
+  // biome-ignore lint/correctness/useExhaustiveDependencies: only an address that others changed ends the typing
+  useEffect(() => {
+    if (!asked.current.includes(day)) rest();
+  }, [day]);
+  return (
+    <TextInput
+      aria-label={name}
+      leftSection={<span className={styles.inset}>{short}</span>}
+      leftSectionWidth={58}
+      max={max}
+      min={min}
+      onBlur={rest}
+      onChange={(event) => {
+        const { value, validity } = event.currentTarget;
+        setTyped(value);
+        if (value === "" ? validity.badInput : value < "1000") return; // half a day, or a year's first digits
+        onDay(value || undefined, asked.current.length > 0);
+        asked.current.push(value || undefined);
+      }}
+      type="date"
+      value={typed ?? day ?? ""}
+    />
   );
 }
 

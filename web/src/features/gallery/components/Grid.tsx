@@ -3,6 +3,7 @@ import { useElementSize } from "@mantine/hooks";
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
 import { type KeyboardEvent, type MouseEvent, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
+import { letterOf } from "@/lib/keys";
 import type { GalleryImage } from "../api/listImages";
 import styles from "./Grid.module.css";
 import { Tile } from "./Tile";
@@ -88,6 +89,7 @@ export function Grid(props: Props) {
     const image = images[at];
     if (!image) return;
     const control = event.ctrlKey || event.metaKey;
+    const letter = letterOf(event);
     const steps: Record<string, number> = {
       ArrowLeft: at - 1,
       ArrowRight: at + 1,
@@ -100,7 +102,7 @@ export function Grid(props: Props) {
     };
     const step = steps[event.key];
     const act = () => {
-      losing.current = event.key === "Delete" || event.key.toLowerCase() === "f" ? losing.current + 1 : 0;
+      losing.current = event.key === "Delete" || letter === "f" ? losing.current + 1 : 0;
       if (step !== undefined) {
         const next = images[Math.min(Math.max(step, 0), last)];
         if (event.shiftKey && next) {
@@ -114,9 +116,9 @@ export function Grid(props: Props) {
         focus(at < last ? at + 1 : at - 1); // at once: the next key is meant for the next picture
         return props.onTrash(image);
       }
-      if (control && event.key.toLowerCase() === "a") return onSelectAll();
+      if (control && letter === "a") return onSelectAll();
       if (control || event.altKey) return false;
-      if (event.key.toLowerCase() === "f") return props.onFavourite(image);
+      if (letter === "f") return props.onFavourite(image);
       if (event.key === "Escape") return onClear();
       return false;
     };

@@ -1,6 +1,6 @@
 /** The classes of a model as chips with an example of each; none chosen means all, in turn. */
 import { TextInput } from "@mantine/core";
-import { useState } from "react";
+import { type KeyboardEvent, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Model } from "@/client/client";
 import styles from "./ClassPicker.module.css";
@@ -21,6 +21,12 @@ export function ClassPicker({ model, selected, onChange }: Props) {
   const crisp = Math.max(model.image.width, model.image.height) < 36;
   const toggle = (name: string, on: boolean) =>
     onChange(on ? [...selected, name] : selected.filter((other) => other !== name));
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
+    event.preventDefault(); // it would send the form, and draw every class
+    const [only, another] = shown;
+    if (only !== undefined && another === undefined && !selected.includes(only)) toggle(only, true);
+  };
   return (
     <fieldset className={styles.group}>
       <legend className={styles.legend}>{t("recipe.classes")}</legend>
@@ -41,6 +47,7 @@ export function ClassPicker({ model, selected, onChange }: Props) {
           aria-label={t("recipe.find")}
           mb={10}
           onChange={(event) => setFind(event.currentTarget.value)}
+          onKeyDown={onKeyDown}
           placeholder={t("recipe.find")}
           size="sm"
           type="search"

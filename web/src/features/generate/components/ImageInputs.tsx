@@ -53,7 +53,8 @@ function ImageInput({ kind, given, missing, under, inputs, onRemove }: InputProp
   const [painting, setPainting] = useState(false);
   const chooser = useRef<HTMLInputElement>(null);
   const name = t(`input.${kind}`);
-  const problem = inputs.problem?.kind === kind ? inputs.problem : null;
+  const { pending, problem } = inputs.of(kind);
+  const waiting = kind === "mask" && inputs.of("image").pending; // for the image that a mask is of
   const drop = (event: DragEvent) => {
     event.preventDefault();
     setOver(false);
@@ -74,7 +75,7 @@ function ImageInput({ kind, given, missing, under, inputs, onRemove }: InputProp
         }}
         onDrop={drop}
       >
-        {inputs.pending === kind ? (
+        {pending ? (
           <span className={styles.thumb}>
             <Loader aria-label={t("input.uploading")} size="sm" type="dots" />
           </span>
@@ -88,7 +89,7 @@ function ImageInput({ kind, given, missing, under, inputs, onRemove }: InputProp
         <div className={styles.ways}>
           {kind === "mask" && (
             <Button
-              disabled={!under}
+              disabled={!under || waiting}
               leftSection={<IconBrush size={16} />}
               onClick={() => setPainting(true)}
               size="xs"
@@ -98,6 +99,7 @@ function ImageInput({ kind, given, missing, under, inputs, onRemove }: InputProp
             </Button>
           )}
           <Button
+            disabled={waiting}
             leftSection={<IconUpload size={16} />}
             onClick={() => chooser.current?.click()}
             size="xs"
@@ -141,12 +143,12 @@ function ImageInput({ kind, given, missing, under, inputs, onRemove }: InputProp
           {t(kind === "mask" ? "input.missing_mask" : "input.missing")}
         </p>
       )}
-      {problem && <ProblemNotice error={problem.error} onDismiss={inputs.dismiss} onRetry={problem.retry} />}
-      {under && painting && (
+      {problem && <ProblemNotice error={problem.error} onDismiss={problem.dismiss} onRetry={problem.retry} />}
+      {under && (
         <MaskEditor
           onClose={() => setPainting(false)}
           onDone={(mask) => inputs.give(mask, "mask")}
-          opened
+          opened={painting}
           src={under.url}
         />
       )}

@@ -15,8 +15,24 @@ interface Props {
 }
 
 const ROOM = 520; // CSS pixels at most, each way
+const LEAST = 160; // CSS pixels of the longer side, also where the window is low: the dialog scrolls
 
 export function MaskEditor({ src, opened, onClose, onDone }: Props) {
+  const { t } = useTranslation();
+  return (
+    <Modal
+      closeButtonProps={{ "aria-label": t("lightbox.close") }}
+      onClose={onClose}
+      opened={opened}
+      size="auto"
+      title={t("mask.title")}
+    >
+      <Editor key={src} onClose={onClose} onDone={onDone} src={src} />
+    </Modal>
+  );
+}
+
+function Editor({ src, onClose, onDone }: Omit<Props, "opened">) {
   const { t } = useTranslation();
   const [size, setSize] = useState<{ width: number; height: number } | null>(null);
   const [strokes, setStrokes] = useState<Stroke[]>([]);
@@ -30,67 +46,55 @@ export function MaskEditor({ src, opened, onClose, onDone }: Props) {
     },
   });
   return (
-    <Modal
-      closeButtonProps={{ "aria-label": t("lightbox.close") }}
-      onClose={onClose}
-      opened={opened}
-      size="auto"
-      title={t("mask.title")}
-    >
-      <div className={styles.editor}>
-        <p className={styles.about}>{t("mask.about")}</p>
-        <Board
-          brush={{ erase, size: size ? (Math.min(size.width, size.height) * share) / 100 : 1 }}
-          onSize={setSize}
-          onStrokes={setStrokes}
-          size={size}
-          src={src}
-          strokes={strokes}
+    <div className={styles.editor}>
+      <p className={styles.about}>{t("mask.about")}</p>
+      <Board
+        brush={{ erase, size: size ? (Math.min(size.width, size.height) * share) / 100 : 1 }}
+        onSize={setSize}
+        onStrokes={setStrokes}
+        size={size}
+        src={src}
+        strokes={strokes}
+      />
+      <div className={styles.tools}>
+        <SegmentedControl
+          aria-label={t("mask.tool")}
+          data={[
+            { value: "paint", label: t("mask.paint") },
+            { value: "erase", label: t("mask.erase") },
+          ]}
+          onChange={(value) => setErase(value === "erase")}
+          size="sm"
+          value={erase ? "erase" : "paint"}
         />
-        <div className={styles.tools}>
-          <SegmentedControl
-            aria-label={t("mask.tool")}
-            data={[
-              { value: "paint", label: t("mask.paint") },
-              { value: "erase", label: t("mask.erase") },
-            ]}
-            onChange={(value) => setErase(value === "erase")}
-            size="sm"
-            value={erase ? "erase" : "paint"}
+        <div className={styles.size}>
+          <span>{t("mask.size")}</span>
+          <Slider
+            label={null}
+            max={60}
+            min={2}
+            onChange={setShare}
+            thumbLabel={t("mask.size")}
+            value={share}
           />
-          <div className={styles.size}>
-            <span>{t("mask.size")}</span>
-            <Slider
-              label={null}
-              max={60}
-              min={2}
-              onChange={setShare}
-              thumbLabel={t("mask.size")}
-              value={share}
-            />
-          </div>
-          <Button
-            disabled={strokes.length === 0}
-            onClick={() => setStrokes((all) => all.slice(0, -1))}
-            size="sm"
-            variant="default"
-          >
-            {t("mask.undo")}
-          </Button>
-          <Button disabled={strokes.length === 0} onClick={() => setStrokes([])} size="sm" variant="default">
-            {t("mask.clear")}
-          </Button>
         </div>
-        {done.isError && <ProblemNotice error={done.error} onRetry={() => done.mutate()} />}
         <Button
-          disabled={strokes.length === 0 || !size}
-          loading={done.isPending}
-          onClick={() => done.mutate()}
+          disabled={strokes.length === 0}
+          onClick={() => setStrokes((all) => all.slice(0, -1))}
+          size="sm"
+          variant="default"
         >
-          {t("mask.use")}
+          {t("mask.undo")}
+        </Button>
+        <Button disabled={strokes.length === 0} onClick={() => setStrokes([])} size="sm" variant="default">
+          {t("mask.clear")}
         </Button>
       </div>
-    </Modal>
+      {done.isError && <ProblemNotice error={done.error} onRetry={() => done.mutate()} />}
+      <Button disabled={strokes.length === 0 || !size} loading={done.isPending} onClick={() => done.mutate()}>
+        {t("mask.use")}
+      </Button>
+    </div>
   );
 }
 
@@ -109,11 +113,9 @@ function Board({ src, size, onSize, strokes, onStrokes, brush }: BoardProps) {
   const drawing = useRef(false);
   const [cursor, setCursor] = useState<[number, number] | null>(null); // in image pixels; null: no keyboard in use
   const { width, height } = size ?? { width: 1, height: 1 };
-  const scale = Math.min(
-    ROOM / Math.max(width, height),
-    (window.innerWidth - 72) / width,
-    (window.innerHeight - 340) / height,
-  );
+  const longer = Math.max(width, height);
+  const room = Math.min(ROOM / longer, (window.innerWidth - 72) / width, (window.innerHeight - 340) / height);
+  const scale = Math.max(LEAST / longer, room);
 
   useEffect(() => {
     if (canvas.current) paint(canvas.current, strokes);
@@ -132,6 +134,9 @@ function Board({ src, size, onSize, strokes, onStrokes, brush }: BoardProps) {
       const last = all.at(-1);
       return last ? [...all.slice(0, -1), { ...last, points: [...last.points, point] }] : all;
     });
+  const end = () => {
+    drawing.current = false;
+  };
   const onKeyDown = (event: KeyboardEvent) => {
     const step = brush.size / 3;
     const [x, y] = cursor ?? [width / 2, height / 2];
@@ -177,15 +182,16 @@ function Board({ src, size, onSize, strokes, onStrokes, brush }: BoardProps) {
           event.currentTarget.matches(":focus-visible") && setCursor([width / 2, height / 2])
         }
         onKeyDown={onKeyDown}
+        onLostPointerCapture={end}
+        onPointerCancel={end}
         onPointerDown={(event) => {
+          if (event.button !== 0) return;
           event.currentTarget.setPointerCapture(event.pointerId);
           drawing.current = true;
           begin(at(event));
         }}
         onPointerMove={(event) => drawing.current && go(at(event))}
-        onPointerUp={() => {
-          drawing.current = false;
-        }}
+        onPointerUp={end}
         ref={canvas}
         role="img"
         tabIndex={0}

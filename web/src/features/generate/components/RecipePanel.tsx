@@ -1,10 +1,10 @@
 /** What to draw: the task, its images, classes, how many, the seed, the model's own controls; and the button. */
-import { Button, NumberInput, Select } from "@mantine/core";
+import { Button, Select } from "@mantine/core";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Model } from "@/client/client";
 import { ProblemNotice } from "@/components/ProblemNotice";
-import { SchemaForm } from "@/components/SchemaForm";
+import { NumberEntry, SchemaForm } from "@/components/SchemaForm";
 import { taskAbout, taskName } from "@/lib/i18n/i18n";
 import { faultsOf, problemOf } from "@/lib/problem";
 import { changesOf, defaultsOf } from "@/lib/schema";
@@ -102,7 +102,7 @@ export function RecipePanel(props: Props) {
           <ClassPicker model={model} onChange={(labels) => set({ labels })} selected={draft.labels} />
         )}
         <div className={styles.pair}>
-          <NumberInput
+          <NumberEntry
             allowDecimal={false}
             allowNegative={false}
             className={styles.count}
@@ -110,7 +110,7 @@ export function RecipePanel(props: Props) {
             label={t("recipe.count")}
             max={MOST_IMAGES}
             min={1}
-            onChange={(n) => typeof n === "number" && n >= 1 && set({ n: Math.min(MOST_IMAGES, n) })}
+            onChange={(n) => n !== null && n >= 1 && set({ n: Math.min(MOST_IMAGES, n) })}
             value={draft.n}
           />
           <SeedField choice={draft} onChange={(choice) => set(choice)} />

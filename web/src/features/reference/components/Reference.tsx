@@ -24,7 +24,7 @@ export function Reference(props: Props) {
       <h1>{t("title")}</h1>
       {asked.isPending && <Loader aria-label={t("loading")} color="var(--accent)" size="sm" type="dots" />}
       {asked.isError && <ProblemNotice error={asked.error} onRetry={() => asked.refetch()} />}
-      {asked.isSuccess && <Operations {...props} document={asked.data} />}
+      {asked.data && <Operations {...props} document={asked.data} />}
     </>
   );
 }
