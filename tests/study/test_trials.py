@@ -165,6 +165,17 @@ def test_image_counts_are_measured_once_and_can_be_lent(blobs: Path) -> None:
         assert not (blobs / "studies" / name).exists()
 
 
+def test_counts_are_lent_only_to_a_study_that_was_not_begun(blobs: Path) -> None:
+    begin(tiny_study.write(blobs / "a.toml"))
+    second = tiny_study.write(blobs / "b.toml", tiny_study.TEXT.replace('"blobs"', '"second"', 1))
+    with pytest.raises(ConfigError, match="no image count of"):  # it was not begun: the counts are looked for
+        begin(second, resume=True, counts_of="blobs")
+    begin(second)
+    for source in (second, "second"):
+        with pytest.raises(ConfigError, match="--counts-of for a study that was begun"):
+            begin(source, resume=True, counts_of="blobs")
+
+
 @pytest.fixture
 def poisoned() -> Iterator[None]:
     """A VAE whose loss is NaN from the 15th step on: after its first evaluation."""

@@ -103,18 +103,24 @@ def _together(study: Study) -> trials.Progress:
 def begin(source: str | Path, *, resume: bool = False, counts_of: str | Path | None = None) -> Study:
     """The study that `run` would run, its plan made where there is none yet; nothing is trained."""
     path = Path(source)
-    if resume and counts_of is not None:
-        raise ConfigError("Found --resume with --counts-of; a study that was begun has its counts. Drop one of them.")
     if resume and not path.is_file():
+        _check_counts(counts_of)
         return Study.open(source)
     if not path.is_file():
         raise NotFoundError(f"Found no file {str(source)!r}; expected a study's TOML file. See docs/guides/study.md.")
     wanted, text = spec.load(path)
     if resume and (folder(wanted.name) / "plan.json").is_file():
+        _check_counts(counts_of)
         found = Study.open(wanted.name)
         same_study(found, wanted)
         return found
     return Study.create(wanted, text, None if counts_of is None else Study.open(counts_of))
+
+
+def _check_counts(of: str | Path | None) -> None:
+    """Raise ConfigError where counts are named for a study that was begun."""
+    if of is not None:
+        raise ConfigError("Found --counts-of for a study that was begun, and has its counts; drop it to go on.")
 
 
 def evaluator(study: Study) -> Evaluate:
