@@ -101,7 +101,9 @@ class Settings(BaseSettings):
         default="fp32",
         description="bf16: networks in bfloat16 where that is faster; images then differ a little",
     )
-    memory: int = Field(default=2048, ge=1, description="MiB of models that stay in memory while nobody uses them")
+    memory: int = Field(
+        default=2048, ge=1, description="MiB of models that stay in memory; those in use may take twice as much"
+    )
     ready: int = Field(
         default=4, ge=0, le=1024, description="Models made ready in the background when the service starts; 0: none"
     )

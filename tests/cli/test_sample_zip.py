@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -42,6 +43,19 @@ def test_a_zip_that_import_takes(toy: PackageRef, cli: Cli, tmp_path: Path) -> N
     assert job.status == "succeeded" and job.output is not None, job.error
     made = (job.folder / job.output / "images.zip").read_bytes()
     assert hashlib.sha256(made).digest() == hashlib.sha256((tmp_path / "new" / "a.zip").read_bytes()).digest()
+
+
+def test_a_job_finds_the_folder_of_a_model_that_is_nowhere_else(
+    toy: PackageRef, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(toy.path, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    queued = cli("sample", "./elsewhere", "-n", 3, "--detach", "--json")
+    assert queued.code == 0, queued.err
+    work = [sys.executable, "-m", "kartina.cli", "jobs", "work", "--until-idle", "--lane", "device"]
+    subprocess.run(work, check=True, timeout=300, cwd="/")
+    job = Jobs.open().get(queued.json["id"])
+    assert job.status == "succeeded", job.error
 
 
 @pytest.mark.parametrize(

@@ -439,6 +439,31 @@ def test_models_leave_memory_least_recently_used_first_but_never_in_use(
     assert bench.models.bytes == 2 * parameters
 
 
+@pytest.mark.parametrize("limit", ["count", "bytes"])
+def test_models_in_use_exceed_the_limits_by_so_much_and_who_comes_later_waits(
+    toy: PackageRef, tmp_path: Path, limit: str
+) -> None:
+    """Room for one model, so at most two are in use: the third and a later request for the first come in their turn."""
+    others = [toy_package(tmp_path / "models", name, seed=i) for i, name in enumerate(("one", "two"), 1)]
+    specs = [request(ref, ref.name, 1, steps=9) for ref in (toy, *others)] + [request(toy, "later", 1, steps=9)]
+    parameters = sum(x.numel() * x.element_size() for x in load(toy).family.parameters())
+    bench = Bench(models=1) if limit == "count" else Bench(size=parameters)
+    for spec in specs:
+        bench.submit(spec)
+    most, ends = 0, list[str]()
+    while bench.batcher.requests:
+        before = set(bench.batcher.requests)
+        bench.steps(1)
+        ends += [id for id in before - set(bench.batcher.requests)]
+        most = max(most, len(bench.models.hashes) + len(bench.models._loading))
+        if "two" in bench.told and any(isinstance(event, Started) for event in bench.told["two"]):
+            assert "toy" in ends or "one" in ends
+    assert most == 2 and not bench.models._coming
+    assert set(ends[:2]) == {"toy", "one"} and set(ends[2:]) == {"two", "later"}
+    for ref, spec in zip((toy, *others, toy), specs, strict=True):
+        assert_equals_solo(bench.told[spec.id], solo(ref, spec))
+
+
 def test_a_model_that_was_loaded_for_nobody_counts_and_leaves(toy: PackageRef, tmp_path: Path) -> None:
     """Requests are canceled while their models are being loaded: what comes in then is no longer asked for."""
     others = [toy_package(tmp_path / "models", f"m{i}", seed=i) for i in range(1, 6)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -333,6 +335,47 @@ def test_a_runtime_that_fails_in_use_gives_way_to_torch_in_the_same_step(flow: P
     assert bench.resident.runtime is None, "nor is it tried again"
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["compared", "chosen before"])
+def test_a_runtime_that_ends_the_worker_is_not_tried_a_third_time(flow: PackageRef, known: bool) -> None:
+    """A worker that is gone while it tries one leaves that on the disk; one that is told to end takes it back."""
+    if known:
+        Bench(flow, "onnx").compare()
+
+    def begun() -> tuple[Bench, int]:
+        bench = Bench(flow, "onnx")
+        bench.tuner.step()
+        found = tuning.read(bench.hash, "cpu")
+        assert found is not None
+        return bench, found.ended
+
+    bench, ended = begun()
+    assert ended == 1 and bench.resident.preparing is not None
+    bench.tuner.withdraw()
+    assert begun()[1] == 1, "the last one ended as it should"
+    assert begun()[1] == 2
+    third, ended = begun()
+    assert third.resident.preparing is None and third.resident.tuning is not None
+    comparison = third.resident.tuning.comparison
+    assert comparison is not None and comparison.runtime == "eager" and ended == 0
+    assert comparison.left_out == {"onnx": "2 workers ended while it was tried"}
+    assert begun()[0].resident.preparing is None, "nor by the next one"
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_what_was_tried_to_its_end_or_left_memory_counts_for_nothing(flow: PackageRef, evicted: bool) -> None:
+    bench = Bench(flow, "onnx")
+    bench.tuner.step()
+    if evicted:
+        bench.models.count = 0
+        bench.models.trim(())
+        bench.tuner.let_go()
+    else:
+        bench.compare()
+    found = tuning.read(bench.hash, "cpu")
+    assert found is not None and found.ended == 0
+    assert (found.comparison is None) == evicted
+
+
 def test_what_waits_to_be_prepared_leaves_with_its_model(tmp_path: Path) -> None:
     """A model that is evicted while others are exported: nobody makes its networks ready, and nothing holds it."""
     bench, turn = Bench(packaged("flow", tmp_path), "onnx"), threading.Event()
@@ -489,3 +532,30 @@ def test_a_worker_takes_the_runtime_up_while_it_serves(
         asyncio.run(run())
     finally:
         background.stop()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_dies_over_a_runtime_leaves_that_on_the_disk(
+    home: Path, exported_flow: tuple[PackageRef, Path], how: signal.Signals
+) -> None:
+    ref, _ = exported_flow
+    hash, background = read_manifest(ref.path).hash, Background("--runtime", "onnx")
+
+    async def run() -> None:
+        async with background.engine(cache=0) as local:
+            await collect(local.submit(request(ref, "r", 1, seed=3, steps=1)))
+            deadline = time.monotonic() + 90
+            while (known := tuning.read(hash, "cpu")) is None or not known.ended:
+                assert time.monotonic() < deadline, "it never was tried"
+                await asyncio.sleep(0.02)
+            assert background.supervisor.pid is not None
+            os.kill(background.supervisor.pid, how)
+            while background.supervisor.starts < 2:
+                await asyncio.sleep(0.02)
+
+    try:
+        asyncio.run(run())
+    finally:
+        background.stop()
+    found = tuning.read(hash, "cpu")
+    assert found is not None and found.ended == (1 if how is signal.SIGKILL else 0)

@@ -143,6 +143,9 @@ def _detach(
 ) -> None:
     from kartina.cli.jobs import submit
     from kartina.models import model as models
+    from kartina.models import package
 
-    found = models.load(model)
-    submit("bulk", _asked(found, classes, n, seed, controls, count, device=device).model_dump(), json)
+    ref = package.find(model)
+    asked = _asked(models.load(ref), classes, n, seed, controls, count, device=device)
+    where = {} if ref in package.list_packages() else {"model": str(ref.path)}  # a folder, found from anywhere
+    submit("bulk", asked.model_copy(update=where).model_dump(), json)

@@ -90,7 +90,7 @@ class ImportJob(JobSpec):
 class BulkJob(JobSpec):
     """Many images of one model, as the ZIP of a data set."""
 
-    model: str  # name@version
+    model: str  # name@version, or a folder
     hash: str  # of its weights
     labels: tuple[str, ...] | None = None  # image i has labels[i mod len(labels)]; or
     counts: dict[str, int] | None = None  # so many images of each class, class after class

@@ -219,9 +219,14 @@ class Batcher:
         return min(wanted[client], key=lambda key: self.groups[key].stepped)
 
     def _prepare(self) -> None:
-        """Give every new request its model and controls, or its refusal."""
+        """Give every new request its model and controls, or its refusal. Where the models in use leave no room for a
+        request's, it waits, and so do those that came later: they would keep the models in use."""
+        used = {r.spec.hash for r in self.requests.values() if r.model is not None}
         for request in [r for r in self.requests.values() if r.model is None]:
             spec = request.spec
+            if self.models.crowded(used, spec.hash, spec.model):
+                break
+            used.add(spec.hash)
             try:
                 model = self.models.ask(spec.hash, spec.model)
                 if model is None:

@@ -1,11 +1,16 @@
-"""Models in memory: loaded beside the sampling, least recently used out first, within a count and a size."""
+"""Models in memory: loaded beside the sampling, least recently used out first, within a count and a size.
+
+One in use stays, and so these limits may be exceeded, up to OVER times; beyond that nothing more is loaded.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kartina.errors import IntegrityError
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_MODELS = 64  # whatever their size: each keeps a runtime's threads and buffers
 MAX_BYTES = 2 * 2**30  # of weights
+OVER = 2  # times the limits that models in use may take up
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Residency:
         self.wake = wake  # called from the loading thread when a model is there, or cannot be had
         self._ready: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Resident]] = {}
+        self._coming: dict[str, int] = {}  # bytes on the disk of those that are loaded
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")  # one that is waited for, and one in advance
 
     @property
@@ -71,6 +78,14 @@ class Residency:
         """Bytes of a model in memory; 0 for one that is not."""
         return self._ready[hash].bytes if hash in self._ready else 0
 
+    def crowded(self, used: Collection[str], hash: str, path: str) -> bool:
+        """Whether the model with the hash `hash` in the folder `path` has to wait until some of those in `used` are no
+        longer that. What is not in memory yet counts as its files do."""
+        if hash in used or hash in self._ready or not used:
+            return False
+        bytes = sum(self.size_of(one) or self._coming.get(one, 0) for one in used) + _on_disk(path)
+        return len(used) >= OVER * self.count or bytes > OVER * self.size
+
     def ask(self, hash: str, path: str) -> Model | None:
         """The model with the hash `hash`; None while it is loaded from the folder `path`.
 
@@ -81,11 +96,12 @@ class Residency:
             return self._ready[hash].model
         loading = self._loading.get(hash)
         if loading is None:
+            self._coming[hash] = _on_disk(path)
             self._loading[hash] = loading = self._loader.submit(self._load, hash, path)
             loading.add_done_callback(lambda _: self.wake())
         if not loading.done():
             return None
-        del self._loading[hash]
+        del self._loading[hash], self._coming[hash]
         self._ready[hash] = loading.result()
         return self._ready[hash].model
 
@@ -96,6 +112,7 @@ class Residency:
         """
         for hash in [h for h, loading in self._loading.items() if h not in used and loading.done()]:
             loading = self._loading.pop(hash)
+            del self._coming[hash]
             if loading.exception() is None:
                 self._ready[hash] = loading.result()
                 self._ready.move_to_end(hash, last=False)
@@ -118,3 +135,11 @@ class Residency:
             )
         tensors = [*model.family.parameters(), *model.family.buffers()]
         return Resident(model, path, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def _on_disk(path: str) -> int:
+    """Bytes of a package's weights, as far as they are there."""
+    found = 0
+    with contextlib.suppress(OSError):
+        found = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+    return found

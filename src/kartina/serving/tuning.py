@@ -11,7 +11,8 @@ On a CPU the networks may also be evaluated by another runtime (`runtime`: eager
 the device computes in bfloat16 they may be evaluated in that (`precision`: fp32 | bf16). One is taken when its images
 of a few rows are within 1/255 of torch's (in bfloat16: NEAR on the mean) and (auto, bfloat16) it is a tenth faster, or
 nearly as fast on fewer threads: each runtime is tried on torch's count, on half as many and on twice as many, for one
-that is faster may need fewer. Else torch goes on in float32. Until that is known, it does too.
+that is faster may need fewer. Else torch goes on in float32. Until that is known, it does too. Runtimes are native code
+of others: after TRIES workers that ended while they tried those of a model, none tries them again.
 
     tuner = Tuner(models, most=64)
     while tuner.step():  # one evaluation, a fraction of a second: requests are served between two of them
@@ -52,6 +53,7 @@ ROUNDS = 2  # in which thread counts are measured in turn
 NEAR = 1.0  # of 255: how far a pixel may be off on the mean of an image in bfloat16
 COMPARED = 3  # rows whose images another runtime must make as torch does
 BUDGET = 5.0  # seconds after which nothing more is tried
+TRIES = 2  # workers that may end while a model's runtimes are tried, or opened
 LARGE = 2**26  # bytes of weights beyond which no runtime is tried on several counts of threads: each has own copies
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # batch sizes that a GPU meets
 
@@ -84,6 +86,7 @@ class Tuning(Frozen):
     seconds: dict[int, float]  # of one evaluation by rows, on the first of the threads tried; the cap's on those chosen
     load: float = 0.0  # average a core when that began
     comparison: Comparison | None = None
+    ended: int = 0  # workers that ended while they tried its runtimes, one after the other
 
     @property
     def threads(self) -> int:
@@ -118,6 +121,7 @@ class Tuner:
         self._at: Resident | None = None  # being measured, the model
         self._hash = ""  # whose hash is
         self._work: Generator[None, None, Tuning] | None = None
+        self._tried: dict[str, Tuning] = {}  # by hash, the records of models whose runtimes are being tried
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
     @property
@@ -140,6 +144,13 @@ class Tuner:
         """End the work on a model that left memory meanwhile, which would hold it."""
         if self._at is not None and self.models.resident(self._hash) is not self._at:
             self._work = self._at = None
+        for hash in [hash for hash in self._tried if self.models.resident(hash) is None]:
+            write(hash, self.models.device, self._tried.pop(hash))
+
+    def withdraw(self) -> None:
+        """The process is about to end, and not by what is being tried. Any thread may say so."""
+        for hash, found in list(self._tried.items()):
+            write(hash, self.models.device, found)
 
     def step(self, hash: str | None = None) -> bool:
         """One evaluation of a model that has not been measured (the one asked for); False when there is none."""
@@ -165,6 +176,8 @@ class Tuner:
                 continue
             known = self._known(resident.tuning)
             if not preparing and (known is None or known.runtime != "eager"):  # one at a time: each takes memory
+                if not self._dare(hash, resident, resident.tuning):
+                    continue
                 preparing = True
                 names = list(self.versions) if known is None else [known.runtime]
                 counts = self._counts(resident) if known is None else [known.threads]
@@ -178,9 +191,26 @@ class Tuner:
                     )
                     self._begin(hash, resident, work)
                     return True
+                self._tried.pop(hash, None)
+                write(hash, self.models.device, resident.tuning.model_copy(update={"ended": 0}))
                 self._take(resident, known, prepared)
                 return True
         return False
+
+    def _dare(self, hash: str, resident: Resident, tuning: Tuning) -> bool:
+        """Note on the disk that a model's runtimes are tried, which a worker that ends over it leaves there. False
+        where too many did: torch goes on."""
+        if hash in self._tried:
+            return True
+        if tuning.ended >= TRIES:
+            why = f"{tuning.ended} workers ended while it was tried"
+            log.warning("runtime_left_out", model=resident.model.ref, reason=why)
+            resident.tuning = self._uncompared(tuning, why)
+            write(hash, self.models.device, resident.tuning)
+            return False
+        self._tried[hash] = tuning
+        write(hash, self.models.device, tuning.model_copy(update={"ended": tuning.ended + 1}))
+        return True
 
     def _counts(self, resident: Resident) -> list[int]:
         """Of threads, those that a runtime is tried on."""
@@ -233,6 +263,7 @@ class Tuner:
             self._work = self._at = None
             resident.tuning = end.value
             self.measured.add(self._hash)
+            self._tried.pop(self._hash, None)
             write(self._hash, self.models.device, end.value)
             chosen = end.value.comparison
             if chosen is not None and resident.preparing is not None:
@@ -272,7 +303,7 @@ class Tuner:
             seconds={},
             left_out=dict.fromkeys(self.versions, why),
         )
-        return tuning.model_copy(update={"comparison": eager})
+        return tuning.model_copy(update={"comparison": eager, "ended": 0})
 
     def _unmeasured(self) -> Tuning:
         return Tuning(
@@ -444,7 +475,7 @@ def compare(
         seconds=seconds,
         left_out=left_out,
     )
-    return tuning.model_copy(update={"comparison": found})
+    return tuning.model_copy(update={"comparison": found, "ended": 0})
 
 
 def best(speeds: Mapping[str, float], threads: Mapping[str, int]) -> str:

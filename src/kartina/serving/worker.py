@@ -26,7 +26,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import torch
@@ -127,6 +127,11 @@ class Worker:
                     self._device.pending(False)
                 self._tidy(busy)
 
+    def end(self) -> NoReturn:
+        """End the process: nobody needs it any more. In any thread."""
+        self._tuner.withdraw()
+        os._exit(0)
+
     def _patience(self) -> float | None:
         """Seconds after which there is something to do though nobody asks for anything; None: there is not."""
         if self._activations:
@@ -153,10 +158,14 @@ class Worker:
         Those that are for an idle engine wait until there have been no requests for a while.
         """
         self._batcher.held = {activation.asked.hash for activation in self._activations.values()}
+        used = set[str]()
         for id, activation in list(self._activations.items()):
             asked = activation.asked
             if asked.idle and time.monotonic() - self._asked < QUIET:
                 continue
+            if self._models.crowded(used, asked.hash, asked.model):
+                break
+            used.add(asked.hash)
             try:
                 model = self._models.ask(asked.hash, asked.model)
                 known = self._tuner.get(asked.hash)
@@ -316,14 +325,14 @@ def _nothing() -> None:
     """Wakes the main thread."""
 
 
-def _end_with_stdin(socket: Path) -> None:
+def _end_with_stdin(socket: Path, end: Callable[[], NoReturn]) -> None:
     """Whoever started this process holds the other end: when it is gone, so is the reason to run."""
     while os.read(0, 4096):
         pass
     with contextlib.suppress(OSError):  # its folder was made for it alone
         socket.unlink(missing_ok=True)
         socket.parent.rmdir()
-    os._exit(0)
+    end()
 
 
 def main() -> None:
@@ -343,8 +352,6 @@ def main() -> None:
     logs.configure(load())
     sys.setswitchinterval(SWITCH)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
-    if given.watch_stdin:
-        threading.Thread(target=_end_with_stdin, args=(given.socket,), daemon=True, name="stdin").start()
     if given.threads:
         torch.set_num_threads(given.threads)
     device = pick_gpu(given.device) if given.device.startswith("cuda:") else pick_device(given.device)
@@ -358,6 +365,9 @@ def main() -> None:
         precision=given.precision,
         stuck=given.stuck,
     )
+    signal.signal(signal.SIGTERM, lambda *_: worker.end())
+    if given.watch_stdin:
+        threading.Thread(target=_end_with_stdin, args=(given.socket, worker.end), daemon=True, name="stdin").start()
     try:
         worker.run(given.socket)
     except Exception as error:
