@@ -59,6 +59,7 @@ PROGRESS_EVERY = 0.25  # seconds
 PREVIEW_EVERY = 0.25
 FEW = 4  # rows that are started before it is known how long that takes
 LONG = 0.25  # seconds after which rows that are still to be started wait for the next step of the others
+GRACE = 1.0  # seconds that those who came later may pass a request whose model has no room yet
 UNMEASURED = 4  # rows in one evaluation of a model that has not been measured
 MAX_PREVIEWS = 64  # images in one Preview
 PREVIEW_SIDE = 64  # pixels: a larger one is shown smaller by a whole factor
@@ -90,6 +91,7 @@ class Request:
     each: int = 1  # steps of a row
     told: float = 0.0  # when progress was last told
     shown: float = 0.0  # when previews were
+    crowded: float = 0.0  # since when its model has no room; 0: it has
 
 
 @dataclass(eq=False)
@@ -220,12 +222,16 @@ class Batcher:
 
     def _prepare(self) -> None:
         """Give every new request its model and controls, or its refusal. Where the models in use leave no room for a
-        request's, it waits, and so do those that came later: they would keep the models in use."""
+        request's, it waits; after GRACE those that came later do, too, for they would keep them in use."""
         used = {r.spec.hash for r in self.requests.values() if r.model is not None}
+        now = time.monotonic()
         for request in [r for r in self.requests.values() if r.model is None]:
             spec = request.spec
             if self.models.crowded(used, spec.hash, spec.model):
-                break
+                request.crowded = request.crowded or now
+                if now - request.crowded > GRACE:
+                    break
+                continue
             used.add(spec.hash)
             try:
                 model = self.models.ask(spec.hash, spec.model)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,7 @@ class Residency:
         return Resident(model, path, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
+@lru_cache(maxsize=1024)
 def _on_disk(path: str) -> int:
     """Bytes of a package's weights, as far as they are there."""
     found = 0
