@@ -229,7 +229,7 @@ class Batcher:
             spec = request.spec
             if self.models.crowded(used, spec.hash, spec.model):
                 request.crowded = request.crowded or now
-                if now - request.crowded > GRACE:
+                if now - request.crowded >= GRACE:
                     break
                 continue
             used.add(spec.hash)
@@ -257,7 +257,7 @@ class Batcher:
                     self.groups[request.key].changed = True
             except Exception as error:  # a model from outside may raise anything: its request fails, the others go on
                 self._fail(request, error)
-        self.models.trim({r.spec.hash for r in self.requests.values()} | self.held)
+        self.models.trim(used | self.held)
 
     def _open_groups(self) -> None:
         """Let go of groups that no request has any more, with their models; open those that are missing."""

@@ -82,9 +82,10 @@ class Residency:
     def crowded(self, used: Collection[str], hash: str, path: str) -> bool:
         """Whether the model with the hash `hash` in the folder `path` has to wait until some of those in `used` are no
         longer that. What is not in memory yet counts as its files do."""
-        if hash in used or hash in self._ready or not used:
+        if hash in used or not used:
             return False
-        bytes = sum(self.size_of(one) or self._coming.get(one, 0) for one in used) + _on_disk(path)
+        bytes = sum(self.size_of(one) or self._coming.get(one, 0) for one in used)
+        bytes += self.size_of(hash) or _on_disk(path)
         return len(used) >= OVER * self.count or bytes > OVER * self.size
 
     def ask(self, hash: str, path: str) -> Model | None:
