@@ -38,10 +38,11 @@ def test_a_network_that_states_the_image_and_a_weight_that_stops_growing() -> No
     weights = model.weight(torch.tensor([1.0, 0.25, 0.01])).tolist()
     assert weights == pytest.approx([4 + 1, 4 + 16, 4 + 16]) and model.least == 0.25
 
-    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        return torch.full_like(x, 0.75)
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return torch.full_like(x, 0.75)
 
-    out = model.denoise(torch.randn(2, 1, 16, 16), torch.tensor([1.0, 0.5]), torch.eye(4)[:2], net)  # type: ignore[arg-type]
+    out = model.denoise(torch.randn(2, 1, 16, 16), torch.tensor([1.0, 0.5]), torch.eye(4)[:2], Net())
     assert bool((out == 0.75).all()) and edm().least == 0
 
 

@@ -170,7 +170,7 @@ def guidable(controls: type[DiffusiveControls], by: tuple[Literal["label", "weak
         return controls
     fields: dict[str, Any] = {}
     if "label" not in by:
-        about = "Pull away from the weak network's images: 1 is off" if by else "1: there are no classes to pull towards"
+        about = "Pull away from the weak network's images: 1 is off" if by else "1: it has no classes to pull towards"
         fields["guidance"] = (Annotated[float, Field(ge=0 if by else 1, le=10 if by else 1, description=about)], 1.0)
     if by:
         about = "What guidance steers away from: images without the label, or those of the weak network"

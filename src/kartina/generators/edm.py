@@ -17,9 +17,9 @@ A network that states the image outright (`states`: c_skip = 0, c_out = 1) has n
 folded one draws as grain. It errs by as much however little noise there is, so the 1 / sigma^2 in its weight,
 1 / sd^2 + 1 / sigma^2, stops growing at `snr_max`, as in Min-SNR (Hang 2023).
 
-`augment` is the paper's idea with StyleGAN2-ADA's geometric transforms (see `generators.diffusive`): the paper, with 0.12
-for its CIFAR-10 and 0.15 at 64 px, mirrors every other image whatever the probability, turns images upside down, too, and
-does not move them by whole pixels.
+`augment` is the paper's idea with StyleGAN2-ADA's geometric transforms (see `generators.diffusive`): the paper, with
+0.12 for its CIFAR-10 and 0.15 at 64 px, mirrors every other image whatever the probability, turns images upside down,
+too, and does not move them by whole pixels.
 
 Solvers, guidance and the loop: `generators.diffusive`.
 """
