@@ -102,7 +102,7 @@ class VAEConfig(FamilyConfig):
     )  # nats that each latent's KL, a mean over the batch, is charged with at least
     sigma_min: float = Field(0.05, gt=0, le=10)  # gaussian: the learned sigma stays above (images span 2)
     components: int = Field(0, ge=0, le=MIXTURE)  # of a class's posterior mixture, kept for sampling; 0 = none
-    gaussians: int = Field(0, ge=0, le=64)  # of a class, fitted to its latents, one for each 4 z of IMAGES at most; 0 = none
+    gaussians: int = Field(0, ge=0, le=64)  # of a class, fitted to its latents; at most one for 4 z of IMAGES; 0 = none
 
 
 Source = Literal["prior", "fitted", "posterior"]
