@@ -383,7 +383,7 @@ def test_guidance_interval(name: str) -> None:
 
 @each
 def test_without_classes_nothing_is_guided(name: str) -> None:
-    model = tiny.sampler(name, shape=tiny.spec(classes=0))
+    model = tiny.sampler(name, shape=tiny.spec(classes=0), weak_share=0.0)
     assert model.start([row(model)])["guidance"].tolist() == [1.0]
     with pytest.raises(ConfigError, match="guidance"):
         row(model, guidance=3.0)

@@ -188,9 +188,7 @@ def test_what_does_not_go_with_what_was_chosen_before_is_left_out() -> None:
 
     values = {"solver": ("heun", "deis"), "churn": (0, 20)}
     start = {"solver": "heun", "churn": 0}
-    chosen, tried = search(
-        made, start, values, Floor(0.95, 0.95), lambda s: s["solver"] == "heun" or not s["churn"]
-    )
+    chosen, tried = search(made, start, values, Floor(0.95, 0.95), lambda s: s["solver"] == "heun" or not s["churn"])
     assert chosen.controls == {"solver": "deis", "churn": 0} and len(tried) == 2
 
 
