@@ -414,7 +414,7 @@ class LatentFamily(Family):
 
     def latent(self, seed: int, controls: Any) -> Tensor:
         """The latent Z of a seed."""
-        return noise(seed, "z", 0, (self.config.z,)) * controls.spread
+        return noise(seed, "z", 0, (self.config.z,)) * float(controls.spread)
 
     def start(self, rows: Sequence[Row]) -> State:
         ready = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
