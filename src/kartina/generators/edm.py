@@ -14,8 +14,8 @@ loss is E (sigma^2 + sd^2) / (sigma sd)^2 |D - x_0|^2 with ln sigma ~ N(-1.2, 1.
     sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i < N,  sigma_N = 0   (eq. 5).
 
 A network that states the image outright (`states`: c_skip = 0, c_out = 1) has no noise to carry through, which a small
-folded one draws as grain. It errs by as much however little noise there is, so the 1 / sigma^2 in its weight,
-1 / sd^2 + 1 / sigma^2, stops growing at `snr_max`, as in Min-SNR (Hang 2023).
+folded one draws as grain. It errs by as much however little noise there is; `snr_max` makes the weight
+min(1 / sigma^2, snr_max), as in Min-SNR (Hang 2023).
 
 `augment` is the paper's idea with StyleGAN2-ADA's geometric transforms (see `generators.diffusive`): the paper, with
 0.12 for its CIFAR-10 and 0.15 at 64 px, mirrors every other image whatever the probability, turns images upside down,
@@ -43,7 +43,7 @@ MEASURED = 2048  # images that sigma_data is measured on
 class EDMConfig(DiffusiveConfig):
     sigma_data: float = Field(0.5, ge=0, le=10)  # deviation of the images (they span 2); 0 = measured
     states: Literal["mixture", "image"] = "mixture"  # what the network does: image and noise as in the paper, or D
-    snr_max: float = Field(0.0, ge=0)  # where 1 / sigma^2 in the loss's weight stops growing; 0 = nowhere
+    snr_max: float = Field(0.0, ge=0)  # the loss's weight is 1 / sigma^2, at most this; 0 = the paper's weight
     p_mean: float = Field(-1.2, ge=-10, le=10)  # of ln sigma in training
     p_std: float = Field(1.2, gt=0, le=10)
     sigma_min: float = Field(0.002, gt=0, le=1)  # the solver's last noise level before none
@@ -95,9 +95,7 @@ class EDM(DiffusiveFamily):
 
     def weight(self, t: Tensor) -> Tensor:
         snr = t**-2
-        if self.config.snr_max:
-            snr = snr.clamp(max=self.config.snr_max)
-        return self.sd**-2 + snr
+        return snr.clamp(max=self.config.snr_max) if self.config.snr_max else self.sd**-2 + snr
 
     @property
     def least(self) -> float:
