@@ -180,15 +180,13 @@ def test_it_overfits_what_it_sees(likelihood: str) -> None:
     batch = Batch(x, torch.from_numpy(data.labels), torch.arange(12))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     first = None
-    for _ in range(120):
+    for _ in range(600 if likelihood == "gaussian" else 120):  # its tanh is slow to leave the black of most pixels
         optimiser.zero_grad()
         loss = model.loss("elbo", batch, at())
         first = first or loss.stats["nll"].item()
         loss.total.backward()
         optimiser.step()
     assert loss.stats["nll"].item() < first - 100
-    if likelihood == "gaussian":  # its tanh is slow to leave the black that most of these pixels have
-        return
     with torch.no_grad():  # the noise that it saw
         y = model.one_hot(batch.labels)
         mean, logvar = model.encoder(x, y)
