@@ -290,6 +290,8 @@ def test_upscale_colorize_and_interpolate(cli, flow: Path, tmp_path: Path) -> No
         end, plain = (next((tmp_path / k).glob("*.png")) for k in ("end", "plain"))
         assert Image.open(end).tobytes() == Image.open(plain).tobytes()
         end.unlink(), plain.unlink()
+    both = cli("interpolate", "flow", "--class", "a", "--class", "b", "--set", "to_seed=7", "-o", tmp_path / "both")
+    assert both.code == 0 and len(list((tmp_path / "both").glob("*.png"))) == 2, "one for each class"
 
 
 def test_morph_starts_at_one_image_and_ends_at_the_other(cli, flow: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from kartina import registry
 from kartina.config import TrainConfig, read
-from kartina.generators.base import At, Batch, State, from_uint8, generate
+from kartina.generators.base import At, Batch, State, from_uint8, generate, rows_for
 from tests import tiny
 
 FAMILIES = registry.names()
@@ -177,6 +177,29 @@ def test_a_finished_row_is_left_alone(name: str) -> None:
         once = family.finish(state).images
         again = family.finish(family.step(state)).images
     assert torch.equal(once, again)
+
+
+@each
+def test_interpolation_ends_at_both_seeds_and_classes_and_stays_where_none_is_named(name: str) -> None:
+    family = tiny.sampler(name)
+    tasks = family.capabilities()
+    if "generate" not in tasks:
+        assert "interpolate" not in tasks, "it starts from an image"
+        return
+
+    def made(seed: int, label: int, task: str = "generate", **controls: object) -> torch.Tensor:
+        asked = tasks[task].controls(**controls)
+        return generate(family, rows_for(family, [label], 1, seed, asked, task)).images
+
+    to = {"to_class": "c"} if "to_class" in tasks["interpolate"].controls.model_fields else {}
+    label = 2 if to else 0
+    here, there = made(2, 0), made(8, label)
+    assert torch.equal(made(2, 0, "interpolate", to_seed=8, share=0.0, **to), here)
+    assert torch.equal(made(2, 0, "interpolate", to_seed=8, share=1.0, **to), there)
+    between = made(2, 0, "interpolate", to_seed=8, share=0.5, **to)
+    assert not torch.equal(between, here) and not torch.equal(between, there)
+    assert torch.equal(made(2, 0, "interpolate", share=0.5), here), "there is nowhere to go"
+    assert torch.equal(made(2, 0, "interpolate", share=1.0, **to), made(2, label)), "of the same seed"
 
 
 @each

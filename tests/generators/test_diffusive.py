@@ -383,10 +383,16 @@ def test_guidance_interval(name: str) -> None:
 
 @each
 def test_without_classes_nothing_is_guided(name: str) -> None:
+    model = tiny.sampler(name, shape=tiny.spec(classes=0), weak_share=0.0)
+    assert model.start([row(model)])["guidance"].tolist() == [1.0]
+    with pytest.raises(ConfigError, match="guidance"):
+        row(model, guidance=3.0)
     model = tiny.sampler(name, shape=tiny.spec(classes=0), weak_share=0.5)
-    controls = model.capabilities()["generate"].controls
-    rows = [Row(torch.ones(1), 0, controls(guidance=3.0)), Row(torch.ones(1), 0, controls(guidance=3.0, guide="weak"))]
-    assert model.start(rows)["guidance"].tolist() == [1.0, 3.0], "except away from the weak network"
+    state = model.start([row(model), row(model, guidance=3.0)])
+    assert state["guidance"].tolist() == [1.0, 3.0], "except away from the weak network"
+    assert state["weak"].tolist() == [True, True]
+    with pytest.raises(ConfigError, match="guide"):
+        row(model, guide="label")
 
 
 def test_controls_that_contradict_each_other_are_refused_in_words() -> None:

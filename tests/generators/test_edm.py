@@ -33,6 +33,19 @@ def test_coefficients_and_weight_by_hand() -> None:
     assert edm().weight(torch.tensor([1.0, 0.5])).tolist() == pytest.approx([1.25 / 0.25, 0.5 / 0.0625])
 
 
+def test_a_network_that_states_the_image_and_a_weight_that_stops_growing() -> None:
+    model = EDM(EDM.Config(**{**PAPER.model_dump(), "states": "image", "snr_max": 16.0}), tiny.spec())
+    weights = model.weight(torch.tensor([1.0, 0.25, 0.01])).tolist()
+    assert weights == pytest.approx([1, 16, 16]) and model.least == 0.25
+
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return torch.full_like(x, 0.75)
+
+    out = model.denoise(torch.randn(2, 1, 16, 16), torch.tensor([1.0, 0.5]), torch.eye(4)[:2], Net())
+    assert bool((out == 0.75).all()) and edm().least == 0
+
+
 def test_input_and_target_have_unit_variance_at_every_noise_level() -> None:
     """What the coefficients are for; and the weight makes the network's own loss the plain square."""
     model = edm()

@@ -155,9 +155,3 @@ def test_shifted_times_keep_the_ends_and_crowd_towards_noise() -> None:
     u = torch.linspace(0, 1, 5)
     assert model.time(u).tolist() == pytest.approx([0, 0.75 / 1.5, 1.5 / 2, 2.25 / 2.5, 1])
     assert torch.equal(tiny.sampler("flow").time(u), u)
-
-
-def test_without_classes_nothing_is_guided() -> None:
-    model = tiny.sampler("flow", shape=tiny.spec(classes=0))
-    state = model.start([Row(torch.ones(1), 0, FlowControls(guidance=3.0))])
-    assert state["guidance"].tolist() == [1.0]

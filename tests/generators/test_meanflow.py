@@ -54,16 +54,18 @@ def double() -> tuple[MeanFlow, Tensor, Tensor, Tensor, Tensor]:
     return model, z, r, t, torch.eye(4, dtype=torch.float64)
 
 
-def test_validation_is_the_flow_of_the_map_on_the_images_themselves() -> None:
-    model, given = tiny.sampler("meanflow"), batch()
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_validation_is_the_flow_of_the_map_against_what_training_aims_at(guidance: float) -> None:
+    model, given = tiny.sampler("meanflow", guidance=guidance), batch()
     assert isinstance(model, MeanFlow)
     found, rng = model.validate(given, at()), torch.Generator().manual_seed(0)
     t = torch.sigmoid(torch.randn(2, 64, generator=rng) * model.config.t_std + model.config.t_mean).amax(dim=0)
     z = torch.lerp(given.images, torch.randn(given.images.shape, generator=rng), column(t))
     made = model.generator(z, t, torch.eye(4)[given.labels], torch.zeros(64))
-    error = (made - given.images).square().mean(dim=[1, 2, 3])
-    assert found["mse"].item() == pytest.approx(error.mean().item(), rel=1e-5)
-    weighted = error / t.clamp(min=model.config.t_min) ** 2
+    assert found["mse"].item() == pytest.approx((made - given.images).square().mean().item(), rel=1e-5)
+    null = model.generator(z, t, torch.eye(4)[[3] * 64], torch.zeros(64))
+    aim = guidance * given.images + (1 - guidance) * null
+    weighted = (made - aim).square().mean(dim=[1, 2, 3]) / t.clamp(min=model.config.t_min) ** 2
     assert found["loss"].item() == pytest.approx(weighted.mean().item(), rel=1e-5)
 
 

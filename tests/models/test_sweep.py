@@ -169,6 +169,29 @@ def test_the_search_goes_control_by_control_and_tries_each_setting_once() -> Non
     assert asked == [{"a": a, "b": 1} for a in (1, 2, 3, 4)] + [{"a": 3, "b": 2}]
 
 
+def test_two_percent_are_of_the_lowest_that_was_tried_whatever_control_it_was_tried_for() -> None:
+    """Each of these is within 2% of the one before, and the last 4% above the first."""
+    found = {"dear": (1.0, 3.0), "fair": (1.019, 2.0), "less": (1.038, 1.0)}
+
+    def made(settings: dict[str, Any]) -> Candidate:
+        fd, gflop = found["less" if settings["guidance"] == 1 else settings["solver"]]
+        return candidate(fd, gflop=gflop, **settings)
+
+    values = {"solver": ("dear", "fair"), "guidance": (2, 1)}
+    chosen, tried = search(made, {"solver": "dear", "guidance": 2}, values, Floor(0.95, 0.95))
+    assert chosen.fd == 1.019 and [c.fd for c in tried] == [1.0, 1.019, 1.038]
+
+
+def test_what_does_not_go_with_what_was_chosen_before_is_left_out() -> None:
+    def made(settings: dict[str, Any]) -> Candidate:
+        return candidate(1.0 if settings["solver"] == "deis" else 2.0, **settings)
+
+    values = {"solver": ("heun", "deis"), "churn": (0, 20)}
+    start = {"solver": "heun", "churn": 0}
+    chosen, tried = search(made, start, values, Floor(0.95, 0.95), lambda s: s["solver"] == "heun" or not s["churn"])
+    assert chosen.controls == {"solver": "deis", "churn": 0} and len(tried) == 2
+
+
 # -- on a family whose best control is known ---------------------------------------------------------------------------
 
 

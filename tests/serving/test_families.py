@@ -51,7 +51,7 @@ CONTROLS: dict[str, list[dict[str, Any]]] = {
     "interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1, "steps": 3}],
     **{
         f"{name}-interpolate": [{"to_seed": 4, "share": 0.3}, {"to_seed": 9, "to_class": "c"}, {"to_seed": 1}]
-        for name in ("vae", "stylegan2_ada", "meanflow")
+        for name in ("vae", "stylegan2_ada", "meanflow", "dcgan", "biggan", "sgan")
     },
     "flow-morph": [{"steps": 3, "share": 0.3}, {"steps": 5}, {"steps": 2, "solver": "euler"}],
     "meanflow": [{"steps": 1}, {"steps": 4}, {"steps": 2}],
@@ -68,6 +68,9 @@ OTHERS = [
     ("vae", "interpolate"),
     ("stylegan2_ada", "interpolate"),
     ("meanflow", "interpolate"),
+    ("dcgan", "interpolate"),
+    ("biggan", "interpolate"),
+    ("sgan", "interpolate"),
 ]
 
 

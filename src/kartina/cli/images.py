@@ -94,14 +94,14 @@ def inpaint(
 def interpolate(
     model: ModelRef,
     class_: Class = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Images in all.")] = 1,
+    n: N = None,
     seed: Seed = 0,
     set_: Set = None,
     output: Output = Path("between.png"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Make images on the way between two seeds or classes: --set to_seed=7, to_class=boot, share=0.5."""
+    """Make images on the way from their seeds or classes to others: --set to_seed=7, to_class=boot, share=0.5."""
     _run("interpolate", model, None, class_, n, seed, set_, "crop", output, device, json)
 
 

@@ -125,8 +125,8 @@ def going(classes: tuple[str, ...]) -> dict[str, Any]:
 @cache
 def interpolating(controls: type[Controls], classes: tuple[str, ...], of: str) -> type[Controls]:
     """The controls with those of `interpolate`, for a model of these classes; `of` is what a seed stands for."""
-    about = f"Seed of the {of} to go to"
-    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)], Field(0, description=about))
+    about = f"Seed of the {of} to go to; none: the image's own"
+    to_seed: Any = (Annotated[int, Field(ge=0, lt=2**63)] | None, Field(None, description=about))
     return create_model(f"Interpolate{controls.__name__}", __base__=controls, to_seed=to_seed, **going(classes))
 
 
@@ -155,6 +155,12 @@ class Row:
     controls: Any  # the task's Controls
     task: str = "generate"
     inputs: Mapping[str, Tensor] = field(default_factory=dict)  # by kind: those that the task takes
+
+    @property
+    def to_seed(self) -> int:
+        """The seed that an interpolation goes to: the row's own where its controls name none."""
+        named: int | None = self.controls.to_seed
+        return self.seed if named is None else named
 
 
 class State:
@@ -350,15 +356,15 @@ class Family(nn.Module):
         """int64 N -> float32 N,K."""
         return nn.functional.one_hot(labels, self.classes).float()
 
+    def to_weights(self, rows: Sequence[Row]) -> Tensor:
+        """Label weights N,K of the classes that the rows go to."""
+        return self.other_class(rows, self.weights(rows))
+
     def other_class(self, rows: Sequence[Row], y: Tensor) -> Tensor:
         """Label weights y N,K', K or more of them; where a row has a `to_class` those of that class."""
         to = [getattr(row.controls, "to_class", None) for row in rows]
         eye = torch.eye(y.shape[1], device=self.device)
         return torch.stack([own if k is None else eye[self.spec.label(k)] for own, k in zip(y, to, strict=True)])
-
-    def latents(self, rows: Sequence[Row], dim: int, stream: str = "z") -> Tensor:
-        """Normal latents N,dim, each from its row's own seed."""
-        return torch.stack([noise(row.seed, stream, 0, (dim,)) for row in rows]).to(self.device)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -381,7 +387,8 @@ class LatentControls(Controls):
 class LatentFamily(Family):
     """Base of families that make an image in one evaluation from a normal latent and the label weights.
 
-    Write `decode` and say how many latent dimensions there are (`config.z`).
+    Write `decode` and say how many latent dimensions there are (`config.z`). To interpolate, the latent lies between
+    those of two seeds, kept at their variance, and the label weights between those of two classes.
     """
 
     sweep: ClassVar[Mapping[str, Sequence[Any]]] = {"spread": (0.7, 0.85, 1.0)}
@@ -395,14 +402,35 @@ class LatentFamily(Family):
         return y if self.config.conditional else torch.full_like(y, 1 / self.classes)
 
     def capabilities(self) -> dict[str, Capability]:
-        return {"generate": Capability(controls=LatentControls)}
+        return self.makes(LatentControls)
+
+    def makes(self, controls: type[Controls]) -> dict[str, Capability]:
+        """What a latent and a label allow, with these controls."""
+        classes = self.spec.classes if self.config.conditional else ()
+        return {
+            "generate": Capability(controls=controls),
+            "interpolate": Capability(controls=interpolating(controls, classes, "latent")),
+        }
+
+    def latent(self, seed: int, controls: Any) -> Tensor:
+        """The latent Z of a seed."""
+        return noise(seed, "z", 0, (self.config.z,)) * float(controls.spread)
 
     def start(self, rows: Sequence[Row]) -> State:
-        spread = torch.tensor([[row.controls.spread] for row in rows], device=self.device)
         ready = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
         x = torch.zeros(len(rows), *self.spec.shape, device=self.device)
-        z = self.latents(rows, self.config.z) * spread
-        return State({"z": z, "y": self.condition(self.weights(rows)), "x": x, "step": ready, "steps": ready + 1})
+        z = torch.stack([self.latent(row.seed, row.controls) for row in rows]).to(self.device)
+        y = self.condition(self.weights(rows))
+        if rows[0].task == "interpolate":
+            there = torch.stack([self.latent(row.to_seed, row.controls) for row in rows]).to(self.device)
+            share = torch.tensor([[float(row.controls.share)] for row in rows], device=self.device)
+            z, y = self.between(rows, z, there, share), torch.lerp(y, self.condition(self.to_weights(rows)), share)
+        return State({"z": z, "y": y, "x": x, "step": ready, "steps": ready + 1})
+
+    def between(self, rows: Sequence[Row], here: Tensor, there: Tensor, share: Tensor) -> Tensor:
+        """Latents N,Z a `share` (N,1) of the way from `here` to `there`, kept at their variance."""
+        same = torch.tensor([[row.to_seed == row.seed] for row in rows], device=self.device)
+        return torch.lerp(here, there, share) / torch.where(same, 1.0, torch.hypot(1 - share, share))
 
     def step(self, state: State) -> State:
         return state.replace(x=self.decode(state["z"], state["y"]), step=state["steps"])

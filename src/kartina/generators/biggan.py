@@ -293,15 +293,14 @@ class BigGAN(AdversarialFamily):
     # -- sampling ------------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> dict[str, Capability]:
-        return {"generate": Capability(controls=BigGANControls)}
+        return self.makes(BigGANControls)
+
+    def latent(self, seed: int, controls: Any) -> Tensor:
+        return truncated(seed, self.config.z, controls.truncation)
 
     def start(self, rows: Sequence[Row]) -> State:
         truncation = torch.tensor([row.controls.truncation for row in rows], device=self.device)
-        ready = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
-        x = torch.zeros(len(rows), *self.spec.shape, device=self.device)
-        z = torch.stack([truncated(row.seed, self.config.z, row.controls.truncation) for row in rows]).to(self.device)
-        y = self.condition(self.weights(rows))
-        return State({"z": z, "y": y, "truncation": truncation, "x": x, "step": ready, "steps": ready + 1})
+        return super().start(rows).replace(truncation=truncation)
 
     def step(self, state: State) -> State:
         images = self.generator(state["z"], state["y"], state["truncation"])

@@ -42,7 +42,7 @@ and large again, or the image without its colours (Saharia 2021, SR3 and Palette
 starts from such an image: translate, upscale or colorize.
 
 With `augment` training images are flipped, turned, scaled and shifted, and the network is told how; no image that it
-makes is, for then it is told of nothing (Karras 2022, section 5 and appendix F.2).
+makes is, for then it is told of nothing (Karras 2022, section 5 and appendix F.2, with other transforms: AUGMENTS).
 
 A family says what its path is (`alpha`, `scale`), which times it trains on (`level`) with what `weight`, which ones the
 solver visits (`times`), and how D is made of the network's output (`denoise`).
@@ -162,11 +162,20 @@ class InvertControls(Controls):
 
 
 @cache
-def autoguided(controls: type[DiffusiveControls]) -> type[DiffusiveControls]:
-    """The controls of a model that has a weak network: also what guidance steers away from."""
-    about = "What guidance steers away from: images without the label, or those of the weak network"
-    guide: Any = (Literal["label", "weak"], Field("label", description=about))
-    return create_model(f"Autoguided{controls.__name__}", __base__=controls, guide=guide)
+def guidable(controls: type[DiffusiveControls], by: tuple[Literal["label", "weak"], ...]) -> type[DiffusiveControls]:
+    """The controls of a model that can be steered away from images without the label, or from those of its weak
+    network; the first is the default. Guidance by the label is the family's; by the weak network alone, or by nothing,
+    it is off where nothing is said, and by nothing it stays off."""
+    if by == ("label",):
+        return controls
+    fields: dict[str, Any] = {}
+    if "label" not in by:
+        about = "Pull away from the weak network's images: 1 is off" if by else "1: it has no classes to pull towards"
+        fields["guidance"] = (Annotated[float, Field(ge=0 if by else 1, le=10 if by else 1, description=about)], 1.0)
+    if by:
+        about = "What guidance steers away from: images without the label, or those of the weak network"
+        fields["guide"] = (Literal[by], Field(by[0], description=about))
+    return create_model(f"{'Auto' if by else 'Un'}guided{controls.__name__}", __base__=controls, **fields)
 
 
 @cache
@@ -395,7 +404,7 @@ class DiffusiveFamily(Family):
     # -- sampling --------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> dict[str, Capability]:
-        controls = autoguided(self.controls) if self.config.weak_share else self.controls
+        controls = guidable(self.controls, self.guides)
         match self.config.source:
             case "pairs":
                 return {"translate": Capability(("image",), controls, self.spec.source_channels)}
@@ -412,6 +421,15 @@ class DiffusiveFamily(Family):
             "morph": Capability(("image", "to_image"), morphing(self.invert_controls, self.spec.classes)),
         }
 
+    @property
+    def guides(self) -> tuple[Literal["label", "weak"], ...]:
+        """What its images can be steered away from."""
+        found: dict[Literal["label", "weak"], bool] = {
+            "label": bool(self.spec.classes),
+            "weak": self.config.weak_share > 0,
+        }
+        return tuple(name for name, there in found.items() if there)
+
     def start(self, rows: Sequence[Row]) -> State:
         def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=self.device)
@@ -422,8 +440,6 @@ class DiffusiveFamily(Family):
                 self.controls.model_construct(steps=c.steps, solver=c.solver, guidance=1.0, spacing=1.0) for c in given
             ]
         weak = [getattr(c, "guide", "label") == "weak" for c in given]
-        # Without classes there is no label to be guided by.
-        guidance = [c.guidance if self.spec.classes or w else 1.0 for c, w in zip(given, weak, strict=True)]
         steps = column([c.steps for c in given], torch.int64)
         y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
         e = torch.stack([noise(row.seed, self.name, 0, self.spec.shape) for row in rows]).to(self.device)
@@ -441,7 +457,7 @@ class DiffusiveFamily(Family):
                 more = {"known": self.inputs(rows), "mask": self.inputs(rows, "mask")}
                 x0 = torch.lerp(more["known"], x0, more["mask"])
             case "interpolate":
-                there = [noise(c.to_seed, self.name, 0, self.spec.shape) for c in given]
+                there = [noise(row.to_seed, self.name, 0, self.spec.shape) for row in rows]
                 e, y = between(self, rows, e, torch.stack(there).to(self.device), y)
             case "invert":
                 turn, steps = steps, 2 * steps
@@ -485,7 +501,7 @@ class DiffusiveFamily(Family):
                 "churn": column([c.churn for c in given]),
                 "churn_noise": column([c.churn_noise for c in given]),
                 "eta": column([c.eta for c in given]),
-                "guidance": column(guidance),
+                "guidance": column([c.guidance for c in given]),
                 "weak": column(weak, torch.bool),
                 "guide_from": column([c.guide_from for c in given]),
                 "guide_to": column([c.guide_to for c in given]),

@@ -80,7 +80,7 @@ from kartina.nets.unet import UNet, check_fit
 from kartina.registry import register
 
 TOP = 10.0  # highest frequency of the time embeddings: the flow's 1000 would drown d_t X in the JVP
-C = 1e-3  # of the adaptive weight
+C = 1e-3  # of the adaptive weight; the paper adds it to a sum over an image's values, here it is to their mean
 MOST = 8  # evaluations that an image may take
 NEAR = 0.05  # t at which the teacher looks at images that are compared: chosen, not swept
 
@@ -263,15 +263,17 @@ class MeanFlow(Family):
         return Loss((weight * error).mean(), stats)
 
     def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
-        """The part of the loss that needs no derivative: r = t, where the map is a flow's, against the images
-        themselves. After a teacher's images the map is no flow's any more."""
+        """The part of the loss that needs no derivative: r = t, where the map is a flow's, by labels. After a teacher's
+        images the map is no flow's any more."""
         if self.config.ends:
             return {}
         x, t = batch.images, self.times(at, len(batch))[1]
         z = torch.lerp(x, at.randn(*x.shape), column(t))
         y = torch.nn.functional.one_hot(batch.labels, self.classes + 1).float()
-        error = (self.clean(z, t, t, y) - x).square().mean(dim=[1, 2, 3])
-        return {"loss": (error / t.clamp(min=self.config.t_min).square()).mean(), "mse": error.mean()}
+        aim = self.lesson(z, t, y) if self.taught else self.aim(x, z, t, torch.ones_like(t, dtype=torch.bool))
+        clean = self.clean(z, t, t, y)
+        error = (clean - aim).square().mean(dim=[1, 2, 3]) / t.clamp(min=self.config.t_min).square()
+        return {"loss": error.mean(), "mse": (clean - x).square().mean()}
 
     def times(self, at: At, n: int) -> tuple[Tensor, Tensor, int]:
         """r <= t, float N each, and k: r != t for the first k = `apart` * n images (at least one), r = t for the rest.
@@ -390,7 +392,7 @@ class MeanFlow(Family):
         y = torch.cat([self.weights(rows), torch.zeros(len(rows), 1, device=self.device)], dim=1)
         z = self.noises([row.seed for row in rows])
         if rows[0].task == "interpolate":
-            z, y = between(self, rows, z, self.noises([row.controls.to_seed for row in rows]), y)
+            z, y = between(self, rows, z, self.noises([row.to_seed for row in rows]), y)
         steps = torch.tensor([row.controls.steps for row in rows], dtype=torch.int64, device=self.device)
         return State({"z": z, "clean": torch.zeros_like(z), "y": y, "step": torch.zeros_like(steps), "steps": steps})
 

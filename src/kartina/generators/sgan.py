@@ -298,9 +298,13 @@ class SGAN(AdversarialFamily):
         return len(self.spec.classes) > 1
 
     def capabilities(self) -> dict[str, Capability]:
-        return {"generate": Capability(controls=GuidedControls if self.config.conditional else SelectedControls)}
+        """On the way between two images none is chosen: the way would jump from candidate to candidate."""
+        controls = GuidedControls if self.config.conditional else SelectedControls
+        return {**self.makes(LatentControls), "generate": Capability(controls=controls)}
 
     def start(self, rows: Sequence[Row]) -> State:
+        if rows[0].task == "interpolate":
+            return super().start(rows)
         steps = torch.tensor([row.controls.candidates for row in rows], device=self.device)
         return State(
             {
@@ -316,6 +320,8 @@ class SGAN(AdversarialFamily):
 
     def step(self, state: State) -> State:
         """Candidate i of a row comes from the row's own seed: the plain image is candidate 0."""
+        if "z" in state.tensors:  # of an interpolation
+            return super().step(state)
         left = ~state.done
         if not bool(left.any()):
             return state

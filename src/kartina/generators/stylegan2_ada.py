@@ -517,8 +517,8 @@ class StyleGAN2ADA(AdversarialFamily):
         own = noise(row.seed, "noise", 0, size)
         if row.task != "interpolate":
             return own
-        mixed = torch.lerp(own, noise(c.to_seed, "noise", 0, size), c.share)
-        return mixed if c.to_seed == row.seed else mixed / math.hypot(c.share, 1 - c.share)
+        mixed = torch.lerp(own, noise(row.to_seed, "noise", 0, size), c.share)
+        return mixed if row.to_seed == row.seed else mixed / math.hypot(c.share, 1 - c.share)
 
     def mapped(self, seeds: Sequence[int], y: Tensor) -> Tensor:
         """The styles N,W that seeds stand for."""
@@ -536,9 +536,9 @@ class StyleGAN2ADA(AdversarialFamily):
         w = self.mapped([row.seed for row in rows], y)
         other = self.mapped([c.mix_seed or 0 for c in asked], y)
         if rows[0].task == "interpolate":
-            to_y = self.condition(self.other_class(rows, self.weights(rows)))
+            to_y = self.condition(self.to_weights(rows))
             share = self.column([c.share for c in asked])
-            w = torch.lerp(w, self.mapped([c.to_seed for c in asked], to_y), share)
+            w = torch.lerp(w, self.mapped([row.to_seed for row in rows], to_y), share)
             other = torch.lerp(other, self.mapped([c.mix_seed or 0 for c in asked], to_y), share)
             y = torch.lerp(y, to_y, share)
 

@@ -102,7 +102,7 @@ class VAEConfig(FamilyConfig):
     )  # nats that each latent's KL, a mean over the batch, is charged with at least
     sigma_min: float = Field(0.05, gt=0, le=10)  # gaussian: the learned sigma stays above (images span 2)
     components: int = Field(0, ge=0, le=MIXTURE)  # of a class's posterior mixture, kept for sampling; 0 = none
-    gaussians: int = Field(0, ge=0, le=64)  # of a class, fitted to its latents for sampling; 0 = none
+    gaussians: int = Field(0, ge=0, le=64)  # of a class, fitted to its latents; at most one for 4 z of IMAGES; 0 = none
 
 
 Source = Literal["prior", "fitted", "posterior"]
@@ -335,25 +335,25 @@ class VAE(LatentFamily):
         "vae-32": Preset(
             32,
             "conditional VAE for a GPU",
-            dict(z=128, width=128, width_max=512, blocks=2, beta=3.0, components=64, gaussians=4),
+            dict(z=128, width=128, width_max=512, blocks=2, beta=3.0, components=64, gaussians=1),
             dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
         "vae-64-cpu": Preset(
             64,
             "conditional VAE at 64 px for minutes of CPU",
-            dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64, gaussians=4),
+            dict(z=64, width=32, width_max=192, levels=4, beta=3.0, components=64, gaussians=2),
             MINUTES_TRAIN,
         ),
         "vae-64": Preset(
             64,
             "conditional VAE at 64 px, for a GPU",
-            dict(z=256, width=128, width_max=512, levels=4, blocks=2, beta=3.0, components=64, gaussians=4),
+            dict(z=256, width=128, width_max=512, levels=4, blocks=2, beta=3.0, components=64, gaussians=1),
             dict(batch=128, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
         "vae-128": Preset(
             128,
             "conditional VAE at 128 px, for a GPU",
-            dict(z=256, width=64, width_max=512, levels=5, blocks=2, beta=3.0, components=64, gaussians=4),
+            dict(z=256, width=64, width_max=512, levels=5, blocks=2, beta=3.0, components=64, gaussians=1),
             dict(batch=64, lr=5e-4, warmup=20_000, decay="cosine", decay_from=0.3, decay_to=0.02, ema=100_000),
         ),
     }
@@ -552,21 +552,20 @@ class VAE(LatentFamily):
         image's posterior; to morph, on the line between those of two images, each of its class. To interpolate, mean,
         scale and e lie between those of two seeds, and the label weights, by which all go, between two classes."""
         state, asked, task = super().start(rows), [row.controls for row in rows], rows[0].task
-        y, e = state["y"], state["z"]
+        y, e = state["y"], state["z"]  # of an interpolation, on the way already
         if task in ("invert", "morph"):
             mean, logvar = self.encoder(self.inputs(rows), y)
             z = mean + (0.5 * logvar).exp() * e
         if task in ("interpolate", "morph"):
             share = torch.tensor([[c.share] for c in asked], device=self.device)
-            to_y = self.condition(self.other_class(rows, self.weights(rows)))
         if task == "interpolate":
-            e, y = self.between(rows, e), torch.lerp(y, to_y, share)
-            ends = [row.seed for row in rows], [c.to_seed for c in asked]
+            ends = [row.seed for row in rows], [row.to_seed for row in rows]
             here, there = (self.placed(asked, seeds, y, e) for seeds in ends)
             z = torch.lerp(here, there, share)
         if task == "generate":
             z = self.placed(asked, [row.seed for row in rows], y, e)
         if task == "morph":
+            to_y = self.condition(self.to_weights(rows))
             mean, logvar = self.encoder(self.inputs(rows, "to_image"), to_y)
             z, y = torch.lerp(z, mean + (0.5 * logvar).exp() * e, share), torch.lerp(y, to_y, share)
         return state.replace(z=z, y=y)
@@ -592,14 +591,6 @@ class VAE(LatentFamily):
             picked = torch.tensor([[source == name] for source in sources], device=self.device)
             z = torch.where(picked, own, z)
         return z
-
-    def between(self, rows: Sequence[Row], e: Tensor) -> Tensor:
-        """Noise e N,Z on its way to that of `to_seed`, kept at its variance."""
-        asked = [row.controls for row in rows]
-        there = torch.stack([c.spread * noise(c.to_seed, "z", 0, (self.config.z,)) for c in asked]).to(self.device)
-        share = torch.tensor([[c.share] for c in asked], device=self.device)
-        same = torch.tensor([[c.to_seed == row.seed] for c, row in zip(asked, rows, strict=True)], device=self.device)
-        return torch.lerp(e, there, share) / torch.where(same, 1.0, torch.hypot(1 - share, share))
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         return self.mean(self.decoder(z, y))

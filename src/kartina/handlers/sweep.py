@@ -9,8 +9,10 @@ follows. The rules were fixed before any model was looked at:
 2. A candidate must not lose what the defaults have: its class agreement and its coverage are at least theirs (or those
    of real images, where theirs are above that) less one point. Agreement above that of real images is no virtue: it is
    what guidance buys by leaving out the images that are hard to tell. A model that knows no classes has none.
-3. Of those, the lowest FD-domain wins. Within 2% of it all are equal, and the cheapest sampler wins: the fewest
-   floating-point operations an image. Milliseconds are recorded but do not choose: they depend on what else runs.
+3. Of those that were tried so far, the lowest FD-domain wins. Within 2% of it all are equal, and the cheapest sampler
+   wins: the fewest floating-point operations an image. Milliseconds are recorded but do not choose: they depend on what
+   else runs.
+4. A value that does not go with what was chosen before it (another solver than one that its churn needs) is left out.
 
 The references are those of the numbers: an honest last report is made on test (kartina evaluate --split test).
 """
@@ -21,6 +23,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -90,9 +93,14 @@ def best(candidates: Sequence[Candidate], default: Candidate, floor: Floor) -> C
 
 
 def search(
-    try_out: Callable[[Settings], Candidate], start: Settings, values: Mapping[str, Sequence[Any]], floor: Floor
+    try_out: Callable[[Settings], Candidate],
+    start: Settings,
+    values: Mapping[str, Sequence[Any]],
+    floor: Floor,
+    goes: Callable[[Settings], bool] = lambda settings: True,
 ) -> tuple[Candidate, list[Candidate]]:
-    """By coordinates from `start`: the chosen candidate, and all that were tried, in order, each once."""
+    """By coordinates from `start`, through settings that `goes` allows: the chosen candidate, and all that were tried,
+    in order, each once."""
     tried: dict[str, Candidate] = {}
 
     def at(settings: Settings) -> Candidate:
@@ -103,7 +111,10 @@ def search(
 
     chosen = default = at(start)
     for name, options in values.items():
-        chosen = best([chosen, *(at({**chosen.controls, name: v}) for v in options)], default, floor)
+        for settings in [{**chosen.controls, name: v} for v in options]:
+            if goes(settings):
+                at(settings)
+        chosen = best(list(tried.values()), default, floor)
     return chosen, list(tried.values())
 
 
@@ -134,12 +145,20 @@ def sweep(
     if reason:
         return {**about, "n": 0, "chosen": {}, "candidates": [], "reason": reason}
 
-    # Every value is one that its control can have, before anything is made.
+    # Every value is one that its control can have, if need be beside other values, before anything is made.
     def read(settings: Settings) -> Settings:
         found = model.controls(TASK, **settings).model_dump(mode="json")
         return {name: found[name] for name in values}
 
-    options = {name: list(dict.fromkeys(read({name: v})[name] for v in given)) for name, given in values.items()}
+    def read_value(name: str, value: Any) -> Any:
+        others = [[{}, *({k: v} for v in given)] for k, given in values.items() if k != name]
+        for beside in product(*others):  # by itself first
+            settings = {k: v for one in ({name: value}, *beside) for k, v in one.items()}
+            if _goes(model, settings):
+                return read(settings)[name]
+        return read({name: value})[name]
+
+    options = {k: list(dict.fromkeys(read_value(k, v) for v in given)) for k, given in values.items()}
     start = read({})
     expected = 1 + sum(v != start[name] for name, given in options.items() for v in given)
 
@@ -176,7 +195,7 @@ def sweep(
         agrees = found["class_agreement"] if model.family.labelled else None
         return Candidate(settings, found["fd"], agrees, found["coverage"], ms, flops.get_total_flops() / 1e9)
 
-    chosen, tried = search(try_out, start, options, floor)
+    chosen, tried = search(try_out, start, options, floor, lambda settings: _goes(model, settings))
     report(1.0, "done")
     return {
         **about, "n": n, "start": start,

@@ -252,7 +252,8 @@ class Model:
     def interpolate(
         self, labels: Sequence[str | int] | None = None, n: int | None = None, seed: int = 0, **more: Any
     ) -> Samples:
-        """Make images on the way from their own seeds to `to_seed`, a `share` of it done. `more` as in `sample`."""
+        """Make images on the way from their own seeds to `to_seed`, and from their classes to `to_class`, a `share` of
+        it done; what is not named stays. `more` as in `sample`."""
         return self.run("interpolate", labels, n, seed, **more)
 
     def morph(

@@ -22,6 +22,7 @@ const FLOW = {
     cutoff: { anyOf: [{ type: "number", minimum: 0 }, { type: "null" }], default: null, title: "Cutoff" },
     clip: { type: "boolean", default: true },
     mode: { const: "fast", default: "fast" },
+    scale: { type: "number", minimum: 1, maximum: 1, default: 1 },
     sizes: { type: "array", items: { type: "integer" }, default: [] },
   },
 };
@@ -33,8 +34,9 @@ const field = (name: string, defaults = {}) => {
 };
 
 describe("fieldsOf", () => {
-  it("keeps the schema's order, titles and descriptions", () => {
-    expect(fieldsOf(FLOW).map(({ name }) => name)).toEqual(Object.keys(FLOW.properties));
+  it("keeps the schema's order, titles and descriptions, and leaves out what has one value only", () => {
+    const names = Object.keys(FLOW.properties).filter((name) => name !== "mode" && name !== "scale");
+    expect(fieldsOf(FLOW).map(({ name }) => name)).toEqual(names);
     expect(field("steps")).toMatchObject({ title: "Steps", description: "More is finer.", default: 12 });
     expect(field("clip").title).toBe("Clip");
   });
@@ -61,9 +63,8 @@ describe("fieldsOf", () => {
     expect(field("cutoff")).toMatchObject({ kind: "number", nullable: true, min: 0, default: null });
   });
 
-  it("reads booleans, constants, and leaves lists alone", () => {
+  it("reads booleans, and leaves lists alone", () => {
     expect(field("clip")).toMatchObject({ kind: "switch", default: true });
-    expect(field("mode")).toMatchObject({ kind: "choice", options: ["fast"] });
     expect(field("sizes").kind).toBe("other");
   });
 

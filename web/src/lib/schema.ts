@@ -110,11 +110,20 @@ function fieldOf(name: string, node: unknown, root: Schema, defaults: Values): F
   return { ...base, kind: "other" };
 }
 
-/** The fields of a task's controls, in the schema's order. */
+/** Whether there is nothing to choose: one value is all that it can have. */
+function settled(field: Field): boolean {
+  if (field.nullable) return false;
+  if (field.kind === "choice") return field.options.length === 1;
+  return (field.kind === "number" || field.kind === "integer") && field.min !== undefined && field.min === field.max;
+}
+
+/** The fields of a task's controls that can be set, in the schema's order. */
 export function fieldsOf(schema: unknown, defaults: Values = {}): Field[] {
   const root = isSchema(schema) ? schema : {};
   const properties = isSchema(root.properties) ? root.properties : {};
-  return Object.entries(properties).map(([name, node]) => fieldOf(name, node, root, defaults));
+  return Object.entries(properties)
+    .map(([name, node]) => fieldOf(name, node, root, defaults))
+    .filter((field) => !settled(field));
 }
 
 export function defaultsOf(fields: Field[]): Values {
