@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     port: int | None = Field(default=None, ge=0, le=65535, description="Port. Default: the first free one from 8765 on")
     open: bool = Field(default=True, description="Open a browser, where there is a desktop")
-    jobs: bool = Field(default=True, description="Also run queued jobs (kartina jobs), one at a time")
+    jobs: bool = Field(default=True, description="Also run queued jobs (kartina jobs): one of each lane at a time")
     drain: int = Field(
         default=25, ge=0, le=3600, description="Seconds that responses under way, and a job, have to end after SIGTERM"
     )

@@ -756,13 +756,9 @@ _SIZES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def preset_table(
-    family: str, what: str, config: Mapping[str, Mapping[str, Any]], seen: Mapping[str, str] | None = None
-) -> dict[str, Preset]:
-    """A family's presets of every size: the same nets and training, and `config` over the nets' settings by size. Its
-    images by size, where they are `seen` to be otherwise than those of its siblings, are described in their text."""
-    said = {key: f"; {text}" for key, text in (seen or {}).items()}
+def preset_table(family: str, what: str, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Preset]:
+    """A family's presets of every size: the same nets and training, and `config` over the nets' settings by size."""
     return {
-        f"{family}-{key}": Preset(size, f"{what} {use}{said.get(key, '')}", {**nets, **config.get(key, {})}, train)
+        f"{family}-{key}": Preset(size, f"{what} {use}", {**nets, **config.get(key, {})}, train)
         for key, (size, use, nets, train) in _SIZES.items()
     }

@@ -66,10 +66,10 @@ class EDM(DiffusiveFamily):
         "edm",
         "EDM diffusion",
         {
-            **{size: dict(sigma_data=0.0) for size in ("64-cpu", "32", "64", "128")},
-            "32-cpu": dict(sigma_data=0.0, p_mean=-0.4),  # nearer to noise, where shapes are decided
+            # States the image, as in DDPM, and is trained nearer to noise, where shapes are decided.
+            **{size: dict(sigma_data=0.0, states="image", snr_max=5.0, p_mean=0.0) for size in ("32-cpu", "64-cpu")},
+            **{size: dict(sigma_data=0.0) for size in ("32", "64", "128")},
         },
-        dict.fromkeys(("32-cpu", "64-cpu"), "grainier than DDPM and the flow"),
     )
 
     def __init__(self, config: EDMConfig, spec: ImageSpec):
