@@ -44,6 +44,8 @@ def test_a_network_that_states_the_image_and_a_weight_that_stops_growing() -> No
 
     out = model.denoise(torch.randn(2, 1, 16, 16), torch.tensor([1.0, 0.5]), torch.eye(4)[:2], Net())
     assert bool((out == 0.75).all()) and edm().least == 0
+    with pytest.raises(ValueError, match="set snr_max as well"):
+        EDM.Config(**{**PAPER.model_dump(), "states": "image"})
 
 
 def test_input_and_target_have_unit_variance_at_every_noise_level() -> None:

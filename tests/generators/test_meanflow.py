@@ -58,7 +58,7 @@ def double() -> tuple[MeanFlow, Tensor, Tensor, Tensor, Tensor]:
 def test_validation_is_the_flow_of_the_map_against_what_training_aims_at(guidance: float) -> None:
     model, given = tiny.sampler("meanflow", guidance=guidance), batch()
     assert isinstance(model, MeanFlow)
-    found, rng = model.validate(given, at()), torch.Generator().manual_seed(0)
+    found, rng = model.validate(given, at(), model), torch.Generator().manual_seed(0)
     t = torch.sigmoid(torch.randn(2, 64, generator=rng) * model.config.t_std + model.config.t_mean).amax(dim=0)
     z = torch.lerp(given.images, torch.randn(given.images.shape, generator=rng), column(t))
     made = model.generator(z, t, torch.eye(4)[given.labels], torch.zeros(64))
@@ -257,6 +257,22 @@ def test_a_teachers_field_is_the_flows_guided_one() -> None:
     taught = {id(p) for p in model.teacher.parameters()}
     assert not taught & {id(p) for phase in model.phases() for p in phase.params}
     assert "teacher" not in dict(model.sampler().named_children())
+
+
+def test_validation_of_a_taught_map_is_against_its_teachers_field() -> None:
+    """By the averaged weights, which come without a teacher, and the teacher of the training."""
+    live, average, given = tiny.family("meanflow", taught=True, guidance=1.75), tiny.sampler("meanflow"), batch()
+    live.teacher.load_state_dict(tiny.sampler("flow", seed=1).state_dict())
+    model = tiny.sampler("meanflow", taught=True, guidance=1.75)
+    model.load_state_dict(average.state_dict())
+    assert not hasattr(model, "teacher")
+    found, rng = model.validate(given, at(), live), torch.Generator().manual_seed(0)
+    t = torch.sigmoid(torch.randn(2, 64, generator=rng) * model.config.t_std + model.config.t_mean).amax(dim=0)
+    z = torch.lerp(given.images, torch.randn(given.images.shape, generator=rng), column(t))
+    y = torch.eye(4)[given.labels]
+    error = (model.generator(z, t, y, torch.zeros(64)) - live.lesson(z, t, y)).square().mean(dim=[1, 2, 3])
+    weighted = error / t.clamp(min=model.config.t_min) ** 2
+    assert found["loss"].item() == pytest.approx(weighted.mean().item(), rel=1e-5)
 
 
 def test_with_a_teacher_nothing_is_asked_of_the_image_but_its_place() -> None:

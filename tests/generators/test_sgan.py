@@ -243,6 +243,7 @@ def test_a_generator_without_classes_draws_a_class_by_selection() -> None:
     model = tiny.sampler("sgan", conditional=False)
     assert model.capabilities()["generate"].controls().candidates == 16
     assert tiny.sampler("sgan").capabilities()["generate"].controls().candidates == 1
+    assert "interpolate" not in model.capabilities(), "of no class"
 
     def share(n: int) -> float:
         controls = model.capabilities()["generate"].controls(candidates=n)

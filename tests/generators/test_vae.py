@@ -46,7 +46,7 @@ def test_validation_tells_of_the_same_bound_as_is_measured() -> None:
     model = tiny.sampler("vae", likelihood="logistic")
     assert isinstance(model, VAE)
     x, labels = pixels(6), torch.arange(6) % 3
-    found = model.validate(Batch(x, labels, torch.arange(6)), at(0.1))
+    found = model.validate(Batch(x, labels, torch.arange(6)), at(0.1), model)
     nats = model.elbo(x, torch.eye(3)[labels], rng()).mean()  # the draws of `at`, and no warm-up
     assert found["elbo"].item() == pytest.approx(nats.item(), rel=1e-5)
     assert found["elbo"].item() == pytest.approx(-(found["nll"] + found["kl"]).item(), rel=1e-5)
@@ -55,7 +55,7 @@ def test_validation_tells_of_the_same_bound_as_is_measured() -> None:
     # The learned Gaussian's noise level stays with training.
     model = tiny.sampler("vae")
     assert isinstance(model, VAE)
-    found, y = model.validate(Batch(x, labels, torch.arange(6)), at()), model.condition(torch.eye(3)[labels])
+    found, y = model.validate(Batch(x, labels, torch.arange(6)), at(), model), model.condition(torch.eye(3)[labels])
     mean, logvar = model.encoder(x, y)
     out = model.decoder(mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng()), y)
     assert found["mse"].item() == pytest.approx((model.mean(out) - x).square().mean().item(), rel=1e-5)
@@ -589,6 +589,9 @@ def test_interpolation_has_the_latents_and_the_spread_that_are_asked_for() -> No
         assert all(torch.equal(a.images, b.images) for a, b in zip(way, ends, strict=True))
     defaults = {"generate": {"source": "prior", "spread": 0.7}}
     assert inherited(model, "interpolate", defaults) == defaults["generate"]
+    chosen = {"generate": {"spread": 0.7, "candidates": 4}}  # an SGAN's way has no candidates
+    assert inherited(tiny.sampler("sgan"), "interpolate", chosen) == {"spread": 0.7}
+    assert inherited(tiny.sampler("flow"), "invert", {"generate": {"steps": 4}}) == {}  # other steps
 
 
 def test_a_morph_goes_from_one_posterior_mean_to_the_other() -> None:

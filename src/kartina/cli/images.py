@@ -19,6 +19,9 @@ Class = Annotated[
     list[str] | None, typer.Option("--class", "-c", help="A class, for a model that has some; repeatable.")
 ]
 N = Annotated[int | None, typer.Option("-n", min=1, max=1_000_000, help="Images in all.  [default: one an input]")]
+NOfClasses = Annotated[
+    int | None, typer.Option("-n", min=1, max=1_000_000, help="Images in all.  [default: one a class]")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**62, help="Image i has seed + i.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A control, such as dropout=false; repeatable.")]
 FitTo = Annotated[
@@ -94,7 +97,7 @@ def inpaint(
 def interpolate(
     model: ModelRef,
     class_: Class = None,
-    n: N = None,
+    n: NOfClasses = None,
     seed: Seed = 0,
     set_: Set = None,
     output: Output = Path("between.png"),

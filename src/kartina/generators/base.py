@@ -286,10 +286,11 @@ class Family(nn.Module):
     def rehearse(self) -> None:
         """On networks that are thrown away, before they are timed: do from now on what costs time later in a run."""
 
-    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+    def validate(self, batch: Batch, at: At, trained: Family) -> Mapping[str, Tensor]:
         """Losses on real images that were not trained on, by the averaged weights, whenever a sample grid is drawn.
 
-        Images and `at`'s randomness are the same each time, so that the numbers can be compared over the run.
+        Images and `at`'s randomness are the same each time, so that the numbers can be compared over the run. `trained`
+        has what a sampler has not: a teacher.
         """
         return {}
 

@@ -296,6 +296,7 @@ class BigGAN(AdversarialFamily):
         return self.makes(BigGANControls)
 
     def latent(self, seed: int, controls: Any) -> Tensor:
+        """Truncated. Between two of them, at their variance, values lie up to sqrt(2) times beyond the threshold."""
         return truncated(seed, self.config.z, controls.truncation)
 
     def start(self, rows: Sequence[Row]) -> State:

@@ -365,7 +365,7 @@ class DiffusiveFamily(Family):
             told = moves(draw, h, w)
         return replace(batch, images=images, sources=sources), told
 
-    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+    def validate(self, batch: Batch, at: At, trained: Family) -> Mapping[str, Tensor]:
         z, e = at.randn(len(batch)), at.randn(*batch.images.shape)
         return self.error(batch.images, e, z, batch.labels, self.source(batch)).stats
 

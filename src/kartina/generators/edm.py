@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from kartina.config import ImageSpec
@@ -49,6 +49,12 @@ class EDMConfig(DiffusiveConfig):
     sigma_min: float = Field(0.002, gt=0, le=1)  # the solver's last noise level before none
     sigma_max: float = Field(80.0, gt=1, le=10_000)  # and its first
     rho: float = Field(7.0, ge=1, le=100)  # crowds solver steps towards the image
+
+    @model_validator(mode="after")
+    def _bounded(self) -> EDMConfig:
+        if self.states == "image" and not self.snr_max:
+            raise ValueError("states=image needs a bound of its weight, 1 / sigma^2: set snr_max as well, such as 5")
+        return self
 
 
 class EDMControls(DiffusiveControls):
@@ -99,8 +105,7 @@ class EDM(DiffusiveFamily):
 
     @property
     def least(self) -> float:
-        c = self.config
-        return c.snr_max**-0.5 if c.states == "image" and c.snr_max else 0.0
+        return self.config.snr_max**-0.5 if self.config.states == "image" else 0.0
 
     def times(self, step: Tensor, steps: Tensor) -> Tensor:
         first, last = (s ** (1 / self.config.rho) for s in (self.config.sigma_max, self.config.sigma_min))

@@ -262,7 +262,7 @@ class MeanFlow(Family):
         stats = {"loss": error.mean().detach(), "mse": (clean - x).square().mean().detach()}
         return Loss((weight * error).mean(), stats)
 
-    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+    def validate(self, batch: Batch, at: At, trained: Family) -> Mapping[str, Tensor]:
         """The part of the loss that needs no derivative: r = t, where the map is a flow's, by labels. After a teacher's
         images the map is no flow's any more."""
         if self.config.ends:
@@ -270,7 +270,11 @@ class MeanFlow(Family):
         x, t = batch.images, self.times(at, len(batch))[1]
         z = torch.lerp(x, at.randn(*x.shape), column(t))
         y = torch.nn.functional.one_hot(batch.labels, self.classes + 1).float()
-        aim = self.lesson(z, t, y) if self.taught else self.aim(x, z, t, torch.ones_like(t, dtype=torch.bool))
+        if self.config.taught:
+            assert isinstance(trained, MeanFlow)
+            aim = trained.lesson(z, t, y)
+        else:
+            aim = self.aim(x, z, t, torch.ones_like(t, dtype=torch.bool))
         clean = self.clean(z, t, t, y)
         error = (clean - aim).square().mean(dim=[1, 2, 3]) / t.clamp(min=self.config.t_min).square()
         return {"loss": error.mean(), "mse": (clean - x).square().mean()}

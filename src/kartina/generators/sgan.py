@@ -298,9 +298,11 @@ class SGAN(AdversarialFamily):
         return len(self.spec.classes) > 1
 
     def capabilities(self) -> dict[str, Capability]:
-        """On the way between two images none is chosen: the way would jump from candidate to candidate."""
-        controls = GuidedControls if self.config.conditional else SelectedControls
-        return {**self.makes(LatentControls), "generate": Capability(controls=controls)}
+        """On the way between two images none is chosen, since the way would jump from candidate to candidate: without
+        classes of its own, the generator has no way from an image of a class."""
+        if not self.config.conditional:
+            return {"generate": Capability(controls=SelectedControls)}
+        return {**self.makes(LatentControls), "generate": Capability(controls=GuidedControls)}
 
     def start(self, rows: Sequence[Row]) -> State:
         if rows[0].task == "interpolate":

@@ -54,6 +54,7 @@ from kartina.generators.base import (
     Batch,
     Capability,
     Controls,
+    Family,
     LatentControls,
     LatentFamily,
     Loss,
@@ -63,7 +64,6 @@ from kartina.generators.base import (
     State,
     from_uint8,
     going,
-    interpolating,
     noise,
 )
 from kartina.nets.layers import upsample2, zero
@@ -399,7 +399,7 @@ class VAE(LatentFamily):
         found = {"elbo": -(nll + kl), "nll": nll, "kl": kl}
         return {**found, "bits_per_dim": self.bits_per_dim(found["elbo"])} if self.measures_bits else found
 
-    def validate(self, batch: Batch, at: At) -> Mapping[str, Tensor]:
+    def validate(self, batch: Batch, at: At, trained: Family) -> Mapping[str, Tensor]:
         """The ELBO's two parts; of the learned Gaussian, whose noise level the averaged weights do not have, the mean
         square in its place."""
         x, y = batch.images, self.condition(self.one_hot(batch.labels))
@@ -541,8 +541,7 @@ class VAE(LatentFamily):
     def capabilities(self) -> dict[str, Capability]:
         classes = self.spec.classes if self.config.conditional else ()
         return {
-            "generate": Capability(controls=sourced(self.sources)),
-            "interpolate": Capability(controls=interpolating(sourced(self.sources), classes, "latent")),
+            **self.makes(sourced(self.sources)),
             "invert": Capability(inputs=("image",), controls=InvertControls),
             "morph": Capability(inputs=("image", "to_image"), controls=morphing(classes)),
         }

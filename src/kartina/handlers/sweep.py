@@ -131,8 +131,10 @@ def sweep(
 ) -> dict[str, Any]:
     """Choose controls of `model` (a run's) by what their images of `data` score; the card's "sweep", JSON-ready.
 
-    `values` are tried instead of what the family declares; of that, controls that the model has defaults for are left
-    as they are. `avoid` are generation seeds that the final numbers use. {"chosen": {control: value}, "candidates":
+    `values` are tried instead of what the family declares, in turn, each beside those chosen of the controls before
+    it, and not where it does not go with them (a churn after another solver was chosen); of what it declares, controls
+    that the model has defaults for are left as they are. `avoid` are generation seeds that the final numbers use.
+    {"chosen": {control: value}, "candidates":
     [{controls, fd, class_agreement, coverage, ms, gflop}], ...}; where nothing can be chosen, both are empty and
     "reason" says why in a sentence. Raises ConfigError for an unknown control or a value that it cannot have.
     """

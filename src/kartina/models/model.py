@@ -59,7 +59,7 @@ class Model:
 
     def controls(self, task: str = "generate", /, **given: Any) -> BaseModel:
         """The task's controls: the family's defaults, the package's over them, `given` over both. What the package
-        chose for "generate" counts for a task that has the same controls and more.
+        chose for "generate" counts for a task that has the same controls, or starts from no image either.
 
         Raises NotFoundError for a task that the model has not, ConfigError naming each wrong key or value.
         """
@@ -302,10 +302,13 @@ def as_tensors(inputs: Mapping[str, Sequence[Given]]) -> dict[str, list[Tensor]]
 
 
 def inherited(family: Family, task: str, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The defaults of `task` among `defaults` per task, over those of "generate" where it has all of its controls."""
+    """The defaults of `task` among `defaults` per task, over those of "generate" for controls that it has too, where
+    they mean the same: it has all of them, or starts from no image either."""
     capabilities = family.capabilities()
-    same = "generate" in capabilities and issubclass(capabilities[task].controls, capabilities["generate"].controls)
-    return {**(defaults.get("generate", {}) if same else {}), **defaults.get(task, {})}
+    plain, own = capabilities.get("generate"), capabilities[task]
+    same = plain is not None and (issubclass(own.controls, plain.controls) or not own.inputs)
+    chosen = defaults.get("generate", {}) if same else {}
+    return {**{k: v for k, v in chosen.items() if k in own.controls.model_fields}, **defaults.get(task, {})}
 
 
 # -- load --------------------------------------------------------------------------------------------------------------

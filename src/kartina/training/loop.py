@@ -417,7 +417,7 @@ class Trainer:
         rng = torch.Generator(self.device).manual_seed(self.train.seed)
         at = At(self.steps, self.images, self.config.images, rng, self.class_weights)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
-            stats = self.ema.validate(batch, at)
+            stats = self.ema.validate(batch, at, self.family)
         return {f"val/{key}": float(value) for key, value in stats.items()}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ describe.each([
 describe("names", () => {
   it("translate known controls and leave others as their schema says", () => {
     const guidance = { name: "guidance", title: "Guidance", description: "" };
-    expect(controlText(guidance, "ru").title).toBe("Сила класса");
+    expect(controlText(guidance, "ru").title).toBe("Наведение");
     expect(controlText(guidance, "en").title).toBe("Guidance");
     expect(controlText({ name: "psi", title: "Psi", description: "d" }, "ru").title).toBe("Psi");
   });
