@@ -142,7 +142,8 @@ def lines(error: ValidationError) -> list[str]:
     for e in error.errors():
         key = ".".join(map(str, e["loc"])) or "value"
         found = "" if e["type"] in ("extra_forbidden", "missing") else f" (found {e['input']!r})"
-        out.append(f"{key}: {e['msg'].lower() if e['type'] != 'extra_forbidden' else 'no such key'}{found}")
+        said = "no such key" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, ")
+        out.append(f"{key}: {said[:1].lower()}{said[1:]}{found}")
     return out
 
 

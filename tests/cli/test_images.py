@@ -290,6 +290,12 @@ def test_upscale_colorize_and_interpolate(cli, flow: Path, tmp_path: Path) -> No
         end, plain = (next((tmp_path / k).glob("*.png")) for k in ("end", "plain"))
         assert Image.open(end).tobytes() == Image.open(plain).tobytes()
         end.unlink(), plain.unlink()
+    one = tmp_path / "one.png"
+    assert cli(*words[:-1], "to_class=B", "--set", "share=1", "-o", one).code == 0, "whatever its case"
+    assert cli("sample", "flow", "-n", 1, "--seed", 7, "--class", "b", "-o", tmp_path / "same.png").code == 0
+    with Image.open(one) as way, Image.open(tmp_path / "same.png") as same:
+        assert way.size == (16, 16), "the image alone, and no grid of it"
+        assert way.tobytes() == same.tobytes()
     both = cli("interpolate", "flow", "--class", "a", "--class", "b", "--set", "to_seed=7", "-o", tmp_path / "both")
     assert both.code == 0 and len(list((tmp_path / "both").glob("*.png"))) == 2, "one for each class"
 
@@ -306,6 +312,27 @@ def test_morph_starts_at_one_image_and_ends_at_the_other(cli, flow: Path, tmp_pa
     assert len(recipe["image"]) == len(recipe["to_image"]) == 64 and recipe["image"] != recipe["to_image"]
 
 
+def test_what_was_done_to_every_input_is_told(cli, flow: Path, tmp_path: Path) -> None:
+    a, wide = save_picture(tmp_path / "a.png", 1), save_picture(tmp_path / "wide.png", 2, (16, 40))
+    words = ("morph", "flow", a, "--to", wide, "--class", "a", "--set", "steps=2", "-o", tmp_path / "out.png")
+    assert cli(*words).err.splitlines() == ["wide: 40x16 cut to its middle 16x16 and scaled to 16x16"]
+    told = json.loads(cli(*words, "--json").out)["inputs"]
+    assert [(one["kind"], one["name"]) for one in told] == [("image", "a"), ("to_image", "wide")]
+
+
+def test_no_input_is_written_over(cli, flow: Path, tmp_path: Path) -> None:
+    a, b = save_picture(tmp_path / "a.png", 1), save_picture(tmp_path / "b.png", 2)
+    before = b.read_bytes()
+    for words in (
+        ("transform", "flow", b, "--class", "a"),
+        ("morph", "flow", a, "--to", b, "--class", "a"),
+        ("inpaint", "flow", a, "--mask", b, "--class", "a"),
+    ):
+        found = cli(*words, "-o", b)
+        assert found.code == 2 and "among the inputs; expected another name" in found.err
+    assert b.read_bytes() == before
+
+
 def test_wrong_conditions_are_one_sentence_and_code_2(cli, flow: Path, tmp_path: Path) -> None:
     a = save_picture(tmp_path / "a.png", 1)
     wide = save_picture(tmp_path / "wide.png", 2, (16, 40))
@@ -314,11 +341,14 @@ def test_wrong_conditions_are_one_sentence_and_code_2(cli, flow: Path, tmp_path:
         (["transform", "flow", a, "--class", "a", "--set", "strength=1.5"], "strength"),
         (["inpaint", "flow", a, "--class", "a", "--mask", wide], "mask of 40x16 pixels for an image of 16x16"),
         (["inpaint", "flow", a, "--class", "a", "--mask", tmp_path / "no.png"], "no such file"),
-        (["interpolate", "flow", "--class", "a", "--set", "to_class=boot"], "to_class"),
+        (["interpolate", "flow", "--class", "a", "--set", "to_class=boot"], "to_class: found no class called 'boot'"),
         (["morph", "flow", a, "--class", "a", "--to", tmp_path / "no.png"], "no such file"),
         (["upscale", "flow", a], "no task called 'upscale'; there are: generate, transform"),
         (["sample", "up"], "no task called 'generate'; there are: upscale"),
     ):
         found = cli(*words, "-o", tmp_path / "out.png")
         assert found.code == 2 and says in found.err and found.out == "", (words, found.err)
+        assert found.err.count(says) == 1, "said once"
     assert not (tmp_path / "out.png").exists()
+    late = cli("transform", "flow", a, "--class", "boot", "-o", tmp_path / "out.jpg")
+    assert "expected a name ending in .png" in late.err, "before anything is drawn"

@@ -141,9 +141,12 @@ def _run(
     to_images: list[Path] | None = None,
 ) -> None:
     from kartina.handlers.load import load_any, parse_controls
+    from kartina.models.samples import check_output
     from kartina.training.loop import pick_device
 
+    check_output(output, [*(image or []), *(masks or []), *(to_images or [])])
     found = load_any(model, pick_device(device))
+    check_output(output, [*(image or []), *(masks or []), *(to_images or [])])
     with progress(task, n) as report:
         made = found.run(
             task,
@@ -158,12 +161,13 @@ def _run(
             controls=parse_controls(set_),
         )
     path = made.save(output)
+    given = [(kind, one) for kind, found in made.inputs.items() for one in found]
     if json:
-        inputs = [{"name": given.name, "note": given.note, "sha256": given.sha256} for given in made.given]
+        inputs = [{"kind": kind, "name": one.name, "note": one.note, "sha256": one.sha256} for kind, one in given]
         labels = [made.classes[i] if made.classes else None for i in made.labels]
         return print_json({"path": str(path), "task": task, "n": len(made), "inputs": inputs, "labels": labels,
                            "seeds": list(made.seeds)})  # fmt: skip
-    notes = [f"{given.name}: {given.note}" for given in made.given if given.note]
+    notes = [f"{one.name}: {one.note}" for _, one in given if one.note]
     for note in notes[:NOTES]:
         err.print(note, highlight=False, soft_wrap=True, markup=False)
     if len(notes) > NOTES:

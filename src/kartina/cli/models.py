@@ -72,14 +72,19 @@ def show(model: Annotated[str, typer.Argument(help="name, name@2, hash or folder
         ("training", f"{origin.preset}, {origin.images:,} images in {origin.seconds:,.0f} s, seed {origin.seed}"),
         ("published", origin.created_at), ("folder", found.path), ("tasks", ", ".join(manifest.tasks)),
     ]  # fmt: skip
-    said: set[tuple[str, str]] = set()  # what other tasks share with the first is not said again
+    said: set[tuple[str, str]] = set()  # what a task shares with others before it is not said again
     for task, about in manifest.tasks.items():
+        again = []
         for key, schema in about.schema_.get("properties", {}).items():
             default = about.defaults.get(key, schema.get("default"))
             words = f"{schema.get('description', '')} (default {default})".strip()
-            if (key, words) not in said:
+            if (key, words) in said:
+                again.append(key)
+            else:
                 rows.append((f"{task} {key}", words))
             said.add((key, words))
+        if again:
+            rows.append((task, f"as above: {', '.join(again)}"))
     table(str(found), ["", ""], rows)
     show_numbers("Numbers, on val", {"metrics": {}, "per_class": [], **card})
 

@@ -54,10 +54,11 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[int, in
 def fail(error: KartinaError) -> None:
     """Print an error for a person: the sentence, then its details."""
     err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-    for line in error.details[:50]:
+    details = [line for line in error.details if line not in str(error)]
+    for line in details[:50]:
         err.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
-    if len(error.details) > 50:
-        err.print(f"  ... and {len(error.details) - 50} more", highlight=False)
+    if len(details) > 50:
+        err.print(f"  ... and {len(details) - 50} more", highlight=False)
 
 
 def from_here(given: str | None, kind: Literal["file", "name"] = "name") -> str | None:

@@ -41,6 +41,7 @@ def sample(
 ) -> None:
     """Draw images: the same model, seed and controls give the same pictures."""
     from kartina.handlers.load import load_any, parse_controls
+    from kartina.models.samples import check_output
     from kartina.training.loop import pick_device
 
     if detach and output is not None:
@@ -55,6 +56,7 @@ def sample(
         return _zip(found, _asked(found, class_, n, seed, parse_controls(set_), count), output, json)
     if count:
         raise ConfigError("Found --count without a ZIP; expected -o NAME.zip, or --detach.")
+    check_output(output)
     with progress("drawing", n) as report:
         samples = found.sample(
             class_ or None,

@@ -116,10 +116,24 @@ def going(classes: tuple[str, ...]) -> dict[str, Any]:
     fields: dict[str, Any] = {"share": (Share, Field(0.5, description="How far: 0 is the start, 1 the other end"))}
     if classes:
         one_of: Any = Literal
-        named = BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)  # classes called 0, 1, 2, ...
+        named = BeforeValidator(lambda given: class_name(classes, given))
         about = "Class to go to; none: the image's own"
         fields["to_class"] = (Annotated[one_of[classes] | None, named], Field(None, description=about))
     return fields
+
+
+def class_name(classes: tuple[str, ...], given: object) -> object:
+    """The class that is meant, whatever its case. A number is read as a text: classes may be called 0, 1, 2, ...
+
+    Raises ValueError with the nearest spelling for an unknown one.
+    """
+    name = str(given) if isinstance(given, int) else given
+    if not isinstance(name, str) or name in classes:
+        return name
+    same = [c for c in classes if c.casefold() == name.casefold()]
+    if len(same) != 1:
+        raise ValueError(str(NotFoundError.named("class", name, classes)))
+    return same[0]
 
 
 @cache

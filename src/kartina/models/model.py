@@ -122,7 +122,8 @@ class Model:
                 f"{', '.join(self.classes)}. Name it with --class (labels=[...] in Python)."
             )
         every = [0] if inputs else list(range(self.family.classes))
-        asked = every if labels is None else [self.label(name) for name in labels]
+        named = [labels] if isinstance(labels, str) else labels
+        asked = every if named is None else [self.label(name) for name in named]
         if not asked:
             raise ConfigError("Found an empty list of classes; expected at least one, or none given for all of them.")
         count = max(len(asked), *map(len, (inputs or {}).values()), 1) if n is None else n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,19 @@ from PIL import Image
 from kartina.errors import ConfigError, disk_errors
 from kartina.models import png
 from kartina.models.inputs import Given
+
+OTHERS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def check_output(where: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Where samples can be saved: a path ending in .png, or a folder. Raises ConfigError for another, and for one of
+    `inputs`."""
+    path = Path(where)
+    if path.suffix.lower() in OTHERS or (path.is_file() and path.suffix.lower() != ".png"):
+        raise ConfigError(f"Found the output {str(path)!r}; expected a name ending in .png, or a folder.")
+    if path.is_file() and any(Path(one).is_file() and path.samefile(one) for one in inputs):
+        raise ConfigError(f"Found the output {str(path)!r} among the inputs; expected another name, to keep both.")
+    return path
 
 
 @dataclass(frozen=True)
@@ -74,23 +87,21 @@ class Samples:
         return png.grid([self.images[i : i + columns] for i in range(0, len(self), columns)], scale)
 
     def save(self, where: str | os.PathLike[str]) -> Path:
-        """Write the grid (the bare image where one was made from one) to a path ending in .png, or one PNG per image
+        """Write the grid (the bare image where there is one) to a path ending in .png, or one PNG per image
         into a folder; returns that path.
 
         Every PNG carries its recipe. Raises ConfigError for another suffix and StorageError on a full disk, with
         nothing of this call left behind.
         """
-        path = Path(where)
+        path = check_output(where)
         if path.suffix.lower() == ".png" and not path.is_dir():
             names = [self.class_name(i) for i in range(len(self))] if self.classes else None
             given = {f"{kind}s": [one.sha256 for one in found] for kind, found in self.inputs.items()}
             recipe = {**self.recipe, "labels": names, "seeds": list(self.seeds), **given}
-            alone = bool(self.given) and len(self) == 1
-            content = png.encode(self.images[0], self.recipe_of(0)) if alone else png.encode(self.grid(), recipe)
+            one = len(self) == 1
+            content = png.encode(self.images[0], self.recipe_of(0)) if one else png.encode(self.grid(), recipe)
             files = {path.name: content}
             folder = path.parent
-        elif path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff") or path.is_file():
-            raise ConfigError(f"Found the output {str(path)!r}; expected a name ending in .png, or a folder.")
         else:
             files = {self.file_name(i): png.encode(self.images[i], self.recipe_of(i)) for i in range(len(self))}
             folder = path
