@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kartina import registry
 from kartina.config import FamilyConfig, TrainConfig
 from kartina.errors import ConfigError, DivergedError, NotFoundError
 from kartina.generators.base import At, Batch, Family, Loss, Phase
+from kartina.generators.vae import VAE
 from kartina.training import budget, diagnosis
 from kartina.training.loop import Trainer, derive, pick_device, plan, schedule, train
 from tests import tiny
@@ -250,10 +252,49 @@ def test_diagnosis_names_a_collapsed_class() -> None:
     assert not diagnosis.findings(diagnosis.diversity(varied, labels, real), data.spec.classes, {}, 0.5)
     stuck = varied.copy()
     stuck[8:16] = stuck[8]
+    nobody = diagnosis.real_spread(replace(data, bounds={}, images=data.images[:2], labels=data.labels[:2]))
+    assert nobody[2] == 0, "a class without images"
     found = diagnosis.findings(diagnosis.diversity(stuck, labels, real), data.spec.classes, {}, 0.5)
     assert [f.kind for f in found] == ["collapse"] and "b 0.00" in found[0].message and "gamma" in found[0].message
     assert not diagnosis.findings(diagnosis.diversity(stuck, labels, real), data.spec.classes, {}, 0.1), "too early"
     assert [f.kind for f in diagnosis.findings({}, (), {"sign_real": 0.99}, 0.5)] == ["saturation"]
+
+
+def test_a_loss_on_val_that_rises_is_named() -> None:
+    """Twice in turn a tenth above its lowest: the model knows its images by heart."""
+
+    def kinds(*losses: float) -> list[str]:
+        seen = {100 * (i + 1): loss for i, loss in enumerate(losses)}
+        return [f.kind for f in diagnosis.findings({}, (), {}, 0.5, seen)]
+
+    assert kinds(3.0, 2.0, 1.0) == kinds(1.0, 1.2) == kinds(1.0, 1.2, 1.0) == kinds(1.0, 1.05, 1.2) == kinds() == []
+    assert kinds(2.0, 1.0, 1.12, 1.11) == ["by_heart"]
+    (found,) = diagnosis.by_heart({100: 2.0, 200: 1.0, 300: 1.2, 400: 1.5})
+    assert "lowest, 1, after 200 images and is 1.5 after 400" in found.message and "--images 200" in found.message
+
+
+class Rising(VAE):
+    """Whose loss on val falls for a quarter of the budget, and rises from there."""
+
+    presets: ClassVar = {}
+
+    def validate(self, batch: Batch, at: At, trained: Family) -> dict[str, torch.Tensor]:
+        return {"loss": torch.tensor(1.0 + abs(at.images - at.total / 4) / at.total)}
+
+
+def test_a_run_warns_of_it_and_so_does_a_resumed_one(home: Path) -> None:
+    registry.register("rising")(Rising)
+    tiny.TINY["rising"] = tiny.TINY["vae"]
+    try:
+        run = tiny.run("rising", home, n=64, grids=8)
+        calls = iter([False] * 5 + [True])
+        assert train(run, stop=lambda: next(calls)) == "paused" and "by heart" in str(run.status()["warnings"])
+        train(run)
+    finally:
+        registry.unregister("rising")
+        del tiny.TINY["rising"]
+    (warning,) = [text for text in run.status()["warnings"] if "by heart" in text]
+    assert "lowest, 1, after 16 images and is 1.75 after 64" in warning
 
 
 def test_spread_by_hand() -> None:

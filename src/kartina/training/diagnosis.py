@@ -1,4 +1,4 @@
-"""Diagnosis while training: is a class collapsing, has the discriminator won?
+"""Diagnosis while training: is a class collapsing, has the discriminator won, are the images known by heart?
 
 Diversity here is cheap and needs no extractor: the mean distance between images of a class, each averaged down to 8x8
 (so that pixel noise does not count as variety), generated over real. 1 is as varied as the data. It is a warning
@@ -18,14 +18,15 @@ from kartina.data.imageset import ImageSet
 COLLAPSED = 0.4  # a class less varied than this share of the real one is called collapsed
 SATURATED = 0.95  # E sign D(real) above this: D separates nearly all real images
 CELL = 8
-KINDS = ("collapse", "saturation")
+ROSE = 1.1  # the loss on val over its lowest so far: from there on, twice in turn, it has risen
+KINDS = ("collapse", "saturation", "by_heart")
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong, and what helps."""
 
-    kind: str  # collapse, saturation
+    kind: str  # of KINDS
     message: str
 
 
@@ -34,7 +35,7 @@ def coarse(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     n, c, h, w = images.shape
     ch, cw = min(CELL, h), min(CELL, w)
     cut = images[:, :, : h // ch * ch, : w // cw * cw].astype(np.float64)
-    cells: NDArray[np.float64] = cut.reshape(n, c, ch, h // ch, cw, w // cw).mean(axis=(3, 5)).reshape(n, -1)
+    cells: NDArray[np.float64] = cut.reshape(n, c, ch, h // ch, cw, w // cw).mean(axis=(3, 5)).reshape(n, c * ch * cw)
     return cells
 
 
@@ -69,13 +70,36 @@ def diversity(images: NDArray[np.uint8], labels: NDArray[np.int64], real: NDArra
     return out
 
 
+def by_heart(losses: Mapping[int, float]) -> list[Finding]:
+    """Whether the losses on val, by images seen, are well above the lowest, and were so when looked at before."""
+    if len(losses) < 3:
+        return []
+    best = min(losses, key=lambda images: losses[images])
+    before, last = list(losses)[-2:]
+    if min(losses[before], losses[last]) <= ROSE * losses[best]:
+        return []
+    return [
+        Finding(
+            "by_heart",
+            f"The loss on val was lowest, {losses[best]:.3g}, after {best:,} images and is {losses[last]:.3g} after "
+            f"{last:,}: the model learns its training images by heart. Train for fewer images (--images {best}), bring "
+            f"more, or, where the family has them, raise augment and dropout (--set augment=0.3 --set dropout=0.1).",
+        )
+    ]
+
+
 def findings(
-    diverse: Mapping[int, float], classes: Sequence[str], stats: Mapping[str, float], fraction: float
+    diverse: Mapping[int, float],
+    classes: Sequence[str],
+    stats: Mapping[str, float],
+    fraction: float,
+    losses: Mapping[int, float] | None = None,
 ) -> list[Finding]:
-    """What is wrong now; nothing is said in the first fifth of the budget, where pictures are still noise."""
+    """What is wrong now; nothing is said in the first fifth of the budget, where pictures are still noise. `losses` on
+    val images are by how many images had been seen, in order."""
     if fraction < 0.2:
         return []
-    out = []
+    out = by_heart(losses or {})
     low = {k: v for k, v in diverse.items() if v < COLLAPSED}
     if low:
         named = ", ".join(f"{classes[k] if classes else 'images'} {v:.2f}" for k, v in sorted(low.items()))

@@ -507,11 +507,12 @@ def _train(run: Run, watch: Watch, stop: Callable[[], bool], gate: Callable[[], 
         grid = trainer.sample_grid()
         save_grid(grid, run.path / "grids" / f"{trainer.images:012d}.png")
         diverse = diagnosis.diversity(grid.images, grid.labels, real)
+        log.write({**{f"diversity/{k}": v for k, v in diverse.items()}, **trainer.validate()})
+        losses = {s["images"]: s["val/loss"] for s in run.stats() if "val/loss" in s}
         for kind in diagnosis.KINDS:
             warnings.pop(kind, None)
-        for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total):
+        for f in diagnosis.findings(diverse, run.config.spec.classes, log.last, trainer.images / total, losses):
             warnings[f.kind] = f.message
-        log.write({**{f"diversity/{k}": v for k, v in diverse.items()}, **trainer.validate()})
 
     def save() -> None:
         trainer.seconds += time.perf_counter() - clock
