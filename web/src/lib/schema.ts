@@ -114,7 +114,11 @@ function fieldOf(name: string, node: unknown, root: Schema, defaults: Values): F
 function settled(field: Field): boolean {
   if (field.nullable) return false;
   if (field.kind === "choice") return field.options.length === 1;
-  return (field.kind === "number" || field.kind === "integer") && field.min !== undefined && field.min === field.max;
+  return (
+    (field.kind === "number" || field.kind === "integer") &&
+    field.min !== undefined &&
+    field.min === field.max
+  );
 }
 
 /** The fields of a task's controls that can be set, in the schema's order. */
