@@ -93,7 +93,7 @@ def test_a_family_costs_one_file(toy: None, home: Path) -> None:
     again = load_any("toy").sample(["a", "b", "c"], n=6, seed=3)
     assert np.array_equal(samples.images, again.images)
     manifest = package.read_manifest(found.path)
-    assert manifest.family == "moments" and set(manifest.tasks) == {"generate"}
+    assert manifest.family == "moments" and set(manifest.tasks) == {"generate", "interpolate"}
 
     # Serve: through the engine's batcher, next to another caller.
     for caller in ("one", "two"):
