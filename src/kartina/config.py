@@ -48,15 +48,21 @@ class ImageSpec(Frozen):
         return self.channels, self.height, self.width
 
     def label(self, name: str) -> int:
-        """Index of the class called `name` (or of the index written as text); NotFoundError lists the classes."""
-        if name in self.classes:
-            return self.classes.index(name)
-        folded = [c.casefold() for c in self.classes]
-        if folded.count(name.casefold()) == 1:
-            return folded.index(name.casefold())
-        if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(self.classes):
-            return int(name)
-        raise NotFoundError.named("class", name, self.classes)
+        """Index of the class called `name`: see `label_of`."""
+        return label_of(self.classes, name)
+
+
+def label_of(classes: Sequence[str], name: str) -> int:
+    """Index of the class called `name`, whatever its case (or of the index written as text); NotFoundError lists the
+    classes."""
+    if name in classes:
+        return classes.index(name)
+    folded = [c.casefold() for c in classes]
+    if folded.count(name.casefold()) == 1:
+        return folded.index(name.casefold())
+    if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(classes):
+        return int(name)
+    raise NotFoundError.named("class", name, classes)
 
 
 class FamilyConfig(Frozen):

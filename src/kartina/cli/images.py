@@ -146,7 +146,6 @@ def _run(
 
     check_output(output, [*(image or []), *(masks or []), *(to_images or [])])
     found = load_any(model, pick_device(device))
-    check_output(output, [*(image or []), *(masks or []), *(to_images or [])])
     with progress(task, n) as report:
         made = found.run(
             task,
@@ -161,7 +160,7 @@ def _run(
             controls=parse_controls(set_),
         )
     path = made.save(output)
-    given = [(kind, one) for kind, found in made.inputs.items() for one in found]
+    given = [(kind, one) for kind, several in made.inputs.items() for one in several]
     if json:
         inputs = [{"kind": kind, "name": one.name, "note": one.note, "sha256": one.sha256} for kind, one in given]
         labels = [made.classes[i] if made.classes else None for i in made.labels]

@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 from torch import Tensor, nn
 
-from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig
+from kartina.config import FamilyConfig, Frozen, ImageSpec, Preset, TrainConfig, label_of
 from kartina.errors import ConfigError, NotFoundError
 
 
@@ -123,17 +123,13 @@ def going(classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def class_name(classes: tuple[str, ...], given: object) -> object:
-    """The class that is meant, whatever its case. A number is read as a text: classes may be called 0, 1, 2, ...
-
-    Raises ValueError with the nearest spelling for an unknown one.
-    """
-    name = str(given) if isinstance(given, int) else given
-    if not isinstance(name, str) or name in classes:
-        return name
-    same = [c for c in classes if c.casefold() == name.casefold()]
-    if len(same) != 1:
-        raise ValueError(str(NotFoundError.named("class", name, classes)))
-    return same[0]
+    """The class that `label_of` finds for a name or an index; ValueError with its words for an unknown one."""
+    if not isinstance(given, str | int):
+        return given
+    try:
+        return classes[label_of(classes, str(given))]
+    except NotFoundError as error:
+        raise ValueError(str(error)) from None
 
 
 @cache

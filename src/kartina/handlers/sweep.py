@@ -134,9 +134,9 @@ def sweep(
     `values` are tried instead of what the family declares, in turn, each beside those chosen of the controls before
     it, and not where it does not go with them (a churn after another solver was chosen); of what it declares, controls
     that the model has defaults for are left as they are. `avoid` are generation seeds that the final numbers use.
-    {"chosen": {control: value}, "candidates":
-    [{controls, fd, class_agreement, coverage, ms, gflop}], ...}; where nothing can be chosen, both are empty and
-    "reason" says why in a sentence. Raises ConfigError for an unknown control or a value that it cannot have.
+    {"chosen": {control: value}, "candidates": [{controls, fd, class_agreement, coverage, ms, gflop}], ...}; where
+    nothing can be chosen, both are empty and "reason" says why in a sentence. Raises ConfigError for an unknown
+    control or a value that it cannot have.
     """
     fixed = model.defaults.get(TASK, {})
     if values is None:
